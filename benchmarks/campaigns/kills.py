@@ -15,6 +15,7 @@ anything was lost, repeated or left behind.
 from __future__ import annotations
 
 import argparse
+import bisect
 import itertools
 import json
 import os
@@ -231,11 +232,13 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
     command = [sys.executable, str(Path(__file__).resolve()), "--child", arguments]
     environment = {**os.environ, marker.partition("=")[0]: folder.name}
     before: set[str] = set()
+    starts: list[float] = []
     deaths: list[float] = []
     lost = left = 0
     deadline = time.monotonic() + limit_seconds
     while len(deaths) < kills and time.monotonic() < deadline:
         started = time.monotonic()
+        starts.append(started)
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
         first = len(server.calls)
         while len(server.calls) == first and process.poll() is None:
@@ -256,25 +259,39 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
         sure = {name for name, when in latest.items() if started < when < deaths[-1] - slack}
         lost += len((before | sure) - after)
         before = after
+    starts.append(time.monotonic())
     process = subprocess.run(command, env=environment, check=False)
-    repeated, in_flight = repetitions(server.calls, received(log), deaths, slack)
+    repeated, in_flight = repetitions(server.calls, received(log), starts, deaths, slack)
     complete = process.returncode == 0 and len(stored(out)) == count
     return Campaign(len(deaths), len(server.calls), lost, repeated, in_flight, left, complete)
 
 
 def repetitions(
-    calls: list[tuple[str, float]], times: dict[str, list[float]], deaths: list[float], slack: float
+    calls: list[tuple[str, float]],
+    times: dict[str, list[float]],
+    starts: list[float],
+    deaths: list[float],
+    slack: float,
 ) -> tuple[int, int]:
-    """Return how many calls were repeated without need, and how many because a kill came in between."""
+    """Return how many calls were repeated without need, and how many because a kill came in between.
+
+    Args:
+        calls: Sample and time of each call. One that arrives just after a kill was in flight.
+        times: Times at which the replies on each sample were received.
+        starts: Times at which the run was started.
+        deaths: Times at which it was killed; the first belongs to the first start, and so on.
+        slack: Seconds before a kill in which a received result may be lost.
+    """
     by_sample: dict[str, list[float]] = defaultdict(list)
     for name, when in calls:
         by_sample[name].append(when)
     repeated = in_flight = 0
     for name, asked in by_sample.items():
         for earlier, later in itertools.pairwise(asked):
-            death = next((when for when in deaths if earlier < when < later), None)
+            session = bisect.bisect(starts, earlier) - 1
             replied = [when for when in times.get(name, ()) if earlier < when < later]
-            if death is None or (replied and min(replied) < death - slack):
+            same = bisect.bisect(starts, later) - 1 == session
+            if same or session >= len(deaths) or (replied and min(replied) < deaths[session] - slack):
                 repeated += 1
             else:
                 in_flight += 1

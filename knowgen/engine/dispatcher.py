@@ -469,11 +469,15 @@ class Dispatcher:
         )
         for request in affected:
             if len(affected) > 1 and not concerns_all:  # one request broke the batch; alone, the others succeed
-                request.alone = True
-                self._queue.append(request)
-                self._wake_slot()
+                self._repeat_alone(request)
             else:
                 request.fail(error)
+
+    def _repeat_alone(self, request: QueuedRequest) -> None:
+        """Queue a request again, which then shares no batch."""
+        request.alone = True
+        self._queue.append(request)
+        self._wake_slot()
 
     def _missing_result(self, unknown_ids: list[str]) -> str:
         plugin = "generator" if self._result_name == "image" else "scorer"
@@ -495,13 +499,17 @@ class Dispatcher:
             waiting: Requests that have no result yet.
             reason: Why it is abandoned; that it gave no result in time when empty.
         """
+        unasked = bool(reason)
         if not reason:
             missing = f" after the last one, with {len(waiting)} missing in its batch" if len(waiting) > 1 else ""
             reason = f"no {self._result_name} within {self._timeout:g} s{missing}"
         outcome = await self._executor.abandon(slot, invocation)
         blocked = EventLoopBlockedError(f"another call blocked the event loop of {self._where}")
         for request in waiting.values():
-            request.fail(blocked if outcome.blocked_by_other else CallTimeoutError(reason))
+            if unasked and len(waiting) > 1:
+                self._repeat_alone(request)
+            else:
+                request.fail(blocked if outcome.blocked_by_other else CallTimeoutError(reason))
         self._abandoned += outcome.left_behind
         self._deaths += not outcome.blocked_by_other
         if self._abandoned >= MAX_ABANDONED:
