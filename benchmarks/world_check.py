@@ -29,7 +29,7 @@ from knowgen.core.records import GroundTruth
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.build import build_world
 from knowgen.worlds.checker.assessment import ImageAssessment, assess_image
-from knowgen.worlds.checker.image_features import ImageFeatures, open_pixels
+from knowgen.worlds.checker.image_features import ImageFeatures
 from knowgen.worlds.checker.matching import SubjectVerdict, match_subject
 from knowgen.worlds.checker.ocr import read_lines
 from knowgen.worlds.checker.requirements import read_requirements
@@ -181,7 +181,7 @@ def check_truths(folder: Path, first: int, step: int) -> CheckTally:
         if image is None:
             continue
         started = time.perf_counter()
-        assessment = assess_image(open_pixels(image.open()), read_requirements(truth))
+        assessment = assess_image(np.asarray(image.open()), read_requirements(truth))
         tally.wall += time.perf_counter() - started
         tally.images += 1
         tally.stages.update(assessment.seconds)
@@ -208,9 +208,9 @@ def check_changes(folder: Path, first: int, step: int) -> CheckTally:
     for truth in _truths(FolderTask(folder), first, step):
         if truth.image is None:
             continue
-        image = truth.image.open().convert("RGB")
+        image = truth.image.open()
         for name, change in WHOLE.items():
-            changed = open_pixels(change(image, random.Random(f"{truth.sample_id}/{name}")))
+            changed = np.asarray(change(image, random.Random(f"{truth.sample_id}/{name}")).convert("RGB"))
             match = find_texts(truth.required_text, read_lines(changed))
             tally.texts[name, True] += len(match.recognised)
             tally.texts[name, False] += len(match.missing)
@@ -237,10 +237,8 @@ def _check_subject(tally: CheckTally, truth: GroundTruth) -> None:
                 seed=truth.sample_id,
                 scene_seed=truth.sample_id,
             ).image
-            changed = change(image, rng) if name in WHOLE else image
-            verdict = match_subject(
-                ImageFeatures.from_pixels(open_pixels(changed)), subject.appearance, subject.distractor
-            ).verdict
+            changed = np.asarray((change(image, rng) if name in WHOLE else image).convert("RGB"))
+            verdict = match_subject(ImageFeatures.from_pixels(changed), subject.appearance, subject.distractor).verdict
             tally.verdicts[name, role, verdict.value] += 1
 
 

@@ -21,7 +21,7 @@ def main() -> None:
     print(f"closed_book {overall.a:.3f}   open_book {overall.b:.3f}   over {overall.n} paired samples")
     print(f"difference  {overall.value:+.3f}")
     if overall.low is not None and overall.high is not None:
-        print(f"95 % interval [{overall.low:+.3f}, {overall.high:+.3f}], p = {overall.p_permutation:.4f}")
+        print(f"95 % interval [{overall.low:+.3f}, {overall.high:+.3f}], p = {overall.p:.4f}")
     else:
         print(f"no interval: {overall.note}")
 

@@ -28,6 +28,9 @@ def command(run: Path, form: str, out: Path, scorer: str | None) -> int:
     """Export the results of a run as official JSON, JSONL, CSV or Parquet."""
     from knowgen import api
 
-    count = api.export(api.load_run(run), form, out, scorer=scorer)
-    click.echo(f"{count} rows in {out}")
+    loaded = api.load_run(run)
+    count = api.export(loaded, form, out, scorer=scorer)
+    selection = loaded.spec.selection
+    part = f" (only a part of the task: {selection.label})" if selection.kind != "all" else ""
+    click.echo(f"{count} rows in {out}{part}")
     return 0

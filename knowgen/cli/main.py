@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "judge-check": "Check a judge on images with known errors.",
     "suite": "Run several systems on several tasks from one file.",
     "task": "Prepare a task's data, or label which prompts ask for text.",
+    "verify": "Check that a run's figures follow from its stored replies and images.",
     "merge": "Merge the shards of a run.",
     "reproduce": "Generate the images of a run again, and compare them.",
     "new": "Create a package for a plugin of your own.",

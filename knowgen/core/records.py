@@ -8,13 +8,13 @@ statistics read both as `Row`s.
 from __future__ import annotations
 
 import hashlib
-import io
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field
 
+from knowgen.core.images import UnreadableImageError, inspect_image, open_rgb
 from knowgen.core.models import BaseModel
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class ImageRef(Record):
 
     Attributes:
         sha256: SHA-256 hex digest of the file's bytes.
-        width: Width in pixels.
-        height: Height in pixels.
+        width: Width in pixels, upright.
+        height: Height in pixels, upright.
         format: Format as Pillow names it, such as PNG, JPEG or WEBP.
         path: Path of the file on this machine. Not part of stored records and keys.
     """
@@ -127,35 +127,32 @@ class ImageRef(Record):
     path: Path | None = Field(default=None, exclude=True, repr=False)
 
     def open(self) -> Image:
-        """Open the image and decode its pixels.
+        """Return the pixels as every judge and scorer sees them: 8-bit RGB, upright, transparent pixels on white.
+
+        16-bit grey is scaled to 8 bits, colour profiles are converted to sRGB, and of an animation the first frame is
+        taken. For the file as it is, open `path`.
 
         Raises:
-            ValueError: The reference has no path.
-            OSError: The file is missing or cannot be decoded.
+            UnreadableImageError: The reference has no path, or the file is missing or does not open.
         """
-        from PIL import Image
-
-        if self.path is None:
-            raise ValueError(f"image {self.sha256[:12]} has no file on this machine")
-        with Image.open(self.path) as image:
-            image.load()
-            return image.copy()
+        try:
+            return open_rgb(self.path)
+        except UnreadableImageError as error:
+            name = self.path.name if self.path is not None else self.sha256[:12]
+            raise UnreadableImageError(f"the image {name} does not open: {error.what}") from error
 
 
 def image_ref(path: Path | str) -> ImageRef:
     """Return the record of an image file, with its path.
 
     Raises:
-        OSError: The file is missing, or is not an image that Pillow reads.
+        UnreadableImageError: The file is missing, or is not an image that can be opened.
     """
-    from PIL import Image
-
-    data = Path(path).read_bytes()
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.load()
-        width, height, form = opened.width, opened.height, str(opened.format)
-    digest = hashlib.sha256(data).hexdigest()
-    return ImageRef(sha256=digest, width=width, height=height, format=form, path=Path(path))
+    try:
+        facts = inspect_image(Path(path))
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"the image does not open: {error.what}", where=str(path)) from error
+    return ImageRef(sha256=facts.sha256, width=facts.width, height=facts.height, format=facts.format, path=Path(path))
 
 
 OFFICIAL_SKIP = "official_evaluator"
@@ -254,6 +251,9 @@ class Generation(Record):
         status: Whether there is an image.
         reason: Why there is none, when the status is not ok.
         image: The stored image, when the status is ok.
+        image_notes: What was changed between what the generator returned and what is shown and scored, such as an
+            EXIF turn or a colour profile.
+        one_colour: Colour of all pixels of the image, such as #000000; empty when there are several.
         used_prompt: The prompt that the image was generated from, when the generator rewrote it; else empty.
         references: Reference images that were used, each with the generator's notes on it.
         evidence: Text that an agent collected, for scorers that read it.
@@ -271,6 +271,8 @@ class Generation(Record):
     status: GenerationStatus
     reason: str = ""
     image: ImageRef | None = None
+    image_notes: tuple[str, ...] = ()
+    one_colour: str = ""
     used_prompt: str = ""
     references: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()

@@ -153,11 +153,14 @@ class GenerationWriter:
     def _generation(
         self, item: WorkItem, result: GeneratedImage, seconds: float, attempts: int, notes: list[str]
     ) -> Generation:
-        image, status, reason = None, GenerationStatus(result.status), result.reason
+        image, shown, status, reason = None, dict[str, Any](), GenerationStatus(result.status), result.reason
         if status is GenerationStatus.OK:
-            data, width, height, image_format = encode(result.image)
+            encoded = encode(result.image)
+            shown = {"image_notes": tuple(encoded.notes), "one_colour": encoded.one_colour}
             try:
-                image = self._store.put_image(data, width=width, height=height, format=image_format)
+                image = self._store.put_image(
+                    encoded.data, width=encoded.width, height=encoded.height, format=encoded.format
+                )
             except KnowgenError as error:
                 raise StoreError(error) from error
         elif status is GenerationStatus.NOT_RUN:
@@ -181,6 +184,7 @@ class GenerationWriter:
             status=status,
             reason="" if image is not None else reason,
             image=image,
+            **shown,
             used_prompt=result.used_prompt or answer.prompt,
             seed=self._spec.seed + item.repeat,
             seconds=seconds,

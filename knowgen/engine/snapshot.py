@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from knowgen.core.records import Score
+from knowgen.core.records import GenerationStatus, Score
 from knowgen.engine.imaging import UnusableImage, detach
 from knowgen.engine.retry import ContractError, describe
 from knowgen.generators.contract import GeneratedImage
+
+BLANKED = "the safety checker of the pipeline withheld the image"
 
 _METADATA = tuple(
     field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"}
@@ -31,6 +33,8 @@ def snapshot(value: Any) -> GeneratedImage:
         only this request fails.
     """
     if not isinstance(value, GeneratedImage):
+        if _is_blanked(value):
+            return GeneratedImage(status=GenerationStatus.REFUSED, reason=BLANKED)
         return GeneratedImage(image=_image(value))
     try:
         metadata = {name: _copied(getattr(value, name)) for name in _METADATA}
@@ -55,6 +59,15 @@ def score_snapshot(value: Any) -> Any:
         return Score.model_validate(Score.model_dump(value, warnings=False))
     except BaseException as error:
         raise ContractError(f"the scorer returned a score that is not valid: {describe(error)}") from error
+
+
+def _is_blanked(value: Any) -> bool:
+    """Return whether the output of a pipeline says that its safety checker replaced its only image by a black one."""
+    try:
+        flags = getattr(value, "nsfw_content_detected", None)
+    except BaseException:  # noqa: BLE001 - a plugin's own class may raise anything; taking the image then says what
+        return False
+    return isinstance(flags, list) and len(flags) == 1 and bool(flags[0])
 
 
 def _image(image: Any) -> Any:

@@ -214,7 +214,7 @@ class WorkPlanner:
                     scorer.spec,
                     task_version=self._spec.task_version,
                     sample_id=item.sample.id,
-                    truth_hash=_inputs_hash(item.truth_hash, scorer, generation),
+                    truth_hash=inputs_hash(item.truth_hash, scorer.capabilities.needs, generation),
                     image=generation.image.sha256,
                     repeat=item.repeat,
                     judge_repeat=judge_repeat,
@@ -222,12 +222,17 @@ class WorkPlanner:
                 yield PendingScore(index, judge_repeat, key, None)
 
 
-def _inputs_hash(truth_hash: str, scorer: ScorerHandle, generation: Generation) -> str:
+def inputs_hash(truth_hash: str, needs: frozenset[str], generation: Generation) -> str:
     """Return the hash of all that a scorer reads beside the image.
 
     For a scorer that needs references or evidence, this includes what the generator recorded with the image.
+
+    Args:
+        truth_hash: Hash of the sample and its ground truth.
+        needs: Needs of the scorer.
+        generation: The generation.
     """
-    if not scorer.capabilities.needs & {"references", "evidence"}:
+    if not needs & {"references", "evidence"}:
         return truth_hash
     recorded = generation.model_dump(mode="json", include={"used_prompt", "references", "evidence", "trajectory"})
     return fingerprint([truth_hash, recorded])

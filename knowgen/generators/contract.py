@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from knowgen.core.errors import UsageError
@@ -33,7 +32,8 @@ class GeneratedImage:
     """What a generator returns for one request. The engine stores it as a `Generation`.
 
     Attributes:
-        image: A PIL image, the bytes of a PNG, JPEG or WebP file, or the path of one; None if the status is not ok.
+        image: A PIL image, the bytes of an image file, or the path of one; None if the status is not ok. An array or
+            tensor (uint8, or floats in [0, 1]), a list with one image and the output of a pipeline are taken too.
         request_id: Id of the request; needed from `generate_batch`, filled in by the engine otherwise.
         status: ok, failed or refused.
         reason: Reason of a status other than ok.
@@ -50,7 +50,7 @@ class GeneratedImage:
         (True, 'refused')
     """
 
-    image: Image | bytes | Path | None = None
+    image: Any = None
     request_id: str = ""
     status: GenerationStatus = GenerationStatus.OK
     reason: str = ""

@@ -186,13 +186,15 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
             }
 
 
-def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summarise) -> None:
+def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summarise, *, selection: str = "") -> None:
     """Write evaluated rows and their three summary rows.
 
     Args:
         path: File to write; replaced atomically.
         items: Rows with `eval_success`, `scores` and `error`.
         summarise: Computes the summary rows.
+        selection: Label of the selected samples if they are only a part of the task; the summary rows then have it as a
+            further key, because their figures are not those of the benchmark.
 
     Raises:
         ValueError: `summarise` returned other rows than the three, or a figure is missing.
@@ -206,6 +208,7 @@ def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summar
             SUMMARY_MARK: row.kind,
             "avg_scores": {name: float(row.figures[name]) for name in FIGURES},
             "count": row.count,
+            **({"selection": selection} if selection else {}),
         }
         for row in summaries
     ]
@@ -265,7 +268,8 @@ def export_official(
             if each.sample.id in chosen
         }
         items = list(evaluated(source, verdicts))
-    write_results(path, items, summarise)
+    label = store.spec.selection.label
+    write_results(path, items, summarise, selection=label if store.spec.selection.kind != "all" else "")
     return len(items)
 
 

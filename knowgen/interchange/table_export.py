@@ -13,6 +13,8 @@ from knowgen.core.atomic import draft_of
 from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import DIMENSIONS, Generation, ParsedScore, Score
 from knowgen.core.text import csv_cell
+from knowgen.stats.counting import counted_score
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.current_view import ExpectedGeneration
 from knowgen.store.files import explain_os_error
 from knowgen.store.run import RunStore
@@ -24,16 +26,25 @@ BATCH = 1024
 
 COLUMNS: dict[str, type] = {
     "sample_id": str, "repeat": int, "category": str, "group": str, "difficulty": str, "text_required": bool,
-    "prompt": str, "generator": str, "generation_status": str, "generation_reason": str, "image": str,
+    "prompt": str, "task": str, "selection": str, "system": str,
+    "generation_status": str, "generation_reason": str, "generation_cause": str, "image": str,
     "image_sha256": str, "width": int, "height": int, "used_prompt": str, "seed": int, "settings": str,
     "generation_seconds": float, "generation_cost": float, "generation_attempts": int,
-    "scorer": str, "judge_repeat": int, "score_status": str, "score_reason": str, "na": str, "rationale": str,
+    "scorer": str, "judge_repeat": int, "score_status": str, "score_reason": str, "score_cause": str,
+    "counts_as": str, "overall": float, "na": str, "rationale": str,
     "lenient_status": str, "lenient_na": str, "judge_asked": str, "judge_returned": str, "parser": str,
     "details": str, "replies": str, "score_seconds": float, "input_tokens": int, "output_tokens": int,
     "score_cost": float, "score_tries": int,
 }  # fmt: skip
 """Columns in order, before those of the dimensions. `image` is relative to the run directory; `settings`, `details` and
-`replies` are JSON text; `na` contains dimensions separated by spaces; a missing value is empty (null)."""
+`replies` are JSON text; `na` contains dimensions separated by spaces; a missing value is empty (null).
+
+`overall` (the sample's K-Score for the four KnowGen dimensions) and the columns of the dimensions hold what counts
+under `strict`: 0 for a failed or refused generation, nothing for what is left out. `counts_as` says which: `excluded`,
+`0`, or the overall. `selection` says which samples of the task the run covers."""
+
+COUNTING = get_protocol("strict")
+"""The protocol whose values `overall`, `counts_as` and the columns of the dimensions hold."""
 
 
 def columns_of(store: RunStore, scorers: Iterable[str]) -> dict[str, type]:
@@ -51,10 +62,22 @@ def flat_rows(store: RunStore, scorer: str) -> Iterator[dict[str, Any]]:
     Raises:
         UsageError: The run has no such scorer.
     """
+    spec = next((each for each in store.spec.scorers if each.name == scorer), None)
+    dimensions = (spec.dimensions if spec else ()) or DIMENSIONS
     for expected in store.expected_generations(scorer):
         fields = _sample_fields(store, expected) | _generation_fields(store, expected.generation)
-        for judge_repeat, score in enumerate(expected.scores):
-            yield fields | {"scorer": scorer, "judge_repeat": judge_repeat} | _score_fields(score)
+        for row, score in zip(expected.rows(), expected.scores, strict=True):
+            counted = counted_score(row, COUNTING, dimensions)
+            yield {
+                **fields,
+                "scorer": scorer,
+                "judge_repeat": row.judge_repeat,
+                **_score_fields(score),
+                "score_cause": row.score_cause.value if row.score_cause else None,
+                "counts_as": counted.counts_as,
+                "overall": counted.overall,
+                **counted.values,
+            }
 
 
 def _sample_fields(store: RunStore, expected: ExpectedGeneration) -> dict[str, Any]:
@@ -67,7 +90,9 @@ def _sample_fields(store: RunStore, expected: ExpectedGeneration) -> dict[str, A
         "difficulty": sample.difficulty,
         "text_required": sample.text_required,
         "prompt": sample.prompt,
-        "generator": store.spec.generator.name,
+        "task": f"{store.spec.task} {store.spec.task_version}",
+        "selection": store.spec.selection.label,
+        "system": store.spec.generator.name,
     }
 
 
@@ -77,6 +102,7 @@ def _generation_fields(store: RunStore, generation: Generation | None) -> dict[s
     fields: dict[str, Any] = {
         "generation_status": generation.status.value,
         "generation_reason": generation.reason,
+        "generation_cause": generation.cause.value if generation.cause else None,
         "used_prompt": generation.used_prompt,
         "seed": generation.seed,
         "settings": json.dumps(generation.settings, ensure_ascii=False),
@@ -113,7 +139,6 @@ def _score_fields(score: Score | None) -> dict[str, Any]:
         "output_tokens": score.usage.output_tokens,
         "score_cost": score.usage.cost,
         "score_tries": score.tries,
-        **_values(score.strict, ""),
     }
     if score.lenient is not None:
         fields |= {"lenient_status": score.lenient.status.value, "lenient_na": " ".join(score.lenient.na)}

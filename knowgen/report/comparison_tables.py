@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knowgen.core.records import DIMENSIONS
-from knowgen.core.text import count
+from knowgen.core.text import count, one_line
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
-from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
+from knowgen.stats.compare.records import SIGNIFICANCE, ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL
@@ -27,31 +27,46 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 _CSV_HEAD = (
-    "a", "b", "task", "task_version", "scorer", "protocol", "protocol_version", "kind", "name", "samples", "figure",
-    "a_value", "b_value", "difference", "low", "high", "p", "n", "note", "p_permutation", "p_holm", "effect_dz",
-    "standard_error", "detectable",
+    "a", "b", "task", "task_version", "selection_a", "selection_b", "scorer", "protocol",
+    "protocol_version", "kind", "name", "samples", "figure",
+    "a_value", "b_value", "difference", "low", "high", "p", "p_holm", "n", "note", "effect_dz", "standard_error",
+    "detectable",
 )  # fmt: skip
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
     """Return CSV with full precision: one row for each comparison, subset and figure; differences are b - a.
 
-    `p` belongs to the bootstrap interval, `p_permutation` to the permutation test; only headlines have `p_holm`.
+    `p` is that of the permutation test. `p_holm` is corrected: that of a headline for all comparisons, that of the
+    overall of a group, category or difficulty for all subsets of its kind.
     """
     return csv_text(
         _CSV_HEAD,
         (
             [
-                one.a, one.b, one.task, one.task_version, one.scorer, one.protocol, one.protocol_version, part.kind,
-                part.name, part.samples, name, figure.a, figure.b, figure.value, figure.low, figure.high, figure.p,
-                figure.n, figure.note, figure.p_permutation, one.p_holm if figure is one.headline else None,
-                figure.effect, figure.standard_error, figure.detectable,
+                one.a, one.b, one.task, one.task_version, one.selection_a, one.selection_b, one.scorer, one.protocol,
+                one.protocol_version, part.kind, part.name, part.samples, name, figure.a, figure.b, figure.value,
+                figure.low, figure.high, figure.p, one.p_holm if figure is one.headline else figure.p_holm, figure.n,
+                figure.note, figure.effect, figure.standard_error, figure.detectable,
             ]
             for one in comparisons
             for part in one.slices
             for name, figure in part.figures.items()
         ),
     )  # fmt: skip
+
+
+MAX_NAMED = 5
+"""Maximum number of samples that a table names."""
+
+LONGEST_ID = 60
+"""Maximum length of a sample id in a table, in characters."""
+
+
+def _selection(one: Comparison) -> str:
+    """Return the samples of both runs, once if they are the same."""
+    names = [one.selection_a or NONE, one.selection_b or NONE]
+    return " and ".join(dict.fromkeys(names))
 
 
 def signed(value: float | None) -> str:
@@ -74,10 +89,10 @@ def _with_ends(figure: FigureDifference) -> str:
     return f"{signed(figure.value)}{ends or ' ' * 17}"
 
 
-def _cells(figure: FigureDifference) -> list[str]:
+def _cells(figure: FigureDifference, *, corrected: bool = False) -> list[str]:
     values = [NONE if value is None else f"{value:.3f}" for value in (figure.a, figure.b)]
     note = "no result" if figure.note.startswith(NO_RESULT) else figure.note
-    return [*values, _with_ends(figure), format_p(figure.p_permutation), str(figure.n), note]
+    return [*values, _with_ends(figure), format_p(figure.p_holm if corrected else figure.p), str(figure.n), note]
 
 
 def _all_grids(comparisons: Sequence[Comparison]) -> list[TextTable]:
@@ -91,7 +106,7 @@ def _family(comparisons: Sequence[Comparison]) -> TextTable:
         [
             f"{one.b or 'second'} against {one.a or 'first'}",
             _with_ends(one.headline),
-            format_p(one.headline.p_permutation),
+            format_p(one.headline.p),
             format_p(one.p_holm),
             _effect(one.headline),
             _size(one.headline),
@@ -132,12 +147,14 @@ def _grids(one: Comparison) -> list[TextTable]:
     for kind in ("group", "category", "difficulty"):
         parts = [part for part in one.slices if part.kind == kind]
         if parts:
-            grids.append(_trimmed(TextTable(f"By {kind}: overall", [kind, *head[1:]], _rows(parts), left)))
+            tested = sum(part.figures[OVERALL].p is not None for part in parts)
+            line = [f"p: corrected for {count(tested, 'test')} (Holm)"] if tested > 1 else []
+            grids.append(_trimmed(TextTable(f"By {kind}: overall", [kind, *head[1:]], _rows(parts), left, line)))
     return grids
 
 
 def _rows(parts: Sequence[ComparedSlice]) -> list[list[str]]:
-    return [[part.name or NONE, *_cells(part.figures[OVERALL])] for part in parts]
+    return [[part.name or NONE, *_cells(part.figures[OVERALL], corrected=True)] for part in parts]
 
 
 def _trimmed(grid: TextTable) -> TextTable:
@@ -162,18 +179,48 @@ def _verdict(one: Comparison) -> str:
     return f"no clear difference between {b} and {a}: the 95 % interval includes 0; {split}"
 
 
+def _samples(one: Comparison) -> list[str]:
+    """Return lines that name the samples on which the second system is better or worse."""
+    lines = []
+    for words, ids in (("better on", one.better_on), ("worse on", one.worse_on)):
+        if ids:
+            rest = f" and {len(ids) - MAX_NAMED} more (see --json)" if len(ids) > MAX_NAMED else ""
+            lines.append(f"{words}: {', '.join(one_line(each, LONGEST_ID) for each in ids[:MAX_NAMED])}{rest}")
+    return lines
+
+
+def _disagreement(one: Comparison) -> list[str]:
+    """Return a line that explains an interval and a test that lead to different answers."""
+    figure = one.headline
+    if figure.low is None or figure.high is None or figure.p is None:
+        return []
+    excludes, detects = figure.low > 0 or figure.high < 0, figure.p <= SIGNIFICANCE
+    if excludes == detects:
+        return []
+    first = "excludes 0" if excludes else "includes 0"
+    second = "finds no difference" if excludes else "finds one"
+    return [
+        f"the interval {first} and the test {second} (p {format_p(figure.p)}): the case is close to the limit of 5 %. "
+        "The test asks whether there is any difference; the interval says how large it may be, and only "
+        "approximates. Read it as undecided"
+    ]
+
+
 def _lines(one: Comparison) -> list[str]:
     parts = [
         f"task {one.task} {one.task_version}".strip() if one.task else "",
         f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer}{f' ({one.scorer_note})' if one.scorer_note else ''}" if one.scorer else "",
         f"{'judge' if len(one.judges) < 2 else 'judges'} {', '.join(one.judges)}" if one.judges else "",
+        f"selection {_selection(one)}" if one.selection_a or one.selection_b else "",
         f"n {one.paired}",
         "[95 % interval, paired by sample]",
     ]
     return [
         "; ".join(part for part in parts if part),
+        *_samples(one),
         *_tested(one),
+        *_disagreement(one),
         *(f"note: {note}" for note in one.notes),
     ]
 

@@ -67,6 +67,7 @@ def generation_details(generation: Generation) -> dict[str, Any]:
     return {
         "status": generation.status.value,
         "reason": cut(generation.reason),
+        "image_notes": list(generation.image_notes),
         "used_prompt": cut(generation.used_prompt, LONGEST_REPLY),
         "references": _records(generation.references),
         "evidence": _records(generation.evidence),

@@ -20,8 +20,10 @@ STATE_WORDS = {
     "scored": "scored",
     "generation_failed": "generation failed",
     "generation_refused": "generation refused",
+    "generation_unavailable": "generation unavailable",
     "generation_not_run": "not generated",
     "score_failed": "score failed",
+    "score_refused": "score refused",
     "score_not_run": "not scored",
     "not_applicable": "not applicable",
 }

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from knowgen.core.records import DIMENSIONS
 from knowgen.report.numbers import number
+from knowgen.report.tables import refusal_words
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.coverage import HOW_TO_CONTINUE, no_result, share_words
 from knowgen.stats.protocol import get_protocol
-from knowgen.stats.summary import OVERALL, Figure, Summary
+from knowgen.stats.summary import OVERALL, Figure, Summary, is_part
 
 SURE = "95\N{NO-BREAK SPACE}%"
 LONGEST_NAME = 48
@@ -41,12 +42,14 @@ class LeadDifference:
         low: Lower end of its 95 % interval.
         high: Upper end of the interval.
         n: Number of samples that both have.
+        worse_on: Ids of the samples on which the first system is below the second, the largest difference first.
     """
 
     value: float
     low: float
     high: float
     n: int
+    worse_on: tuple[str, ...] = ()
 
 
 def _article(name: str) -> str:
@@ -91,12 +94,14 @@ def answer(systems: Sequence[ReportSystem], view: ReportView, lead: LeadDifferen
         lead: Paired difference of the two best systems; None if there is none, and their intervals are compared.
     """
     order, name = ranked(systems, view), score_words(view.dimensions)
-    support = (*_without_result(systems, view), *_privileged(systems, view))
+    support = (*_without_result(systems, view), *_refused(systems, view), *_parts(systems, view))
+    support = (*support, *_privileged(systems, view))
     missing = _without_scores(systems, view)
     if not order and missing:
         reasons = "; ".join(why if len(systems) == 1 else f"{_name(one)}: {why}" for one, why in missing)
         return Headline(
-            f"{no_result(reasons)}.", (_how_to_continue(view), *_published(view), *_privileged(systems, view))
+            f"{no_result(reasons)}.",
+            (_how_to_continue(view), *_published(view), *_refused(systems, view), *_privileged(systems, view)),
         )
     if not order:
         return Headline(f"No system has {_article(name)} {name} yet.", support)
@@ -161,6 +166,26 @@ def _published(view: ReportView) -> tuple[str, ...]:
     return ("The figures below are partial: the published arithmetic over the existing scores.",) if shown else ()
 
 
+def _refused(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
+    """Return a sentence for each system with scores that the judge refused: how far they could move its figure."""
+    summaries = [(one, view.summaries[one.index]) for one in systems]
+    return tuple(
+        f"{_name(one)}: {refusal_words(summary.refused)}."
+        for one, summary in summaries
+        if summary is not None and summary.refused is not None
+    )
+
+
+def _parts(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
+    """Return a sentence for each system that ran on only a part of the task."""
+    summaries = [(one, view.summaries[one.index]) for one in systems]
+    return tuple(
+        f"{_name(one)} ran on only a part of the task ({summary.selection})."
+        for one, summary in summaries
+        if summary is not None and is_part(summary.selection)
+    )
+
+
 def _privileged(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
     seeing = [_name(one) for one in systems if one.privileged and view.summaries[one.index] is not None]
     if not seeing:
@@ -208,7 +233,7 @@ def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference
     figure = comparison.slices[0].figures[OVERALL]
     if figure.value is None or figure.low is None or figure.high is None:
         return None
-    return LeadDifference(figure.value, figure.low, figure.high, figure.n)
+    return LeadDifference(figure.value, figure.low, figure.high, figure.n, comparison.worse_on)
 
 
 def _summaries(order: Sequence[ReportSystem], view: ReportView) -> list[Summary]:

@@ -16,14 +16,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from knowgen.core.images import OPENING_VERSION, UnreadableImageError, open_image
 from knowgen.core.records import ImageRef
 
 SMALL = 512
 LARGE = 1600
 COPY_BELOW = 400_000
-"""Originals of at most this many bytes are copied; larger ones are re-encoded with at most `LARGE` pixels a side."""
+"""Originals of at most this many bytes are copied, if every browser shows them as they were scored (`_ENDINGS`, without
+notes of `open_image`); others are re-encoded with at most `LARGE` pixels a side.
+"""
 
-RECIPE = f"webp-{SMALL}-{LARGE}-1"
+RECIPE = f"webp-{SMALL}-{LARGE}-{OPENING_VERSION}"
 """Name of the encoding; files of an earlier report are reused only if it is the same."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -75,8 +78,8 @@ def make_images(
 
 
 def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> ShownImage:
-    if not _DIGEST.fullmatch(ref.sha256) or ref.format not in _ENDINGS:
-        return ShownImage(fault=f"not a stored image ({ref.format})")
+    if not _DIGEST.fullmatch(ref.sha256):
+        return ShownImage(fault="not a stored image")
     if path is None:
         return ShownImage(fault="its file is not on this machine")
     try:
@@ -84,22 +87,24 @@ def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) 
     except OSError as error:
         return ShownImage(fault=f"its file cannot be read: {error.strerror or error}")
     small = f"{ref.sha256}.small.webp"
-    copied = weight <= COPY_BELOW
-    large = f"{ref.sha256}.{_ENDINGS[ref.format]}" if copied else f"{ref.sha256}.large.webp"
-    shown = ShownImage(small, large, ref.width, ref.height)
-    if earlier is not None and _take(earlier, folder, small) and _take(earlier, folder, large):
-        return shown
+    encoded, copied = f"{ref.sha256}.large.webp", f"{ref.sha256}.{_ENDINGS.get(ref.format, 'webp')}"
+    if earlier is not None and _take(earlier, folder, small):
+        for large in (copied, encoded):
+            if _take(earlier, folder, large):
+                return ShownImage(small, large, ref.width, ref.height)
     try:
-        with Image.open(path, formats=tuple(_ENDINGS)) as opened:
-            image = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return ShownImage(fault=f"it cannot be decoded: {' '.join(str(error).split())[:160]}")
+        opened = open_image(path)
+    except UnreadableImageError as error:
+        return ShownImage(fault=f"it cannot be decoded: {error.what}")
+    image = opened.image
     _write(image, folder / small, SMALL, quality=82)
-    if copied:
+    if weight <= COPY_BELOW and opened.format in _ENDINGS and not opened.notes:
+        large = f"{ref.sha256}.{_ENDINGS[opened.format]}"
         shutil.copyfile(path, folder / large)
     else:
+        large = encoded
         _write(image, folder / large, LARGE, quality=90)
-    return shown
+    return ShownImage(small, large, image.width, image.height)
 
 
 def _write(image: Image.Image, path: Path, side: int, quality: int) -> None:

@@ -61,8 +61,9 @@ def share(part: int, whole: int) -> str:
 
 
 def missing(coverage: Coverage) -> int:
-    """Return the number of expected scores whose generation failed or was refused, or that failed themselves."""
-    return coverage.generation_failed + coverage.generation_refused + coverage.score_failed
+    """Return the number of expected scores whose generation or scoring failed or was refused, for whatever reason."""
+    generations = coverage.generation_failed + coverage.generation_refused + coverage.generation_unavailable
+    return generations + coverage.score_failed + coverage.score_refused
 
 
 def alt_text(label: str, figure: Figure) -> str:

@@ -17,6 +17,7 @@ from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
+from knowgen.stats.protocol import counting_words, counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 
 PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
@@ -24,6 +25,9 @@ FILTERED = ("group", "difficulty", "category")
 """Kinds of parts the gallery can filter by."""
 
 MAX_PROBLEMS = 60
+
+MAX_WORSE = 8
+"""Maximum number of samples that are named as those on which the first system is below the second."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,10 @@ class FigureDot:
 
 @dataclass(frozen=True)
 class FigureGroup:
-    """A group, category or difficulty with the figures of all systems."""
+    """A group, category or difficulty with the figures of all systems; `samples` is n, or its range over systems."""
 
     name: str
-    samples: int
+    samples: str
     link: str
     dots: tuple[FigureDot | None, ...]
 
@@ -70,6 +74,10 @@ class ScorerPanel:
     parts: tuple[tuple[str, str, tuple[tuple[str, tuple[FigureGroup, ...]], ...]], ...]
     fit: bool
     notes: tuple[tuple[str, str], ...]
+    worse_on: tuple[tuple[str, str], ...]
+    more_worse: int
+    selections: tuple[str, ...]
+    counting: str
     problems: tuple[dict[str, Any], ...]
     hidden_problems: int
 
@@ -151,6 +159,7 @@ def _panel(
         (problem for problem in collected.problems if problem.view == view.index),
         key=lambda problem: (problem.system, -problem.count),
     )
+    worse = lead.worse_on if lead is not None else ()
     return ScorerPanel(
         view=view,
         answer=answer(systems, view, lead),
@@ -168,11 +177,16 @@ def _panel(
         parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in shown_figures),
         fit=any(line.summary.fit_for_board for line in lines),
         notes=_notes(lines),
+        worse_on=tuple((each, link(view, id=each)) for each in worse[:MAX_WORSE]),
+        more_worse=max(0, len(worse) - MAX_WORSE),
+        selections=tuple(dict.fromkeys(line.summary.selection for line in lines if line.summary.selection)),
+        counting=_capital(counting_words(view.protocol)),
         problems=tuple(
             {
                 "system": systems[problem.system],
                 "state": STATE_WORDS[problem.state],
                 "reason": problem.reason,
+                "counts_as": counts_as(problem.state, get_protocol(view.protocol)),
                 "count": problem.count,
                 "link": link(
                     view,
@@ -217,19 +231,19 @@ def _parts(
 ) -> tuple[tuple[str, tuple[FigureGroup, ...]], ...]:
     tables = []
     for kind, title in PART_KINDS.items():
-        names: dict[str, int] = {}
+        names: dict[str, set[int]] = {}
         for summary in view.summaries:
             for piece in summary.slices if summary else ():
                 if piece.kind == kind:
-                    names[piece.name] = max(names.get(piece.name, 0), piece.samples)
+                    names.setdefault(piece.name, set()).add(piece.figures[OVERALL].n)
         parts = tuple(
             FigureGroup(
                 part,
-                samples,
+                str(min(numbers_of)) if len(numbers_of) == 1 else f"{min(numbers_of)} to {max(numbers_of)}",
                 link(view, **({kind: part} if kind in FILTERED else {})),
                 _part_dots(systems, view, name, kind, part),
             )
-            for part, samples in names.items()
+            for part, numbers_of in names.items()
         )
         if parts:
             tables.append((title, parts))

@@ -12,11 +12,11 @@ from typing import Literal
 from knowgen.core.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.core.text import count
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
-from knowgen.report.numbers import duration, money
+from knowgen.report.numbers import duration, missing, money
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.coverage import NO_RESULT
-from knowgen.stats.protocol import PROTOCOLS
-from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
+from knowgen.stats.protocol import PROTOCOLS, counting_words
+from knowgen.stats.summary import ALL_EQUAL, OVERALL, Coverage, Figure, RefusedScores, Slice, Summary
 
 __all__ = [
     "comparison_csv",
@@ -59,7 +59,8 @@ _COVERAGE = tuple(Coverage.model_fields)
 _CSV_HEAD = (
     "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "protocol",
     "protocol_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
-    "note", "partial", "no_result", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
+    "note", "partial", "no_result", "refused_lowest", "refused_highest", "counting",
+    *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
 )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def csv(summaries: Sequence[Summary]) -> str:
                 one.system, one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note,
                 "; ".join(one.judges), one.protocol, one.protocol_version, one.repeats, one.judge_repeats, part.kind,
                 part.name, part.samples, name, figure.value, figure.low, figure.high, figure.n, figure.note,
-                figure.partial, one.no_result,
+                figure.partial, one.no_result, *_bounds(one), counting_words(one.protocol),
                 *(getattr(part.coverage, field) for field in _COVERAGE), one.cost, one.seconds,
                 str(one.fit_for_board).lower(), "; ".join(one.notes),
             ]
@@ -84,6 +85,10 @@ def csv(summaries: Sequence[Summary]) -> str:
             for name, figure in part.figures.items()
         ),
     )  # fmt: skip
+
+
+def _bounds(one: Summary) -> tuple[float | None, float | None]:
+    return (None, None) if one.refused is None else (one.refused.lowest, one.refused.highest)
 
 
 def _sorted(summaries: Sequence[Summary]) -> list[Summary]:
@@ -133,9 +138,14 @@ def with_interval(figure: Figure) -> str:
     if figure.value is None and figure.partial is not None:
         return f"{format_figure(figure)} partial"
     if figure.low is None or figure.high is None:
-        why = figure.note if figure.value is not None and len(figure.note) < 15 else ""
+        why = EQUAL if figure.note == ALL_EQUAL else figure.note
+        why = why if figure.value is not None and len(why) < 15 else ""
         return f"{format_figure(figure)} {why:<14}"
     return f"{format_figure(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+EQUAL = "all equal"
+"""Short form of the note of a figure whose values are all equal."""
 
 
 def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
@@ -167,16 +177,17 @@ def _result(one: Summary) -> list[str]:
 
 def _covered(part: Slice) -> list[str]:
     coverage = part.coverage
-    failed = coverage.generation_failed + coverage.generation_refused + coverage.score_failed
-    return [str(part.figures[OVERALL].n), f"{coverage.scored}/{coverage.expected}", str(failed)]
+    return [str(part.figures[OVERALL].n), f"{coverage.scored}/{coverage.expected}", str(missing(coverage))]
 
 
 def _whole(table: Sequence[Summary]) -> TextTable:
-    dimensions = table[0].dimensions
+    dimensions, refused = table[0].dimensions, any(one.refused for one in table)
     rows = [
         [
             one.system or NONE,
-            *_result(one),
+            _result(one)[0],
+            *([format_worst(one)] if refused else []),
+            *_result(one)[1:],
             *_covered(one.slice()),
             NONE if one.cost is None else money(one.cost),
             NONE if one.seconds is None else duration(one.seconds),
@@ -186,6 +197,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
     head = [
         "system",
         score_name(dimensions, table[0].protocol),
+        *(["worst case"] if refused else []),
         *_head(dimensions),
         "n",
         "coverage",
@@ -194,8 +206,54 @@ def _whole(table: Sequence[Summary]) -> TextTable:
         "time",
     ]
     return TextTable(
-        "", head, rows, lines=[*_no_results(table), _provenance(table), *_legend(dimensions), *_notes(table)]
+        "",
+        head,
+        rows,
+        lines=[
+            *_no_results(table),
+            *_refusals(table),
+            _provenance(table),
+            *_counting(table),
+            *_legend(dimensions),
+            *_equal(table),
+            *_notes(table),
+        ],
     )
+
+
+def format_worst(one: Summary) -> str:
+    """Format the headline that a system would have if each refused score counted 0; a dash if none was refused."""
+    return NONE if one.refused is None else f"{one.refused.lowest:.3f}"
+
+
+def _refusals(table: Sequence[Summary]) -> list[str]:
+    """Return which systems have refused scores, and what they could change."""
+    return [
+        (f"{one.system}: " if len(table) > 1 else "") + refusal_words(one.refused)
+        for one in table
+        if one.refused is not None
+    ]
+
+
+def refusal_words(refused: RefusedScores) -> str:
+    """Return in words how many scores the judge refused, and what the headline would be with them."""
+    left_out = "and is left out" if refused.scores == 1 else "and are left out"
+    return (
+        f"{count(refused.scores, 'score')} refused by the judge {left_out}: worst case {refused.lowest:.3f} if each "
+        f"counted 0, {refused.highest:.3f} if each counted 1"
+    )
+
+
+def _counting(table: Sequence[Summary]) -> list[str]:
+    words = counting_words(table[0].protocol)
+    return [words] if words else []
+
+
+def _equal(table: Sequence[Summary]) -> list[str]:
+    """Return a line that explains the short note of a figure without an interval, if there is one."""
+    if not any(one.headline.note == ALL_EQUAL for one in table):
+        return []
+    return [f"{EQUAL}: no interval, because all samples have the same value"]
 
 
 def _one_by(one: Summary, kind: str) -> TextTable:
@@ -206,7 +264,7 @@ def _one_by(one: Summary, kind: str) -> TextTable:
         for part in one.slices
         if part.kind == kind
     ]
-    lines = [_provenance([one]), *_legend(one.dimensions)]
+    lines = [_provenance([one]), *_counting([one]), *_legend(one.dimensions)]
     title = f"{_TITLES[kind]}: {one.system}" if one.system else _TITLES[kind]
     return TextTable(title, [*head, "n", "coverage", "failed"], rows, lines=lines)
 
@@ -221,7 +279,7 @@ def _many_by(table: Sequence[Summary], kind: str) -> TextTable:
         cells = [NONE if part is None else with_interval(part.figures[OVERALL]) for part in parts]
         rows.append([name or NONE, *cells, str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"])
     head = [kind, *(one.system or NONE for one in table), "n"]
-    return TextTable(f"{_TITLES[kind]}: overall", head, rows, lines=[_provenance(table)])
+    return TextTable(f"{_TITLES[kind]}: overall", head, rows, lines=[_provenance(table), *_counting(table)])
 
 
 def _in_order(names: set[str], slices: Sequence[dict[str, Slice]]) -> list[str]:
@@ -284,7 +342,11 @@ def _failures(coverage: Coverage) -> list[str]:
     parts = [
         count(coverage.generation_failed, "generation") + " failed" if coverage.generation_failed else "",
         count(coverage.generation_refused, "generation") + " refused" if coverage.generation_refused else "",
+        count(coverage.generation_unavailable, "generation") + " failed for reasons outside the system"
+        if coverage.generation_unavailable
+        else "",
         count(coverage.score_failed, "score") + " failed" if coverage.score_failed else "",
+        count(coverage.score_refused, "score") + " refused" if coverage.score_refused else "",
         count(coverage.not_applicable, "score") + " not applicable" if coverage.not_applicable else "",
     ]
     line = ", ".join(part for part in parts if part)

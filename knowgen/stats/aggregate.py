@@ -15,27 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.core.records import DIMENSIONS, Row
-from knowgen.stats.bootstrap import (
-    MIN_DEVIATING,
-    MIN_DEVIATING_OVERALL,
-    TOO_SMALL,
-    counted_means,
-    distribution,
-    interval,
-    large_enough,
-    seeded,
-    smallest_groups,
-)
 from knowgen.stats.caveats import caveats, fitness
-from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
+from knowgen.stats.combine import Means, averaged, observed, point_means, sliced_figures
 from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
+from knowgen.stats.intervals import Interval, Sampled, figure_intervals
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.subsets import SampleSubset, counted_states, group_names, sample_subsets
-from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
+from knowgen.stats.summary import OVERALL, Coverage, Figure, RefusedScores, Slice, Summary
 from knowgen.stats.values import SCORED_TEXT, STATES, Floats, Values, read_values
-
-RESAMPLES = 2000
-"""Default number of bootstrap resamples."""
 
 NO_SCORES = "no scores"
 """Note of a figure without a value."""
@@ -46,8 +33,6 @@ def aggregate(
     protocol: ScoringProtocol | str = "strict",
     *,
     dimensions: Sequence[str] = DIMENSIONS,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
     system: str = "",
     task: str = "",
     task_version: str = "",
@@ -68,8 +53,6 @@ def aggregate(
         rows: One row for each (sample, repeat, judge repeat). Combinations without a row count as not run.
         protocol: Scoring protocol, or its name.
         dimensions: Dimensions that the scorer gives values for.
-        resamples: Number of bootstrap resamples; 0 for no intervals.
-        seed: Seed of the bootstrap; the same rows and seed give the same intervals.
         system: Name of the generator; this and the following arguments are copied into the summary.
         task: Name of the task.
         task_version: Version of the task.
@@ -105,10 +88,10 @@ def aggregate(
     row_list = list(rows)
     values = read_values(row_list, rule, names)
     parts = sample_subsets(values.units, rule)
-    slices = [_slice(part, values, names, rule, resamples, seed) for part in parts]
-    shortfall = reason_for_no_result(counted_states(values, parts[0]), rule)
+    slices = [_slice(part, values, names, rule) for part in parts]
+    shortfall = reason_for_no_result(counted_states(values, parts[0]), rule, values.outside)
     if len(values.judges) > 1:
-        slices += [_judge_slice(row_list, judge, names, rule, resamples, seed) for judge in values.judges]
+        slices += [_judge_slice(row_list, judge, names, rule) for judge in values.judges]
     notes = caveats(values, slices, names, rule)
     reasons = fitness(values, slices, names, rule, selection, shortfall)
     if shortfall and rule.below_coverage == "withhold":
@@ -129,6 +112,7 @@ def aggregate(
         dimensions=names,
         slices=tuple(slices),
         no_result=shortfall,
+        refused=_refused_scores(row_list, values, parts[0], names, rule),
         fit_for_board=not reasons,
         notes=(*reasons, *notes),
         cost=cost,
@@ -148,15 +132,28 @@ def _withhold(part: Slice, shortfall: str, protocol: ScoringProtocol) -> Slice:
     return part.model_copy(update={"figures": figures})
 
 
-def _judge_slice(
-    rows: list[Row], judge: str, dimensions: tuple[str, ...], protocol: ScoringProtocol, resamples: int, seed: int
-) -> Slice:
+def _judge_slice(rows: list[Row], judge: str, dimensions: tuple[str, ...], protocol: ScoringProtocol) -> Slice:
     """Return the figures of the whole from the scores of one judge model alone."""
     values = read_values([row for row in rows if row.judge_returned == judge], protocol, dimensions)
     whole = sample_subsets(values.units, protocol)[0]
-    return _slice(
-        SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, protocol, resamples, seed
-    )
+    return _slice(SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, protocol)
+
+
+def _refused_scores(
+    rows: list[Row], values: Values, whole: SampleSubset, dimensions: tuple[str, ...], protocol: ScoringProtocol
+) -> RefusedScores | None:
+    """Return what the headline would be if each refused score counted 0, and 1; None if none was refused."""
+    number = counted_states(values, whole).score_refused
+    if not number:
+        return None
+    ends = []
+    for value in (0.0, 1.0):
+        filled = read_values(rows, protocol, dimensions, refused=value)
+        table = filled.table[:, whole.counted, :]
+        strata = group_names([unit for unit, counted in zip(filled.units, whole.counted, strict=True) if counted])
+        means = [point_means(one) for one in averaged(table, dimensions, protocol)]
+        ends.append(float(sliced_figures("all", strata, means, dimensions, protocol, rounded=True)[0][-1]))
+    return RefusedScores(scores=number, lowest=ends[0], highest=ends[1])
 
 
 def _slice(
@@ -164,8 +161,6 @@ def _slice(
     values: Values,
     dimensions: tuple[str, ...],
     protocol: ScoringProtocol,
-    resamples: int,
-    seed: int,
 ) -> Slice:
     table = values.table[:, part.counted, :]
     units = [unit for unit, counted in zip(values.units, part.counted, strict=True) if counted]
@@ -173,7 +168,7 @@ def _slice(
     kind = "all" if part.kind == "judge" else part.kind
     means = [point_means(one) for one in averaged(table, dimensions, protocol)]
     figures = sliced_figures(kind, strata, means, dimensions, protocol, rounded=True)[0]
-    intervals = _intervals(part, kind, table, strata, dimensions, protocol, resamples, seed)
+    intervals = _intervals(kind, table, strata, dimensions, protocol, figures.tolist())
     counts = np.isfinite(present(table)).sum(axis=0).tolist()
     return Slice(
         kind=part.kind,
@@ -198,34 +193,52 @@ def _figure(value: float, count: int, ends: tuple[float, float] | str) -> Figure
 
 
 def _intervals(
-    part: SampleSubset,
     kind: str,
     table: Floats,
     strata: NDArray[np.str_],
     dimensions: tuple[str, ...],
     protocol: ScoringProtocol,
-    resamples: int,
-    seed: int,
-) -> list[tuple[float, float] | str]:
-    """Return the interval of each figure, or the reason why it has none. Only samples with a value are resampled."""
-    observations = observed(table, dimensions, protocol)
-    has_value = np.isfinite(observations[:, -1])
-    groups, observations = strata[has_value], observations[has_value]
-    overall_minimum = MIN_DEVIATING_OVERALL if len(dimensions) > 1 else MIN_DEVIATING
-    enough = large_enough(observations, groups, [*[MIN_DEVIATING] * len(dimensions), overall_minimum])
-    if not resamples or not any(enough):
-        return [TOO_SMALL if resamples else ""] * len(enough)
-    resampled_table = averaged(table, dimensions, protocol)[:, has_value]
+    points: Sequence[float],
+) -> list[Interval | str]:
+    """Return the interval of each figure, or the reason why it has none."""
+    sampled = sampled_values(kind, (table,), strata, observed(table, dimensions, protocol), dimensions, protocol)
+    return figure_intervals(sampled, points)
 
-    def statistic(counts: Floats) -> Floats:
-        means = [counted_means(one, counts) for one in resampled_table]
-        return sliced_figures(kind, groups, means, dimensions, protocol, rounded=False)
 
-    figures = distribution(statistic, groups, resamples, seeded(seed, part.kind, part.name))
-    return [
-        (interval(column, smallest) or TOO_SMALL) if sufficient else TOO_SMALL
-        for column, smallest, sufficient in zip(figures.T, smallest_groups(observations, groups), enough, strict=True)
-    ]
+def sampled_values(
+    kind: str,
+    tables: Sequence[Floats],
+    groups: NDArray[np.str_],
+    values: Floats,
+    dimensions: Sequence[str],
+    protocol: ScoringProtocol,
+) -> Sampled:
+    """Return the input of an interval: a figure of one table of values, or the difference of two (second - first).
+
+    Args:
+        kind: Kind of the subset.
+        tables: Values, shape (slices, N, dimensions) each.
+        groups: Group of each sample, shape (N,).
+        values: Values or differences by sample, shape (N, dimensions + 1), the overall last.
+        dimensions: Names of the dimensions.
+        protocol: Scoring protocol.
+    """
+    names = tuple(dimensions)
+    by_group = kind == "all" and protocol.combination != "mean_of_samples"
+    used = np.isfinite(values[:, -1])
+    columns = tuple(averaged(table, names, protocol)[:, used] for table in tables)
+
+    def figures(means: Sequence[Sequence[Means]], strata: NDArray[np.str_]) -> Floats:
+        each = [sliced_figures(kind, strata, one, names, protocol, rounded=False) for one in means]
+        return each[0] if len(each) == 1 else each[1] - each[0]
+
+    return Sampled(
+        tables=columns,
+        strata=groups[used] if by_group else np.full(int(used.sum()), kind),
+        figures=figures,
+        values=values[used],
+        grouped=protocol.combination == "mean_of_groups",
+    )
 
 
 def present(table: Floats) -> Floats:

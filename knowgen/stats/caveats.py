@@ -8,7 +8,7 @@ from knowgen.core.records import GROUPS, TEXT, UNKNOWN_GROUP
 from knowgen.core.text import count
 from knowgen.stats.coverage import HOW_TO_CONTINUE, no_result, reaches, share_words
 from knowgen.stats.protocol import ScoringProtocol
-from knowgen.stats.summary import OVERALL, Slice
+from knowgen.stats.summary import OVERALL, Slice, is_part
 from knowgen.stats.values import Values
 
 NA_PER_IMAGE = "na=per-image"
@@ -60,7 +60,7 @@ def fitness(
             reasons.append(f"{part.name}: no scores, {_empty_group(protocol)}")
     if not slices[0].figures[OVERALL].n and not shortfall:
         reasons.append("no K-Score: no sample that counts for it has a score")
-    if selection and not selection.startswith("all"):
+    if is_part(selection):
         reasons.append(f"only a part of the task ({selection})")
     return reasons
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from knowgen.core.errors import DataError, UsageError
-from knowgen.core.records import TEXT, GenerationStatus, ParsedScore, Row, ScoreStatus
+from knowgen.core.records import TEXT, FailureCause, GenerationStatus, ParsedScore, Row, ScoreStatus
 
 Key = tuple[str, int, int]
 """Sample, repeat, judge repeat."""
@@ -121,9 +121,16 @@ def _row(
         update={
             "strict": _combine(panel, strict, dimensions),
             "lenient": _combine(panel, lenient, dimensions) if parsed else None,
+            "score_cause": _cause(by_member),
             "judge_returned": " + ".join(judge for judge in judges if judge),
         }
     )
+
+
+def _cause(by_member: Mapping[str, Row]) -> FailureCause | None:
+    """Return what caused a missing score of the panel: a refusal if a member refused, else the first known cause."""
+    causes = [row.score_cause for row in by_member.values() if row.score_cause is not None]
+    return FailureCause.REFUSAL if FailureCause.REFUSAL in causes else next(iter(causes), None)
 
 
 def _facts(row: Row) -> tuple[object, ...]:

@@ -33,8 +33,9 @@ class ScoringProtocol(Record):
         name: Name of the protocol, as given to `--protocol`.
         version: Version of the arithmetic; changes when a figure can change.
         reading: Which parsed score of a row counts.
-        failed_generation: Whether a failed or refused generation counts 0 in every dimension (`zero`) or is left out
-            (`exclude`). With `zero`, its text also counts 0 unless the prompt is known to require no text.
+        failed_generation: Whether a generation that failed by itself or was refused counts 0 in every dimension
+            (`zero`) or is left out (`exclude`). One that failed for reasons outside the system is always missing.
+            With `zero`, its text also counts 0 unless the prompt is known to require no text.
         failed_score: A failed or missing score is left out, and shown in the coverage.
         text_na: What decides that text accuracy does not apply: the prompt (`text_required`) or the judge, per image.
         missing_text: Text accuracy of a group without any text value; None leaves it out and renormalises the weights.
@@ -60,6 +61,8 @@ class ScoringProtocol(Record):
             not apply are not expected to have a score; a failed or refused generation that counts 0 has one.
         below_coverage: Treatment of figures below `min_coverage`: withheld and given as partial (`withhold`), or kept
             with a note that they are partial (`note`).
+        judge_attempts: Number of calls to a judge for one score, as long as no reply can be read leniently; 0 for the
+            judge's own number.
         not_for_board: Reason why figures of this protocol must not appear on a leaderboard; empty if they may.
     """
 
@@ -82,6 +85,7 @@ class ScoringProtocol(Record):
     combination: Literal["mean_of_groups", "mean_of_samples_by_group", "mean_of_samples"] = "mean_of_groups"
     min_coverage: float = MIN_COVERAGE
     below_coverage: Literal["withhold", "note"]
+    judge_attempts: int = 0
     not_for_board: str = ""
 
 
@@ -98,12 +102,14 @@ OFFICIAL = ScoringProtocol(
     unknown="omit",
     unit="slice",
     below_coverage="note",
+    judge_attempts=20,
 )
-"""The published arithmetic. Sums are plain additions in row order, like `sum` in Python 3.11."""
+"""The published arithmetic, and the 20 tries of its evaluator for a reply that it can read. Sums are plain
+additions in row order, like `sum` in Python 3.11."""
 
 STRICT = ScoringProtocol(
     name="strict",
-    version="1",
+    version="2",
     reading="strict",
     failed_generation="zero",
     text_na="prompt",
@@ -170,4 +176,38 @@ def get_protocol(name: str) -> ScoringProtocol:
     near = difflib.get_close_matches(name, list(PROTOCOLS), n=1, cutoff=0.5)
     raise UsageError(
         f"unknown protocol {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PROTOCOLS)}"
+    )
+
+
+EXCLUDED = "excluded"
+"""What a score counts as that is left out of every figure."""
+
+
+def counts_as(state: str, protocol: ScoringProtocol) -> str:
+    """Return what an expected score without values counts as under a protocol: `0` or `excluded`.
+
+    Args:
+        state: One of `knowgen.stats.values.STATES`, not `scored`.
+        protocol: Scoring protocol.
+    """
+    own = state in ("generation_failed", "generation_refused")
+    return "0" if own and protocol.failed_generation == "zero" else EXCLUDED
+
+
+def counting_words(protocol: ScoringProtocol | str) -> str:
+    """Return in one line what everything counts as that has no score; the name of an unknown protocol gives no line.
+
+    Example:
+        >>> counting_words("official")[:60]
+        'counting: a failed or refused generation is left out, as in '
+    """
+    try:
+        rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    except UsageError:
+        return ""
+    own = "counts 0" if rule.failed_generation == "zero" else "is left out, as in the published arithmetic"
+    return (
+        f"counting: a failed or refused generation {own}; one that failed for reasons outside the system, and a failed "
+        f"or refused score, are missing and left out; below {100 * rule.min_coverage:g} % of the scores a run has no "
+        f"{'result' if rule.below_coverage == 'withhold' else 'complete result'}"
     )

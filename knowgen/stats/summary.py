@@ -6,6 +6,22 @@ from knowgen.core.records import Record
 
 OVERALL = "overall"
 
+TOO_SMALL = "n too small"
+"""Note of a figure without an interval because a group has too few samples or values."""
+
+ALL_EQUAL = "all values equal"
+"""Note of a figure without an interval because its values do not vary, so that their spread is not known."""
+
+
+def is_part(selection: str) -> bool:
+    """Return whether the label of a selection is that of only a part of a task.
+
+    Example:
+        >>> is_part("limit 8 (3f2a5b6c7d8e)"), is_part("all 48")
+        (True, False)
+    """
+    return bool(selection) and not selection.startswith("all")
+
 
 class Figure(Record):
     """A figure with its interval.
@@ -33,10 +49,13 @@ class Coverage(Record):
     Attributes:
         expected: Number of expected scores: samples x repeats x judge repeats.
         scored: Scores with values.
-        generation_failed: Scores without an image because the generation failed.
+        generation_failed: Scores without an image because the generation failed by itself.
         generation_refused: Scores without an image because the generation was refused.
+        generation_unavailable: Scores without an image because the generation failed for reasons outside the system: a
+            service, account, network or machine. They are missing, and say nothing about the system.
         generation_not_run: Scores without an image because the generation has not run.
         score_failed: Scores that failed although there is an image.
+        score_refused: Scores that the judge or its content filter refused although there is an image.
         score_not_run: Scores that have not run although there is an image.
         not_applicable: Scores that the scorer cannot give because the sample lacks what it needs.
         scored_text: Scores with a value for text accuracy.
@@ -46,11 +65,29 @@ class Coverage(Record):
     scored: int = 0
     generation_failed: int = 0
     generation_refused: int = 0
+    generation_unavailable: int = 0
     generation_not_run: int = 0
     score_failed: int = 0
+    score_refused: int = 0
     score_not_run: int = 0
     not_applicable: int = 0
     scored_text: int = 0
+
+
+class RefusedScores(Record):
+    """Scores that the judge refused, and how far they could move the headline.
+
+    A judge that withholds the worst images raises the figure, so the figure is given with its bounds.
+
+    Attributes:
+        scores: Number of refused scores.
+        lowest: The headline if each of them counted 0 in every dimension; the worst case.
+        highest: The headline if each of them counted 1.
+    """
+
+    scores: int
+    lowest: float
+    highest: float
 
 
 class Slice(Record):
@@ -91,6 +128,7 @@ class Summary(Record):
         slices: Figures of the whole first, then of groups, categories and difficulties.
         no_result: Reason for having no result, such as `43 of 48 scores failed`; empty if the coverage suffices.
             If it is set, figures are partial under `strict`, and kept with a note under the published arithmetic.
+        refused: Scores that the judge refused, with the bounds of the headline; None if it refused none.
         fit_for_board: Whether the summary may appear on a board; if not, `notes` gives the reasons.
         notes: Caveats: N/A decided per image, an empty group, unknown categories, several judge models.
         cost: Cost of generation and scoring in US dollars; None if a price is not known.
@@ -112,6 +150,7 @@ class Summary(Record):
     dimensions: tuple[str, ...]
     slices: tuple[Slice, ...]
     no_result: str = ""
+    refused: RefusedScores | None = None
     fit_for_board: bool = True
     notes: tuple[str, ...] = ()
     cost: float | None = None

@@ -6,6 +6,7 @@ Figures, intervals and paired comparisons use the same table of values.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,6 +18,7 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import (
     DIMENSIONS,
     TEXT,
+    FailureCause,
     GenerationStatus,
     ParsedScore,
     Row,
@@ -31,8 +33,10 @@ STATES = (
     "scored",
     "generation_failed",
     "generation_refused",
+    "generation_unavailable",
     "generation_not_run",
     "score_failed",
+    "score_refused",
     "score_not_run",
     "not_applicable",
 )
@@ -52,6 +56,21 @@ _SCORE_STATES = {
     ScoreStatus.NOT_APPLICABLE: "not_applicable",
     ScoreStatus.NOT_RUN: "score_not_run",
 }
+
+
+def generation_state(status: GenerationStatus, cause: FailureCause | None) -> str:
+    """Return the state of the scores of a generation without an image; empty if there is an image."""
+    if status == GenerationStatus.FAILED and cause == FailureCause.INFRASTRUCTURE:
+        return "generation_unavailable"
+    return _GENERATION_STATES.get(status, "")
+
+
+def counted(dimensions: Sequence[str], text_required: bool | None) -> list[str]:
+    """Return the dimensions in which a sample without values of its own counts.
+
+    If it is not known whether text is required, text counts as well; otherwise failing could raise the mean.
+    """
+    return [name for name in dimensions if name != TEXT or text_required is not False]
 
 
 @dataclass(frozen=True)
@@ -94,6 +113,8 @@ class Values:
         judge_repeats: Number of scores per image.
         judges: Model names returned by the judges' endpoints, sorted.
         problems: Number of scores with problems.
+        outside: Most frequent reason of the generations that failed for reasons outside the system; empty if there are
+            none.
     """
 
     units: tuple[Unit, ...]
@@ -103,6 +124,7 @@ class Values:
     judge_repeats: int
     judges: tuple[str, ...]
     problems: RowProblems
+    outside: str = ""
 
 
 @dataclass
@@ -110,6 +132,7 @@ class _GenerationValues:
     """One generation: its rows, and the values of its scores, by judge repeat."""
 
     status: GenerationStatus
+    cause: FailureCause | None = None
     rows: dict[int, Row] = field(default_factory=dict)
     values: dict[int, dict[str, float]] = field(default_factory=dict)
 
@@ -118,13 +141,16 @@ _SampleGenerations = dict[int, _GenerationValues]
 """The generations of one sample by repeat."""
 
 
-def read_values(rows: Iterable[Row], protocol: ScoringProtocol, dimensions: Sequence[str]) -> Values:
+def read_values(
+    rows: Iterable[Row], protocol: ScoringProtocol, dimensions: Sequence[str], *, refused: float | None = None
+) -> Values:
     """Read the values of rows under a protocol.
 
     Args:
         rows: One row for each (sample, repeat, judge repeat), in any order.
         protocol: Scoring protocol.
         dimensions: Dimensions that the scorer gives values for.
+        refused: Value that a refused score counts as in every dimension that applies; None to leave it out.
 
     Raises:
         DataError: A row is duplicated, or rows of one sample or generation contradict each other.
@@ -133,7 +159,7 @@ def read_values(rows: Iterable[Row], protocol: ScoringProtocol, dimensions: Sequ
     order = sorted(units) if protocol.unit == "sample" else list(units)
     repeats = sorted({repeat for by_repeat in generations.values() for repeat in by_repeat})
     judge_repeats = sorted({j for by_repeat in generations.values() for one in by_repeat.values() for j in one.rows})
-    reader = _Reader(protocol, tuple(dimensions))
+    reader = _Reader(protocol, tuple(dimensions), refused)
     coverage = np.zeros((len(order), len(STATES) + 1), dtype=np.int64)
     for index, sample in enumerate(order):
         for repeat in repeats:
@@ -162,7 +188,19 @@ def read_values(rows: Iterable[Row], protocol: ScoringProtocol, dimensions: Sequ
         judge_repeats=max(len(judge_repeats), 1),
         judges=tuple(sorted(reader.judges - {""})),
         problems=reader.problems,
+        outside=_outside(ordered),
     )
+
+
+def _outside(ordered: Sequence[_SampleGenerations]) -> str:
+    """Return the most frequent reason of the generations that failed for reasons outside the system."""
+    reasons = Counter(
+        next((row.generation_reason for row in one.rows.values() if row.generation_reason), "")
+        for generations in ordered
+        for one in generations.values()
+        if generation_state(one.status, one.cause) == "generation_unavailable"
+    )
+    return reasons.most_common(1)[0][0] if reasons else ""
 
 
 def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, _SampleGenerations]]:
@@ -173,10 +211,12 @@ def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, _SampleGen
         unit = Unit(row.sample_id, row.category, group_of(row.category), row.difficulty, row.text_required)
         if units.setdefault(row.sample_id, unit) != unit:
             raise DataError("rows have different categories, difficulties or values of text_required", where=where)
-        generation = generations.setdefault(row.sample_id, {}).setdefault(row.repeat, _GenerationValues(row.generation))
+        generation = generations.setdefault(row.sample_id, {}).setdefault(
+            row.repeat, _GenerationValues(row.generation, row.generation_cause)
+        )
         where += f", repeat {row.repeat}"
-        if generation.status != row.generation:
-            raise DataError("rows have different generation statuses", where=where)
+        if (generation.status, generation.cause) != (row.generation, row.generation_cause):
+            raise DataError("rows have different generation statuses or causes", where=where)
         if row.judge_repeat in generation.rows:
             where += f", judge repeat {row.judge_repeat}"
             raise DataError("duplicate row", where=where, fix="remove one of the rows")
@@ -187,20 +227,24 @@ def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, _SampleGen
 class _Reader:
     """Reader of scores under one protocol; it counts the scores with problems."""
 
-    def __init__(self, protocol: ScoringProtocol, dimensions: tuple[str, ...]) -> None:
-        self.protocol, self.dimensions = protocol, dimensions
+    def __init__(self, protocol: ScoringProtocol, dimensions: tuple[str, ...], refused: float | None) -> None:
+        self.protocol, self.dimensions, self.refused = protocol, dimensions, refused
         self.problems = RowProblems()
         self.judges: set[str] = set()
 
     def read(self, generation: _GenerationValues, judge: int) -> str:
         """Return the state of one score of a generation, and store its values in the generation if it has some."""
         if generation.status != GenerationStatus.OK:
-            return _GENERATION_STATES[generation.status]
+            return generation_state(generation.status, generation.cause)
         row = generation.rows.get(judge)
         if row is None:
             return "score_not_run"
         lenient = self.protocol.reading == "lenient" and row.lenient is not None
         parsed = row.lenient if lenient and row.lenient is not None else row.strict
+        if parsed.status == ScoreStatus.FAILED and row.score_cause == FailureCause.REFUSAL:
+            if self.refused is not None:
+                generation.values[judge] = dict.fromkeys(counted(self.dimensions, row.text_required), self.refused)
+            return "score_refused"
         if parsed.status != ScoreStatus.OK:
             return _SCORE_STATES[parsed.status]
         values = self._values(parsed, row)
@@ -283,10 +327,8 @@ def _by_sample(
 def _generation_values(
     generation: _GenerationValues, dimensions: tuple[str, ...], text_required: bool | None, *, zeros: bool
 ) -> dict[str, float]:
-    if generation.status in (GenerationStatus.FAILED, GenerationStatus.REFUSED):
-        # If it is not known whether text is required, text counts 0 as well; otherwise failing could raise the mean.
-        counted = [name for name in dimensions if name != TEXT or text_required is not False]
-        return dict.fromkeys(counted, 0.0) if zeros else {}
+    if generation_state(generation.status, generation.cause) in ("generation_failed", "generation_refused"):
+        return dict.fromkeys(counted(dimensions, text_required), 0.0) if zeros else {}
     return _means([generation.values[judge] for judge in sorted(generation.values)], dimensions)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from knowgen.core.errors import UsageError
 from knowgen.core.records import (
     OFFICIAL_SKIP,
+    FailureCause,
     Generation,
     GenerationStatus,
     ParsedScore,
@@ -50,6 +51,10 @@ class ExpectedGeneration:
     repeat: int
     generation: Generation | None
     scores: tuple[Score | None, ...]
+
+    def rows(self) -> list[Row]:
+        """Return the rows that the statistics read, one per judge repeat."""
+        return [_row(self, judge_repeat, score) for judge_repeat, score in enumerate(self.scores)]
 
 
 class CurrentView:
@@ -111,8 +116,7 @@ class CurrentView:
     def rows(self, scorer: ScorerSpec) -> Iterator[Row]:
         """Yield every selected sample x repeat x judge repeat exactly once, in order."""
         for expected in self.expected_generations(scorer):
-            for judge_repeat, score in enumerate(expected.scores):
-                yield _row(expected, judge_repeat, score)
+            yield from expected.rows()
 
     def _page_generations(self, page: list[Sample]) -> _Generations:
         marks = ",".join("?" * len(page))
@@ -177,6 +181,15 @@ class CurrentView:
         return known[1]
 
 
+def _cause(score: Score | None) -> FailureCause | None:
+    """Return what caused the failure of a score; a failed score whose last attempt was refused was refused."""
+    if score is None or score.status is not ScoreStatus.FAILED:
+        return None
+    if score.cause is None and score.attempts and score.attempts[-1].refused:
+        return FailureCause.REFUSAL
+    return score.cause
+
+
 def _row(expected: ExpectedGeneration, judge_repeat: int, score: Score | None) -> Row:
     sample, generation = expected.sample, expected.generation
     return Row(
@@ -190,7 +203,7 @@ def _row(expected: ExpectedGeneration, judge_repeat: int, score: Score | None) -
         generation=generation.status if generation else GenerationStatus.NOT_RUN,
         generation_reason=generation.reason if generation else "",
         generation_cause=generation.cause if generation else None,
-        score_cause=score.cause if score else None,
+        score_cause=_cause(score),
         strict=score.strict if score else _NOT_RUN,
         lenient=_lenient(sample, score),
         judge_returned=score.judge_returned if score else "",

@@ -17,6 +17,7 @@ from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample,
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
+from knowgen.store.audit import RowFault, row_faults
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results, remove_unused
@@ -357,6 +358,10 @@ class RunStore:
             self._sessions.start(self._database)
         else:
             self._sessions.end(self._database, outcome)
+
+    def row_faults(self) -> Iterator[RowFault]:
+        """Yield every row whose columns disagree with its record, or whose record cannot be read."""
+        return row_faults(self._database)
 
     def last_numbers(self) -> list[int]:
         """Return the row numbers of the latest generation and score. Each number increases with every new row."""

@@ -14,7 +14,7 @@ from knowgen.report.tables import format_figure, score_name, with_interval
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.report.view import ReportRun
 from knowgen.stats.coverage import NO_RESULT
-from knowgen.stats.summary import Figure
+from knowgen.stats.summary import Figure, is_part
 from knowgen.store.files import write_text
 from knowgen.store.run import RunStore
 from knowgen.suites.macro_mean import MacroMean
@@ -27,7 +27,7 @@ REPORT = "report"
 TABLES = "tables"
 MEANS = "all-tasks"
 
-_MEANS_HEAD = ("system", "scorer", "protocol", "figure", "value", "low", "high", "n", "note")
+_MEANS_HEAD = ("system", "scorer", "protocol", "figure", "selection", "value", "low", "high", "n", "note")
 
 
 def terminal(result: SuiteResult) -> str:
@@ -84,22 +84,31 @@ def _table_files(result: SuiteResult) -> dict[Path, str]:
             files[folder / f"{artifacts.slug(task)}-{protocol}.md"] = tables.markdown(summaries)
             files[folder / f"{artifacts.slug(task)}-{protocol}.csv"] = tables.csv(summaries)
     if result.means:
-        rows = (row for mean in result.means for row in _csv_rows(mean))
+        rows = (row for mean in result.means for row in _csv_rows(result, mean))
         files[folder / f"{MEANS}.md"] = markdown_text(_mean_tables(result, result.means))
         files[folder / f"{MEANS}.csv"] = csv_text(_MEANS_HEAD, rows)
     return files
 
 
-def _csv_rows(mean: MacroMean) -> Iterator[list[str | float | int | None]]:
+def _selection(result: SuiteResult, task: str) -> str:
+    """Return the label of the samples of a task, such as `limit 20 (3f2a…)`."""
+    return " and ".join(dict.fromkeys(one.selection for one in result.summaries(task) if one.selection))
+
+
+def _csv_rows(result: SuiteResult, mean: MacroMean) -> Iterator[list[str | float | int | None]]:
+    whole = "; ".join(f"{task}: {_selection(result, task)}" for task in result.tasks)
     for name, figure in [("mean over tasks", mean.figure), *mean.by_task.items()]:
+        selection = _selection(result, name) if name in mean.by_task else whole
         yield [
-            mean.system, mean.scorer, mean.protocol, name, figure.value, figure.low, figure.high, figure.n, figure.note,
+            mean.system, mean.scorer, mean.protocol, name, selection, figure.value, figure.low, figure.high, figure.n,
+            figure.note,
         ]  # fmt: skip
 
 
 def _mean_tables(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTable]:
     """Return one table per scorer and protocol, with the highest mean first and systems without a mean last."""
     mean_tables = []
+    labels = {task: _selection(result, task) for task in result.tasks}
     for protocol, scorer in dict.fromkeys((mean.protocol, mean.scorer) for mean in means):
         ranking = [mean for mean in means if (mean.protocol, mean.scorer) == (protocol, scorer)]
         ranking.sort(key=lambda mean: (mean.figure.value is None, -(mean.figure.value or 0.0), mean.system))
@@ -110,9 +119,10 @@ def _mean_tables(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTa
         lines = [
             f"macro mean of {score_name(ranking[0].dimensions)} over {len(result.tasks)} tasks with equal weights; "
             f"protocol {protocol}; scorer {scorer}; [95 % interval, by sample within each task]",
+            *(f"{task}: only a part of the task ({label})" for task, label in labels.items() if is_part(label)),
             *_notes(ranking),
         ]
-        head = ["system", "mean", *result.tasks]
+        head = ["system", "mean", *(f"{task} (part)" if is_part(label) else task for task, label in labels.items())]
         mean_tables.append(TextTable(f"Over all tasks ({protocol})", head, rows, lines=lines))
     return mean_tables
 

@@ -217,6 +217,7 @@ def _rows(run: SuiteRun) -> Iterator[dict[str, Any]]:
             "system": run.system,
             "scorer": summary.scorer,
             "protocol": summary.protocol,
+            "selection": summary.selection,
             "value": summary.headline.value,
             "low": summary.headline.low,
             "high": summary.headline.high,

@@ -41,10 +41,10 @@ def check_first(checked: CheckedGenerator) -> None:
 
 def _check_format(checked: CheckedGenerator) -> None:
     images, notes = checked.images, checked.notes
-    sizes, modes = sorted({image.size for image in images}), sorted({image.mode for image in images})
-    notes.ok("images", f"{' and '.join(sizes)} pixels, returned as {' and '.join(modes)}")
-    if odd := [mode for mode in modes if mode not in {"RGB", "file"}]:
-        notes.warn("images", f"mode {odd[0]} is stored as RGB, on white", 'return image.convert("RGB")')
+    sizes, formats = sorted({image.size for image in images}), sorted({image.format for image in images})
+    notes.ok("images", f"{' and '.join(sizes)} pixels, stored as {' and '.join(formats)}")
+    if changes := sorted({note for image in images for note in image.notes}):
+        notes.warn("images", f"changed before it is scored: {'; '.join(changes)}", "return 8-bit sRGB, upright")
     if any(image.is_blank for image in images):
         notes.warn(
             "images",

@@ -7,7 +7,6 @@ the module generates one image in a fresh process (see `generate_in_fresh_proces
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from knowgen.core.errors import RefusalError
+from knowgen.core.images import open_rgb
 from knowgen.core.import_path import child_environment, module_command
 from knowgen.core.records import GenerationRequest, GenerationStatus
 from knowgen.engine.components import ComponentRef
@@ -187,12 +187,14 @@ class ProbedImage:
 
     Attributes:
         pixels: Array of shape (height, width, 3), 0 to 255.
-        mode: Pillow mode of the returned image, or `file` for bytes and paths.
+        format: Format in which it is stored, as Pillow names it.
+        notes: What is changed when it is stored or shown; see `EncodedImage`.
         stored: Size of the file in the store in bytes.
     """
 
     pixels: NDArray[np.uint8]
-    mode: str
+    format: str
+    notes: tuple[str, ...]
     stored: int
 
     @property
@@ -213,7 +215,6 @@ def probed_image(value: Any) -> ProbedImage | GeneratedImage:
         ContractError: It is neither.
     """
     import numpy as np
-    from PIL import Image
 
     generated = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
     status = GenerationStatus(generated.status)
@@ -227,9 +228,8 @@ def probed_image(value: Any) -> ProbedImage | GeneratedImage:
     if status is not GenerationStatus.OK:
         return generated
     encoded = encode(generated.image)
-    with Image.open(io.BytesIO(encoded.data)) as opened:
-        pixels = np.asarray(opened.convert("RGB"))
-    return ProbedImage(pixels, str(getattr(generated.image, "mode", "file")), len(encoded.data))
+    pixels = np.asarray(open_rgb(encoded.data))
+    return ProbedImage(pixels, encoded.format, encoded.notes, len(encoded.data))
 
 
 def mean_difference(first: ProbedImage, second: ProbedImage) -> float:

@@ -170,7 +170,7 @@ def _test_image(sample: Sample, truth: GroundTruth, kind: str) -> Image:
     """Return an image of a kind. The stand-in for a missing ground-truth image is a gradient."""
     from PIL import Image
 
-    true = truth.image.open().convert("RGB") if truth.image is not None and truth.image.path is not None else None
+    true = truth.image.open() if truth.image is not None and truth.image.path is not None else None
     size = true.size if true is not None else (SIDE, SIDE)
     if kind == BLANK:
         return Image.new("RGB", size, (128, 128, 128))

@@ -95,15 +95,10 @@ def complete(path: Path, spec: RunSpec) -> bool:
 
 def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     """Write summary.json and the tables, each file atomically."""
-    from knowgen.report import tables
-
-    folder = path / TABLES
-    folder.mkdir(exist_ok=True)
+    (path / TABLES).mkdir(exist_ok=True)
     for summary in summaries:
-        # a scorer's model may contain a slash, and the part before it distinguishes it
-        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
-        write_text(folder / f"{name}.md", tables.markdown([summary]))
-        write_text(folder / f"{name}.csv", tables.csv([summary]))
+        for file, text in table_files(path, summary).items():
+            write_text(file, text)
     with RunStore.read(path) as store:
         latest = store.last_numbers()
     data = {
@@ -112,6 +107,18 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         "summaries": [summary.model_dump(mode="json") for summary in summaries],
     }
     write_text(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def table_files(path: Path, summary: Summary) -> dict[Path, str]:
+    """Return the content of each table file of a summary in a run directory."""
+    from knowgen.report import tables
+
+    # a scorer's model may contain a slash, and the part before it distinguishes it
+    stem = path / TABLES / f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
+    return {
+        stem.with_name(f"{stem.name}.md"): tables.markdown([summary]),
+        stem.with_name(f"{stem.name}.csv"): tables.csv([summary]),
+    }
 
 
 def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Path:
@@ -187,5 +194,5 @@ def _official_rows(rows: Sequence[Row]) -> list[SummaryRow]:
     """Return the three summary rows of a results file."""
     from knowgen.stats.official import summary_rows
 
-    summaries = summary_rows(aggregate(rows, "official", resamples=0))
+    summaries = summary_rows(aggregate(rows, "official"))
     return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in summaries]

@@ -64,6 +64,7 @@ def compare(
         task_version=a.task_version,
         scorer=a.scorer,
         scorer_note=a.scorer_note,
+        selections=(a.selection, b.selection),
     )
 
 

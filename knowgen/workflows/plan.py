@@ -82,7 +82,9 @@ def plan(
     get_protocol(config.protocol)
     whole = load_task(task) if isinstance(task, str) else task
     handle = resolve_generator(generator, config.generator_args or {}, whole)
-    requested = scorer_requests(scorers or whole.default_scorers, config.scorer_args or {})
+    requested = scorer_requests(
+        scorers or whole.default_scorers, config.scorer_args or {}, get_protocol(config.protocol).judge_attempts
+    )
     planned = _plan(whole, handle, handle.spec, requested, config)
     return planned if config.requests is None else _with_requests(planned, handle, Path(config.requests))
 

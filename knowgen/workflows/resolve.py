@@ -412,13 +412,15 @@ def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
 
 
 def scorer_requests(
-    scorers: Sequence[str | Callable[..., Any] | object], args: Mapping[str, Any]
+    scorers: Sequence[str | Callable[..., Any] | object], args: Mapping[str, Any], judge_attempts: int = 0
 ) -> list[ScorerRequest]:
     """Give each scorer its arguments.
 
     Args:
         scorers: Names, classes, functions and objects, which take their arguments from `args`, and requests, which
             have their own.
+        judge_attempts: Number of calls to a judge while no reply is readable, from the protocol; for judges that take
+            `unreadable_attempts` and were given no number of attempts.
         args: `base_url` belongs to the only scorer, `vlm.base_url` to the scorer `vlm:…` of several.
 
     Raises:
@@ -438,10 +440,21 @@ def scorer_requests(
             own[0][key] = value
         else:
             raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
-    return [
+    given = [
         request if isinstance(each, ScorerRequest) else request._replace(args=arguments)
         for each, request, arguments in zip(scorers, requests, own, strict=True)
     ]
+    return [_with_attempts(request, judge_attempts) for request in given] if judge_attempts else given
+
+
+def _with_attempts(request: ScorerRequest, judge_attempts: int) -> ScorerRequest:
+    """Return a request with the number of calls of the protocol, if its judge takes one and none was given."""
+    if not isinstance(request.scorer, str) or {"attempts", "unreadable_attempts"} & request.args.keys():
+        return request
+    target = locate("scorers", request.scorer).target
+    if not callable(target) or "unreadable_attempts" not in inspect.signature(target).parameters:
+        return request
+    return request._replace(args={**request.args, "unreadable_attempts": judge_attempts})
 
 
 def _object_name(target: Any) -> str:

@@ -15,6 +15,7 @@ from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
+from knowgen.workflows.image_notes import image_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,13 +58,19 @@ class Run:
         """
         key = protocol or self.protocol, self.label(scorer)
         if key not in self._cache:
-            self._cache[key] = artifacts.summarise(self.path, self.spec, *key, self.cost)
+            summary = artifacts.summarise(self.path, self.spec, *key, self.cost)
+            self._cache[key] = summary.model_copy(update={"notes": (*summary.notes, *self._image_notes)})
         return self._cache[key]
 
     @cached_property
     def cost(self) -> float | None:
         """US dollars spent in the directory; None where a call was paid at an unknown price."""
         return artifacts.cost_of(self.path)
+
+    @cached_property
+    def _image_notes(self) -> tuple[str, ...]:
+        with RunStore.read(self.path) as store:
+            return image_notes(store)
 
     def summaries(self, protocols: Sequence[str] = PROTOCOLS) -> tuple[Summary, ...]:
         """Return a summary per scorer and protocol, the headline's first."""
@@ -76,22 +83,19 @@ class Run:
             return list(store.rows(self.label(scorer)))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per sample, repeat, scorer and judge repeat, with values by dimension (NaN if missing)."""
+        """Return one row per sample, repeat, scorer and judge repeat: the columns of `knowgen export --format csv`.
+
+        They include system, prompt, cost, what each score counts as, the K-Score of the sample (`overall`) and the
+        dimensions under `strict`. Missing values are NaN.
+        """
         import pandas as pd
 
-        records = [
-            {
-                **row.model_dump(mode="json", exclude={"strict", "lenient"}),
-                "scorer": scorer.name,
-                "score": row.strict.status.value,
-                **{dimension: row.strict.values.get(dimension) for dimension in scorer.dimensions},
-                "reason": row.strict.reason,
-                "rationale": row.strict.rationale,
-            }
-            for scorer in self.spec.scorers
-            for row in self.rows(scorer.name)
-        ]
-        return pd.DataFrame(records)
+        from knowgen.interchange.table_export import columns_of, flat_rows
+
+        names = [scorer.name for scorer in self.spec.scorers]
+        with RunStore.read(self.path) as store:
+            rows = [row for name in names for row in flat_rows(store, name)]
+            return pd.DataFrame(rows, columns=list(columns_of(store, names)))
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the page of this run alone and return its path."""

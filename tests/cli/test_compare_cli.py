@@ -67,7 +67,7 @@ def test_further_runs_are_compared_with_the_first_and_corrected_for_their_number
 ) -> None:
     comparisons = json.loads(output_of(["compare", "a", "b", "c", "--json"], capsys))
     assert [(one["a"][-3:], one["b"][-3:]) for one in comparisons] == [("(a)", "(b)"), ("(a)", "(c)")]
-    raw = [one["slices"][0]["figures"]["overall"]["p_permutation"] for one in comparisons]
+    raw = [one["slices"][0]["figures"]["overall"]["p"] for one in comparisons]
     low, high = sorted(raw)
     expected = {low: min(1.0, 2 * low), high: max(high, min(1.0, 2 * low))}
     assert [one["p_holm"] for one in comparisons] == pytest.approx([expected[p] for p in raw])

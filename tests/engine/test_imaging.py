@@ -25,7 +25,7 @@ def test_known_formats_stay_as_they_are(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "image"
     file.write_bytes(data)
     for given in (data, bytearray(data), file):
-        assert encode(given) == (data, 48, 32, kind)
+        assert encode(given) == (data, 48, 32, kind, (), "")
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF"])

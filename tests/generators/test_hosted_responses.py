@@ -287,7 +287,7 @@ def test_a_redirect_is_not_followed(name: str) -> None:
 
 
 BROKEN = {
-    "not an image": (b"<html>nothing</html>", "unknown image format"),
+    "not an image": (b"<html>nothing</html>", "it is a web page"),
     "cut": (image_bytes("red", size=(200, 200))[:-40], "does not open"),
 }
 

@@ -145,7 +145,7 @@ class RunMaker:
             reader,
             tuple(
                 aggregate(
-                    reader.rows(scorer.name), protocol, dimensions=scorer.dimensions, resamples=400, system=system,
+                    reader.rows(scorer.name), protocol, dimensions=scorer.dimensions, system=system,
                     task=spec.task, task_version=spec.task_version, scorer=scorer.name, scorer_note=scorer.note,
                     selection=spec.selection.label, cost=0.24, seconds=81.0,
                 )

@@ -54,7 +54,8 @@ def test_every_score_has_its_row_and_the_formats_agree(run: RunStore, tmp_path: 
         (name, judge, status) for name, status in (("a", "ok"), ("b", "failed"), ("c", "not_run")) for judge in (0, 1)
     ]
     first = lines[0]
-    assert (first["faithfulness"], first["lenient_faithfulness"], first["lenient_aesthetics"]) == (0.25, 1.0, None)
+    assert (first["faithfulness"], first["lenient_faithfulness"], first["lenient_aesthetics"]) == (None, 1.0, None)
+    assert first["counts_as"] == "excluded"  # .25 is off the grid, which strict does not count
     assert first["lenient_na"] == "text_accuracy" and json.loads(first["replies"]) == [HOSTILE]
     assert first["used_prompt"] == HOSTILE and json.loads(first["settings"]) == {"steps": 4}
     assert (run.path / first["image"]).is_file()

@@ -233,7 +233,7 @@ def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[Image
 
 def test_large_images_are_reduced_and_heavy_files_encoded_again(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
-    heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
+    heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGB", (900, 300), (10, 90, 30)), "WEBP")
     (tmp_path / "img").mkdir()
     shown = make_images([heavy, light, heavy], tmp_path / "img")
     sizes = {}

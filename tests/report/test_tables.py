@@ -24,12 +24,12 @@ LABELS: dict[str, Any] = {
     "task_version": "1-abc123",
     "scorer": "world_check",
     "scorer_note": "world check, not a VLM judge",
-    "selection": "all 24",
+    "selection": "all 48",
 }
 NASTY = 'a|b\n\x1b[31m<script>alert(1)</script> `x` [y](javascript:z) \u202e _em_ "q"'
 
 
-def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "") -> list[Row]:
+def some_rows(level: float, *, failed: int = 0, size: int = 48, judge: str = "") -> list[Row]:
     rows = []
     for index in range(size):
         category = CATEGORIES[index % 4]
@@ -52,7 +52,7 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
 def summary(system: str, level: float, **fields: Any) -> Summary:
     labels = {**LABELS, **{name: value for name, value in fields.items() if name not in {"failed", "judge"}}}
     rows = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
-    return aggregate(rows, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
+    return aggregate(rows, labels.pop("protocol", "strict"), system=system, **labels)
 
 
 def columns(line: str) -> list[str]:
@@ -78,16 +78,16 @@ def test_a_row_equals_its_summary() -> None:
     assert head.value is not None and head.low is not None and head.high is not None
     assert cells[1] == f"{head.value:.3f} [{head.low:.3f}, {head.high:.3f}]"
     assert cells[2:6] == [f"{one.slice().figures[name].value:.3f}" for name in DIMENSIONS]
-    assert cells[6:] == ["24", "22/24", "2", "$1.25", "3 min"]
+    assert cells[6:] == ["48", "46/48", "2", "$1.25", "3 min"]
     below = "\n".join(lines[3:])
-    assert "task knowgen_mini 1-abc123; selection all 24; protocol strict 1; " in below
+    assert "task knowgen_mini 1-abc123; selection all 48; protocol strict 2; " in below
     assert "scorer world_check (world check, not a VLM judge)" in below
     assert "note: 2 generations failed" in below
 
 
 def test_figures_are_aligned() -> None:
     lines = tables.terminal(
-        [summary("a", 0.0, failed=24), summary("系统", 0.75), summary("long name", 0.5)]
+        [summary("a", 0.0, failed=48), summary("系统", 0.75), summary("long name", 0.5)]
     ).splitlines()
     ruler = lines[1]
     ends = [match.end() for match in re.finditer("-+", ruler)]
@@ -126,9 +126,7 @@ def test_subsets_are_shown_for_one_system_and_for_several(by: Literal["group", "
 
 def test_a_part_that_a_system_lacks_is_a_dash() -> None:
     one = summary("one", 0.5)
-    half = aggregate(
-        [row for row in some_rows(0.25) if row.category == "physics"], resamples=0, system="half", **LABELS
-    )
+    half = aggregate([row for row in some_rows(0.25) if row.category == "physics"], system="half", **LABELS)
     lines = tables.terminal([one, half], "category").splitlines()
     assert next(line for line in lines if line.startswith("news")).split()[-2] == "-"
 
@@ -165,7 +163,7 @@ def test_a_spreadsheet_does_not_run_a_name_as_a_formula() -> None:
 
 def test_hostile_names_stay_within_one_cell() -> None:
     summaries = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
-    comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
+    comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY)
     texts = [
         tables.terminal(summaries),
         tables.terminal(summaries, "category"),
@@ -200,7 +198,7 @@ def test_control_and_markup_characters_of_names_are_escaped() -> None:
 
 def test_judge_models_that_differ_are_split_under_the_table() -> None:
     mixed = some_rows(0.5, judge="judge-a")[:12] + some_rows(0.5, judge="judge-b")[12:]
-    text = tables.terminal([aggregate(mixed, resamples=0, system="s", **LABELS)])
+    text = tables.terminal([aggregate(mixed, system="s", **LABELS)])
     assert "By judge model: s" in text and "judges judge-a, judge-b" in text
     assert "more than one judge model answered" in text
 
@@ -227,7 +225,7 @@ def a_comparison() -> Comparison:
         "scorer": "world_check",
         "scorer_note": "a check",
     }
-    return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", resamples=400, **labels)
+    return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", **labels)
 
 
 def test_a_comparison_names_the_leader_and_the_interval() -> None:
@@ -242,11 +240,11 @@ def test_a_comparison_names_the_leader_and_the_interval() -> None:
     assert cells[:3] == ["K-Score", f"{head.a:.3f}", f"{head.b:.3f}"]
     assert cells[3].startswith(f"{head.value:+.3f} [")
     assert (
-        "agent is above plain: the 95 % interval excludes 0; better on 23, equal on 0, worse on 1 of 24 samples" in text
+        "agent is above plain: the 95 % interval excludes 0; better on 47, equal on 0, worse on 1 of 48 samples" in text
     )
-    assert "task knowgen_mini 1-abc123; protocol strict 1; scorer world_check (a check); n 24" in text
+    assert "task knowgen_mini 1-abc123; protocol strict 2; scorer world_check (a check); n 48" in text
     assert "By category: overall" in text and "By difficulty: overall" in text
-    level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5), resamples=50)])
+    level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5))])
     assert "no clear difference between" in level or (
         "no difference between" in level and "+0.000" not in level and "-0.000" not in level
     )

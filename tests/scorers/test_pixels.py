@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from knowgen.core.records import Item, Score
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.scorers.similarity.measures import (
-    LAB_BINS,
+    LAB_NODES,
     SIDE,
     edge_orientation_histogram,
     edge_orientation_similarity,
@@ -84,7 +84,7 @@ def test_histogram_intersection_counts_the_colours_two_images_share(first: np.nd
     shuffled = first.reshape(-1, 3)[::-1].reshape(first.shape)
     assert lab_histogram_intersection(first, shuffled) == pytest.approx(1.0)  # positions do not matter
     assert lab_histogram(first).sum() == pytest.approx(1.0)
-    assert lab_histogram(first).shape == LAB_BINS
+    assert lab_histogram(first).shape == LAB_NODES
 
 
 def test_every_measure_decreases_with_noise() -> None:
@@ -175,5 +175,27 @@ def test_an_unreadable_image_fails_only_its_own_score(tmp_path: Path) -> None:
 def test_the_declared_capabilities() -> None:
     capabilities = scorer_capabilities(PixelSimilarity)
     assert capabilities.dimensions == ("ssim", "lab_histogram_intersection", "edge_orientation_similarity")
-    assert (capabilities.version, capabilities.local) == ("pixels-2", False)
+    assert (capabilities.version, capabilities.local) == ("pixels-3.3", False)
     assert "not a judgement" in capabilities.note
+
+
+def test_one_level_of_255_changes_the_colours_of_flat_images_a_little() -> None:
+    """Neutral greys differ from their neighbours by less than a tenth of the scale, whichever channel changes."""
+    for level in range(0, 255, 3):
+        flat = np.full((4, 4, 3), float(level))
+        for step in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)):
+            assert lab_histogram_intersection(flat, flat + np.array(step)) > 0.88, (level, step)
+    white = np.full((4, 4, 3), 255.0)
+    assert lab_histogram_intersection(white, white - np.array((0, 0, 1))) > 0.88
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(*[st.integers(1, 254)] * 3), st.tuples(*[st.sampled_from((-1, 0, 1))] * 3))
+def test_no_flat_colour_is_far_from_its_neighbour(colour: tuple[int, ...], step: tuple[int, ...]) -> None:
+    flat = np.tile(np.array(colour, float), (4, 4, 1))
+    assert lab_histogram_intersection(flat, flat + np.array(step)) > 0.6
+
+
+def test_opposite_colours_share_nothing() -> None:
+    red, blue = np.tile(np.array([255.0, 0, 0]), (4, 4, 1)), np.tile(np.array([0.0, 0, 255]), (4, 4, 1))
+    assert lab_histogram_intersection(red, blue) == 0.0

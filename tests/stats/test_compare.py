@@ -37,8 +37,9 @@ def test_only_samples_scored_in_both_runs_are_compared() -> None:
     assert result.headline.value == pytest.approx(-0.125)
     assert result.slice("category", "physics").figures["overall"].value == pytest.approx(0.25)
     assert result.slice("category", "art").figures["text_accuracy"].value == pytest.approx(-0.5)
-    assert result.headline.note == "n too small" and result.headline.p is None
-    assert result.headline.p_permutation == 1.0  # gains .5 and -1: as large with any signs
+    assert result.headline.note == "n too small" and result.headline.low is None
+    assert (result.better_on, result.worse_on) == (("2",), ("4",))
+    assert result.headline.p == 1.0  # gains .5 and -1: as large with any signs
     assert result.notes[0] == "1 sample only in the first run: left out"
     assert result.notes[1] == "1 sample without a score in one of the runs: left out of both"
     assert Comparison.model_validate_json(result.model_dump_json()) == result
@@ -50,32 +51,32 @@ def test_official_leaves_out_a_failed_generation_on_both_sides() -> None:
     assert result.headline.a == pytest.approx(0.5 * 0.5) and result.headline.b == pytest.approx(0.3334, abs=1e-4)
 
 
-def test_a_difference_on_every_sample_has_the_smallest_possible_p_values() -> None:
-    """Half of the samples gain .2 and half .4: no resample is without a gain, and one exchange in 2^11 is as large."""
-    a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(12)]
-    b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(12)]
-    result = compare(a, b, resamples=999)
+def test_a_difference_on_every_sample_has_the_smallest_possible_p_value() -> None:
+    """Half of the samples gain .2 and half .4: one exchange in 2^17 is as large."""
+    a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(18)]
+    b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(18)]
+    result = compare(a, b, permutations=2**18)
     head = result.headline
     assert head.value == pytest.approx(0.3) and head.low is not None and head.high is not None
     assert 0.2 <= head.low < 0.3 < head.high <= 0.4
-    assert head.p == pytest.approx(2 / 1000)
-    assert head.p_permutation == 2 / 4096 and (result.relabellings, result.exact) == (4096, True)
-    assert head.effect == pytest.approx(0.3 / (0.1 * (12 / 11) ** 0.5))
+    assert head.p == 2 / 2**18 and (result.relabellings, result.exact) == (2**18, True)
+    assert head.effect == pytest.approx(0.3 / (0.1 * (18 / 17) ** 0.5))
     assert head.standard_error is not None
-    assert head.standard_error == pytest.approx(0.1 / 11**0.5, rel=0.08)
-    assert head.detectable == pytest.approx(2.8016 * head.standard_error, rel=1e-4)
+    assert head.standard_error == pytest.approx(0.1 / 17**0.5, rel=0.08)
+    assert head.detectable == pytest.approx((2.10982 + 0.86328) * head.standard_error, rel=1e-4)
     level = result.slice().figures["text_accuracy"]
-    assert (level.value, level.low, level.note, level.p_permutation) == (0.0, None, "n too small", 1.0)
+    assert (level.value, level.low, level.note, level.p) == (0.0, None, "all values equal", 1.0)
+    assert len(result.better_on) == 18 and result.better_on[0] == "01"  # the larger gains first
 
 
 def test_an_equal_difference_on_all_samples_has_no_interval() -> None:
-    """All resamples are equal, so an interval would have no width and claim too much; the test is exact."""
-    a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(10)]
-    b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(10)]
-    result = compare(a, b).headline
-    assert result.value == pytest.approx(0.2) and (result.low, result.note) == (None, "n too small")
-    assert result.p_permutation == 2 / 1024 and result.effect is None and result.detectable is None
-    assert compare(a, b, resamples=0, permutations=0).headline.p_permutation is None
+    """An interval would have no width and claim too much; the test is exact."""
+    a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(18)]
+    b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(18)]
+    result = compare(a, b, permutations=2**18).headline
+    assert result.value == pytest.approx(0.2) and (result.low, result.note) == (None, "all values equal")
+    assert result.p == 2 / 2**18 and result.effect is None and result.detectable is None
+    assert compare(a, b, permutations=0).headline.p is None
 
 
 def test_different_judges_and_repeats_are_noted() -> None:

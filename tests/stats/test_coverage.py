@@ -44,7 +44,7 @@ def test_every_protocol_requires_the_documented_coverage() -> None:
 @pytest.mark.parametrize("size", [20, 40, 60, 100, 140, 180])
 def test_exactly_95_percent_is_sufficient_and_one_fewer_is_not(size: int) -> None:
     allowed = size // 20
-    enough, short = (aggregate(rows_of(size, n, score=FAILED), resamples=0) for n in (allowed, allowed + 1))
+    enough, short = (aggregate(rows_of(size, n, score=FAILED)) for n in (allowed, allowed + 1))
     assert enough.headline.value == 1.0 and enough.no_result == "" and enough.fit_for_board
     assert short.headline.value is None and not short.fit_for_board
     assert short.no_result == f"{allowed + 1} of {size} scores failed"
@@ -54,7 +54,7 @@ def test_exactly_95_percent_is_sufficient_and_one_fewer_is_not(size: int) -> Non
 
 @pytest.mark.parametrize("missing", list(MISSING))
 def test_a_failed_score_and_one_that_has_not_run_are_missing(missing: str) -> None:
-    summary = aggregate(rows_of(48, 43, **MISSING[missing]), resamples=0)
+    summary = aggregate(rows_of(48, 43, **MISSING[missing]))
     words = "failed" if missing == "score failed" else "not run yet"
     assert summary.headline.note == f"No result: 43 of 48 scores {words}"
     assert not summary.fit_for_board
@@ -64,27 +64,27 @@ def test_a_failed_score_and_one_that_has_not_run_are_missing(missing: str) -> No
 def test_both_kinds_of_missing_scores_are_counted_together() -> None:
     rows = rows_of(48, 43, score=FAILED)
     rows[0] = rows[0].model_copy(update={"strict": NOT_RUN})
-    assert aggregate(rows, resamples=0).no_result == "43 of 48 scores missing (42 failed, 1 not run yet)"
+    assert aggregate(rows).no_result == "43 of 48 scores missing (42 failed, 1 not run yet)"
 
 
 @pytest.mark.parametrize("status", ["failed", "refused"])
 def test_failed_generations_are_covered_and_count_zero(status: str) -> None:
-    summary = aggregate(rows_of(48, 24, generation=status), resamples=0)
+    summary = aggregate(rows_of(48, 24, generation=status))
     assert summary.headline.value == 0.5 and summary.no_result == "" and summary.fit_for_board
-    nearly = aggregate([*rows_of(47, 47, generation=status), row("x", "news", FAILED, text_required=True)], resamples=0)
+    nearly = aggregate([*rows_of(47, 47, generation=status), row("x", "news", FAILED, text_required=True)])
     assert nearly.headline.value == 0.0 and nearly.no_result == ""  # 47 of 48, all of them the system's own failures
 
 
 def test_scores_that_do_not_apply_are_not_expected() -> None:
     rows = rows_of(20, 10, score=NOT_APPLICABLE)
-    assert aggregate(rows, resamples=0).headline.value == 1.0
+    assert aggregate(rows).headline.value == 1.0
     rows[-1] = row(rows[-1].sample_id, rows[-1].category, FAILED, text_required=True)
-    assert aggregate(rows, resamples=0).no_result == "1 of 10 scores failed"
+    assert aggregate(rows).no_result == "1 of 10 scores failed"
 
 
 def test_samples_outside_of_the_groups_do_not_make_up_for_missing_scores() -> None:
     others = [perfect(f"other{index}", "volcanology") for index in range(2000)]
-    summary = aggregate([*rows_of(48, 43, score=FAILED), *others], resamples=0)
+    summary = aggregate([*rows_of(48, 43, score=FAILED), *others])
     assert summary.no_result == "43 of 48 scores failed"
 
 
@@ -96,9 +96,9 @@ def test_repeats_and_judge_repeats_count_one_by_one() -> None:
         return perfect(sample, category, repeat=repeat, judge_repeat=judge)
 
     rows = [one(index, repeat, judge) for index in range(5) for repeat in range(2) for judge in range(2)]
-    assert aggregate(rows, resamples=0).headline.value == 1.0  # 19 of 20
+    assert aggregate(rows).headline.value == 1.0  # 19 of 20
     second = rows[1].model_copy(update={"strict": FAILED})
-    assert aggregate([rows[0], second, *rows[2:]], resamples=0).no_result == "2 of 20 scores failed"
+    assert aggregate([rows[0], second, *rows[2:]]).no_result == "2 of 20 scores failed"
 
 
 def test_official_keeps_its_figures_but_is_not_fit_for_a_leaderboard() -> None:
@@ -111,7 +111,7 @@ def test_official_keeps_its_figures_but_is_not_fit_for_a_leaderboard() -> None:
 
 
 def test_official_is_not_fit_for_a_leaderboard_without_many_failed_generations() -> None:
-    summary = aggregate(rows_of(48, 43, generation="failed"), "official", resamples=0)
+    summary = aggregate(rows_of(48, 43, generation="failed"), "official")
     assert summary.headline.value == 1.0 and summary.no_result == ""
     assert not summary.fit_for_board
     assert "43 of 48 scores left out: the generation failed or was refused" in summary.notes
@@ -120,7 +120,7 @@ def test_official_is_not_fit_for_a_leaderboard_without_many_failed_generations()
 def test_a_subset_with_all_its_scores_keeps_its_figures() -> None:
     rows = [one.model_copy(update={"strict": FAILED}) if one.category == "news" and i > 4 else one
             for i, one in enumerate(rows_of(40, 0))]  # fmt: skip
-    summary = aggregate(rows, resamples=0)
+    summary = aggregate(rows)
     assert summary.slice("group", "science_and_knowledge").figures["overall"].value == 1.0
     lost = summary.slice("group", "pop_culture_and_news").figures["overall"]
     assert (lost.value, lost.partial, lost.n) == (None, 1.0, 2)
@@ -152,7 +152,7 @@ def test_a_comparison_with_a_run_without_result_has_no_result(protocol: str, whi
     assert result.no_result == f"{name}: 43 of 48 scores failed"
     for part in result.slices:
         for figure in part.figures.values():
-            assert (figure.a, figure.b, figure.value, figure.low, figure.p, figure.p_permutation) == (None,) * 6
+            assert (figure.a, figure.b, figure.value, figure.low, figure.p) == (None,) * 5
             assert figure.note == f"No result: {name}: 43 of 48 scores failed"
     assert result.p_holm is None and result.relabellings == 0
     text = tables.comparison_terminal([result])
@@ -164,7 +164,7 @@ def test_a_comparison_with_a_run_without_result_has_no_result(protocol: str, whi
 @given(some_rows(), st.sampled_from(sorted(PROTOCOLS)))
 def test_a_result_requires_the_minimum_coverage(rows: list[Row], protocol: str) -> None:
     """Counted again from the rows: a figure and eligibility exist only at the coverage, and a strict figure always."""
-    summary = aggregate(rows, protocol, resamples=0)
+    summary = aggregate(rows, protocol)
     counted = [one for one in rows if protocol == "genevolve-micro" or one.category != "volcanology"]
     scores = [_state(one) for one in counted]
     expected = [state for state in scores if state != "not applicable"]

@@ -103,7 +103,7 @@ def test_genevolve_micro_equals_a_plain_computation(samples: Generated) -> None:
     for _, (f, v, t, a), generation, _ in samples:
         if generation == "ok":
             overalls.append(0.1 * f + 0.4 * v + 0.4 * (0.5 if t is None else t) + 0.1 * a)
-    assert aggregate(as_rows(samples), "genevolve-micro", resamples=0).headline.value == pytest.approx(mean(overalls))
+    assert aggregate(as_rows(samples), "genevolve-micro").headline.value == pytest.approx(mean(overalls))
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
@@ -126,5 +126,5 @@ def test_na_renormalise_equals_a_plain_computation(samples: Generated) -> None:
         else:
             by_group.setdefault(group, []).append(0.1 * f + 0.4 * v + 0.4 * t + 0.1 * a)
     expected = mean([sum(values) / len(values) for values in by_group.values()])
-    result = aggregate(as_rows(samples), "na-renormalise", resamples=0).headline.value
+    result = aggregate(as_rows(samples), "na-renormalise").headline.value
     assert result == (None if expected is None else pytest.approx(expected))

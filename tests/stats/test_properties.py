@@ -50,7 +50,7 @@ def some_rows(draw: st.DrawFn, categories: list[str] = CATEGORIES) -> list[Row]:
 def test_strict_does_not_depend_on_the_order_of_rows(rows: list[Row], chance: random.Random) -> None:
     mixed = list(rows)
     chance.shuffle(mixed)
-    assert aggregate(rows, resamples=50) == aggregate(mixed, resamples=50)
+    assert aggregate(rows) == aggregate(mixed)
 
 
 @UNTIMED
@@ -58,9 +58,9 @@ def test_strict_does_not_depend_on_the_order_of_rows(rows: list[Row], chance: ra
 def test_another_failed_generation_never_raises_the_strict_score(
     rows: list[Row], category: str, text: bool | None, repeat: int
 ) -> None:
-    before = aggregate(rows, UNBOUND, resamples=0).headline.value
+    before = aggregate(rows, UNBOUND).headline.value
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
-    after = aggregate([*rows, failed], UNBOUND, resamples=0).headline.value
+    after = aggregate([*rows, failed], UNBOUND).headline.value
     if before is not None:
         # None: nothing was scored yet, and the other samples have no generations of that repeat yet
         assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
@@ -72,7 +72,7 @@ def test_a_failure_instead_of_a_scored_image_never_raises_the_strict_score(
     rows: list[Row], data: st.DataObject
 ) -> None:
     """Refusing a hard prompt gains nothing."""
-    before = aggregate(rows, UNBOUND, resamples=0).headline.value
+    before = aggregate(rows, UNBOUND).headline.value
     scored = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
     if not scored or before is None:
         return
@@ -83,14 +83,14 @@ def test_a_failure_instead_of_a_scored_image_never_raises_the_strict_score(
     worse = [
         one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in generation else one for one in rows
     ]
-    after = aggregate(worse, UNBOUND, resamples=0).headline.value
+    after = aggregate(worse, UNBOUND).headline.value
     assert after is None or after <= before + 1e-12
 
 
 @UNTIMED
 @given(some_rows(), PROTOCOLS)
 def test_figures_are_bounded_and_counts_add_up(rows: list[Row], protocol: str) -> None:
-    summary = aggregate(rows, protocol, resamples=20)
+    summary = aggregate(rows, protocol)
     samples = {one.sample_id for one in rows}
     expected = len(samples) * summary.repeats * summary.judge_repeats
     assert summary.slice().coverage.expected == expected
@@ -116,7 +116,7 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], protocol: str) -
 @UNTIMED
 @given(some_rows())
 def test_the_strict_headline_is_the_mean_of_its_groups(rows: list[Row]) -> None:
-    summary = aggregate(rows, UNBOUND, resamples=0)
+    summary = aggregate(rows, UNBOUND)
     groups = [part for part in summary.slices if part.kind == "group" and part.name in GROUPS]
     values = [part.figures["overall"].value for part in groups if part.figures["overall"].value is not None]
     assert summary.headline.value == (sum(values) / len(values) if values else None)
@@ -132,20 +132,21 @@ def test_all_perfect_is_exactly_one(science: int, pop: int, text: bool, protocol
     perfect = reading(1, 1, 1 if text else None, 1)
     rows = [row(f"s{i}", "physics", perfect, text_required=text) for i in range(science)]
     rows += [row(f"p{i}", "news", perfect, text_required=text) for i in range(pop)]
-    summary = aggregate(rows, protocol, resamples=20)
+    summary = aggregate(rows, protocol)
     assert summary.headline.value == 1.0
-    assert summary.headline.note == "n too small"  # where nothing varies, nothing is known of the spread
+    # where nothing varies, nothing is known of the spread
+    assert summary.headline.low is None and summary.headline.note in ("n too small", "all values equal")
 
 
 @UNTIMED
 @given(some_rows(), PROTOCOLS)
 def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], protocol: str) -> None:
-    result = compare(rows, rows, protocol, resamples=50, permutations=50)
-    assert result.better == result.worse == 0 and result.equal == result.paired
+    result = compare(rows, rows, protocol, permutations=50)
+    assert result.better == result.worse == 0 and result.equal == (0 if result.no_result else result.paired)
     for part in result.slices:
         for figure in part.figures.values():
             assert figure.value in (None, 0.0)
-            assert figure.low is None or (figure.low == figure.high == 0.0 and figure.p == 1.0)
+            assert figure.low is None and figure.p in (None, 1.0)
 
 
 @UNTIMED
@@ -160,8 +161,8 @@ def test_exchanging_the_systems_changes_the_sign(rows: list[Row], others: list[R
         else one
         for one in others
     ]
-    there = compare(rows, agreed, protocol, resamples=0, permutations=0)
-    back = compare(agreed, rows, protocol, resamples=0, permutations=0)
+    there = compare(rows, agreed, protocol, permutations=0)
+    back = compare(agreed, rows, protocol, permutations=0)
     assert (there.better, there.worse, there.paired) == (back.worse, back.better, back.paired)
     assert there.only_a == back.only_b
     for dimension in (*there.dimensions, "overall"):

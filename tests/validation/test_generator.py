@@ -168,8 +168,9 @@ class Wrong(Good):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "None"), ("a.png", "str"), (b"not an image", "format"), (Path("nowhere.png"), "cannot be read"),
-        (Image.new("RGB", (1, 1)), "1x1"), (np.zeros((8, 8, 3), np.uint8), "ndarray"),
+        (None, "None"), ("a.png", "cannot be read"), (b"not an image", "format"),
+        (Path("nowhere.png"), "cannot be read"), (Image.new("RGB", (1, 1)), "1x1"),
+        (np.zeros((8, 8, 3), np.int64), "array of int64"),
         (GeneratedImage(status=GenerationStatus.FAILED, reason="out of order"), "out of order"),
         (GeneratedImage(status=GenerationStatus.NOT_RUN), "not_run"),
         (GeneratedImage(image=Image.new("RGB", SIZE), settings={"x": object()}), "plain data"),
@@ -185,7 +186,9 @@ def test_a_result_that_is_not_an_image_ends_the_check(given: Any, words: str) ->
 
 class Transparent(Good):
     def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
-        return noise(prompt, seed).convert("RGBA")
+        image = noise(prompt, seed).convert("RGBA")
+        image.putpixel((0, 0), (0, 0, 0, 128))
+        return image
 
 
 class Blank(Good):
@@ -199,7 +202,7 @@ class PromptBlind(Good):
 
 
 def test_transparency_and_blank_images_are_warned_of() -> None:
-    assert "RGBA" in the(check(Transparent), "images", "warn").what
+    assert "transparent pixels are on white" in the(check(Transparent), "images", "warn").what
     assert "one colour" in the(check(Blank), "images", "warn").what
 
 

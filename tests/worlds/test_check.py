@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import (
@@ -140,6 +140,14 @@ def test_large_images_are_scored(tmp_path: Path) -> None:
     case = make_case(9, subjects=2)
     large = case.draw().resize((2048, 1365), Image.Resampling.LANCZOS)
     assert score(case, large, tmp_path).strict.values == FULL
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_blurred_lettering_is_still_lettering(seed: int, tmp_path: Path) -> None:
+    case = make_case(seed)
+    image = case.draw()
+    values = score(case, image.filter(ImageFilter.GaussianBlur(min(image.size) / 160)), tmp_path).strict.values
+    assert values["faithfulness"] == 1.0 and values["aesthetics"] < 1.0
 
 
 def test_the_same_image_gets_the_same_score_twice(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from knowgen.worlds.checker.assessment import assess_image
-from knowgen.worlds.checker.image_features import open_pixels
 from knowgen.worlds.checker.ocr import read_lines
 from knowgen.worlds.checker.requirements import read_requirements
 from knowgen.worlds.checker.text import find_texts
@@ -36,7 +35,7 @@ def test_every_ground_truth_gets_full_scores(built_world: BuiltWorld) -> None:
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
         assert truth.image is not None
-        assessment = assess_image(open_pixels(truth.image.open()), read_requirements(truth))
+        assessment = assess_image(np.asarray(truth.image.open()), read_requirements(truth))
         assert set(assessment.values.values()) == {1.0}, (sample.id, assessment.rationale)
 
 
@@ -47,7 +46,7 @@ def test_texts_are_recognised_after_common_image_changes(built_world: BuiltWorld
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
         assert truth.image is not None
-        changed = CHANGES[change](truth.image.open().convert("RGB"))
+        changed = CHANGES[change](truth.image.open())
         match = find_texts(truth.required_text, read_lines(np.asarray(changed)))
         read, missed = read + len(match.recognised), missed + len(match.missing)
     assert read > 80

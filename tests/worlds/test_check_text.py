@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knowgen.worlds.checker import ocr
 from knowgen.worlds.checker.ocr import TextLine
 from knowgen.worlds.checker.text import find_texts
 
@@ -131,3 +133,26 @@ def test_any_wrong_digit_makes_the_text_wrong(number: str, data: st.DataObject) 
     wrong = number[:place] + digit + number[place + 1 :]
     assert value([number], number) == 1
     assert value([number], wrong) == 0
+
+
+def test_marks_of_a_subject_are_no_rival_number_unless_they_are_read_with_certainty() -> None:
+    sign = TextLine("1970", 0.99, (0.45, 0.1, 0.57, 0.2))
+    subject = (0.3, 0.5, 0.6, 0.95)
+    windows = TextLine("1901", 0.83, (0.36, 0.64, 0.48, 0.73))
+    assert find_texts(["1970"], [sign, windows]).rivals == ("1901",)
+    assert find_texts(["1970"], [sign, windows], marks=[subject]).value == 1.0
+    written = TextLine("1901", 0.97, windows.box)  # written across the subject
+    assert find_texts(["1970"], [sign, written], marks=[subject]).rivals == ("1901",)
+    beside = TextLine("1901", 0.83, (0.7, 0.64, 0.82, 0.73))
+    assert find_texts(["1970"], [sign, beside], marks=[subject]).rivals == ("1901",)
+
+
+def test_a_faint_line_is_added_and_a_line_that_was_read_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = TextLine("1697", 0.95, (0.4, 0.4, 0.6, 0.5))
+    again = [
+        TextLine("1897", 0.99, (0.41, 0.41, 0.59, 0.49)),
+        TextLine("Romaren", 0.98, (0.4, 0.6, 0.6, 0.7)),
+        TextLine("lll", 0.7, (0.1, 0.1, 0.2, 0.2)),
+    ]
+    monkeypatch.setattr(ocr, "read_lines", lambda image: tuple(again))
+    assert [line.text for line in ocr.read_faint_lines(np.zeros((20, 30, 3), np.uint8), [read])] == ["Romaren"]

@@ -1,4 +1,4 @@
-"""Encoding images for a VLM judge: JPEG, EXIF orientation applied, transparency on white, size bounded."""
+"""Encoding images for a VLM judge: JPEG of the pixels that `open_image` returns, size bounded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from knowgen.core.atomic import write_file
 from knowgen.core.errors import UnscorableError, UsageError
-from knowgen.core.images import UnreadableImageError, opened_image, rgb_on_white
+from knowgen.core.images import OPENING_VERSION, UnreadableImageError, open_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +26,7 @@ MAX_SIDE = 4096
 QUALITY = 100
 """JPEG quality."""
 
-ENCODING_VERSION = "jpeg-2"
+ENCODING_VERSION = f"jpeg-{OPENING_VERSION}"
 """Version of the encoding. Increment it with any change that encodes the same file to other bytes."""
 
 MAX_INLINE_BYTES = 65_536
@@ -173,7 +173,7 @@ def encode_path(source: Path, what: str, folder: Path, encoding: ImageEncoding) 
 
 
 def encode_bytes(path: Path, what: str, encoding: ImageEncoding) -> tuple[bytes, int, int]:
-    """Encode a file: apply the EXIF orientation, scale to the maximum side (Lanczos), put on white, encode as JPEG.
+    """Encode a file: open it upright, as sRGB and on white, scale to the maximum side (Lanczos), encode as JPEG.
 
     Returns:
         The JPEG's bytes, its width and its height in pixels.
@@ -181,15 +181,11 @@ def encode_bytes(path: Path, what: str, encoding: ImageEncoding) -> tuple[bytes,
     Raises:
         UnscorableError: The file cannot be decoded.
     """
-    from PIL import ImageOps
-
     try:
-        with opened_image(path) as image:
-            upright = rgb_on_white(_scaled_down(ImageOps.exif_transpose(image), encoding.max_side))
+        image = _scaled_down(open_rgb(path), encoding.max_side)
     except UnreadableImageError as error:
         raise UnscorableError(f"{what} does not open: {error.what}", where=path.name) from error
-    upright.info = {}  # comments and profiles of the file do not go to the judge
-    return _compressed(upright, encoding)
+    return _compressed(image, encoding)
 
 
 def _compressed(image: Image.Image, encoding: ImageEncoding) -> tuple[bytes, int, int]:
@@ -216,6 +212,4 @@ def _scaled_down(image: Image.Image, max_side: int) -> Image.Image:
         return image
     scale = max_side / longer
     width, height = (max(1, int(side * scale)) for side in image.size)  # truncated, not rounded: as the protocol does
-    if image.mode in {"P", "1"}:  # Pillow resizes these modes by nearest neighbour only
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -180,7 +180,7 @@ class PipelineRunner:
             raise ValueError(f"{pipeline.name} generates only from reference images, and the request has none")
         used = [_used_references(pipeline, request) if role == "edit" else () for request in batch]
         prompts = [request.prompt + pipeline.settings.suffix for request in batch]
-        opened = [[reference.open().convert("RGB") for reference in references] for references in used]
+        opened = [[reference.open() for reference in references] for references in used]
         images = pipeline.generate(prompts, [request.seed for request in batch], opened, self._noise_device)
         settings = {**pipeline.recorded_settings(), **self._environment(), "batch": len(batch)}
         return [

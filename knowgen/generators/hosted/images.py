@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.clients.image_text import image_bytes_of
 from knowgen.core.errors import KnowgenError
-from knowgen.core.images import UnreadableImageError, opened_image, rgb_on_white
+from knowgen.core.images import UnreadableImageError, inspect_image, open_image, read_image_file
 from knowgen.core.records import ImageRef
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def load_references(
 ) -> tuple[list[EncodedReference], dict[str, Any]]:
     """Load the reference images of a request in a form that the service takes.
 
-    A file within the limits in a format that all services take is sent byte for byte. Others are encoded again, which
-    is recorded.
+    A file within the limits in a format that all services take is sent byte for byte, if every viewer shows it as it is
+    scored. Others (an EXIF turn, a colour profile, 16 bits) are encoded again from the pixels of `open_image`, which is
+    recorded.
 
     Args:
         references: Reference images in the request's order. Those past `max_images` are left out, which is recorded.
@@ -111,22 +112,19 @@ def load_references(
 
 def _load(reference: ImageRef, limits: ReferenceLimits, label: str) -> tuple[EncodedReference, str]:
     """Return an image as it is sent, and how it was changed; empty for not at all."""
-    from PIL import ImageOps
-
     if reference.path is None:
         raise UnusableImageError(f"{label} has no file on this machine")
     try:
-        data = reference.path.read_bytes()
-        with opened_image(data, max_pixels=MAX_PIXELS) as image:
-            fits = len(data) <= limits.max_bytes and image.width * image.height <= limits.max_pixels
-            if fits and image.format in _MIME:
-                return EncodedReference(data, _MIME[image.format]), ""
-            change = f"{image.format} sent as PNG" if fits else "made smaller, sent as JPEG"
-            return _encode(rgb_on_white(ImageOps.exif_transpose(image)), limits, lossless=fits), change
-    except OSError as error:
-        raise UnusableImageError(f"{label} cannot be read: {error.strerror}") from error
+        data = read_image_file(reference.path)
+        opened = open_image(data, max_pixels=MAX_PIXELS)
     except UnreadableImageError as error:
         raise UnusableImageError(f"{label} does not open: {error.what}") from error
+    image, notes = opened.image, opened.notes
+    fits = len(data) <= limits.max_bytes and image.width * image.height <= limits.max_pixels
+    if fits and opened.format in _MIME and not notes:
+        return EncodedReference(data, _MIME[opened.format]), ""
+    change = f"{opened.format} sent as PNG" if fits else "made smaller, sent as JPEG"
+    return _encode(image, limits, lossless=fits), "; ".join((change, *notes))
 
 
 def _encode(image: Image, limits: ReferenceLimits, *, lossless: bool) -> EncodedReference:
@@ -165,8 +163,7 @@ def check_response_image(data: bytes) -> None:
         UnusableImageError: It does not open; the message says why.
     """
     try:
-        with opened_image(data, max_pixels=MAX_PIXELS):
-            pass
+        inspect_image(data, max_pixels=MAX_PIXELS)
     except UnreadableImageError as error:
         raise UnusableImageError(
             f"the image in the response ({len(data)} bytes) does not open: {error.what}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from knowgen.clients.endpoint_url import endpoint_url, is_loopback
 from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
 from knowgen.clients.stated_wait import retry_after
 from knowgen.core.errors import ConfigError, ServiceUnavailableError, UsageError
+from knowgen.core.images import open_image, read_image_file
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.generators.contract import GeneratedImage
@@ -27,7 +29,7 @@ WHERE = "generator http"
 _EXPECTED = "write http:http://HOST:PORT[,http://HOST:PORT]"
 _MAX_RESPONSE_BYTES = 256 << 20
 _CONNECT_SECONDS = 10.0
-_MIME_SUBTYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+_MIME_SUBTYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp"}
 
 
 class HttpGenerator:
@@ -318,11 +320,21 @@ def server_urls(model: str) -> list[str]:
 
 
 def _data_url(reference: ImageRef) -> str:
-    """Return a reference image as a data URL, byte for byte."""
+    """Return a reference image as a data URL: byte for byte where every server sees the same in it, else as PNG.
+
+    Raises:
+        UnreadableImageError: It has no file, or does not open.
+    """
     if reference.path is None:
         raise ConfigError(f"reference image {reference.sha256[:12]} has no file on this machine", where=WHERE)
-    subtype = _MIME_SUBTYPES.get(reference.format.upper(), "png")
-    return f"data:image/{subtype};base64,{base64.b64encode(reference.path.read_bytes()).decode('ascii')}"
+    data = read_image_file(reference.path)
+    opened = open_image(data)
+    subtype = _MIME_SUBTYPES.get(opened.format)
+    if subtype is None or opened.notes:  # such as an EXIF turn or a colour profile, which servers may ignore
+        buffer = io.BytesIO()
+        opened.image.save(buffer, "PNG")
+        subtype, data = "png", buffer.getvalue()
+    return f"data:image/{subtype};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _check_numbers(**numbers: float) -> None:

@@ -70,6 +70,7 @@
       null,
       title,
       cell.reason ? block(words(cell.status), freeText(cell.reason)) : null,
+      cell.image_notes.length ? block("Changes to the returned image", cell.image_notes.map(freeText)) : null,
       cell.used_prompt ? block("Prompt used for generation", freeText(cell.used_prompt)) : null,
       (cell.scores || []).flatMap(score),
       block("Generation", pairs([...facts.filter((pair) => pair[1]), ...cell.settings])),

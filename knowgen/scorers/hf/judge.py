@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.clients.chat.image_encoding import ENCODING_VERSION, ImageEncoding, encode_bytes
 from knowgen.core.errors import UnscorableError, UsageError
 from knowgen.core.home import expand_user
+from knowgen.core.images import open_rgb
 from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, Item, ParsedScore, Sample, Score, Usage
 from knowgen.core.text import clean_text
 from knowgen.local_models.memory import free_memory
@@ -279,8 +279,7 @@ def _load_image(image: ImageRef | None, what: str, max_pixels: int | None) -> tu
     if image is None or image.path is None:
         raise UnscorableError(f"{what} has no file on this machine")
     data, width, height = encode_bytes(image.path, what, ImageEncoding())
-    with Image.open(io.BytesIO(data)) as opened:
-        pixels = opened.convert("RGB")
+    pixels = open_rgb(data)
     if max_pixels is not None and width * height > max_pixels:
         scale = math.sqrt(max_pixels / (width * height))
         pixels = pixels.resize((max(1, int(width * scale)), max(1, int(height * scale))), Image.Resampling.LANCZOS)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from knowgen.core.cache import Cache
+from knowgen.core.images import OPENING_VERSION
 from knowgen.core.spec import fingerprint, text_hash
-from knowgen.scorers.similarity.images import OPENING_VERSION
 from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors
 
 KEY_VERSION = 1

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-OPENING_VERSION = "rgb-1"
-"""Version of opening an image, part of every embedding's key. Increment it when `core.images.open_rgb` changes."""
-
 
 @dataclass(frozen=True)
 class ImageFile:

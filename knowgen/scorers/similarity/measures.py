@@ -6,6 +6,8 @@ Every measure is symmetric and in [0, 1], with 1 for equal images. Arguments are
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +30,8 @@ K1, K2, RANGE = 0.01, 0.03, 255.0
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luminance (ITU-R BT.601)."""
 
-LAB_BINS = (8, 16, 16)
-"""Number of bins of L*, a* and b*; the bins are 12.5, 16 and 16 wide."""
+LAB_NODES = (9, 17, 17)
+"""Number of nodes of L*, a* and b* in `LAB_RANGES`, both ends included; they are 12.5, 16 and 16 apart."""
 
 LAB_RANGES = ((0.0, 100.0), (-128.0, 128.0), (-128.0, 128.0))
 """Ranges of L*, a* and b*."""
@@ -101,10 +103,11 @@ def _smooth(values: Floats) -> Floats:
 def lab_histogram_intersection(first: Floats, second: Floats) -> float:
     """Return the intersection of the CIELAB colour histograms of two images.
 
-    Formula: the sum over bins of min(h1, h2), where h1 and h2 are histograms over 8 x 16 x 16 bins of L*, a* and b*
-    (sRGB, D65) that sum to 1. The positions of the colours do not matter.
+    Formula: the sum over nodes of min(h1, h2), where h1 and h2 are histograms over 9 x 17 x 17 nodes of L*, a* and b*
+    (sRGB, D65) that sum to 1, see `lab_histogram`. The positions of the colours do not matter.
 
-    Source: Swain and Ballard 1991, Color Indexing, International Journal of Computer Vision 7(1).
+    Source: Swain and Ballard 1991, Color Indexing, International Journal of Computer Vision 7(1), with linear
+    interpolation between nodes instead of bins, so that a change of one level never moves all pixels to another bin.
 
     Args:
         first: RGB, shape (H, W, 3), values in [0, 255].
@@ -114,7 +117,10 @@ def lab_histogram_intersection(first: Floats, second: Floats) -> float:
 
 
 def lab_histogram(pixels: Floats) -> Floats:
-    """Return the fraction of pixels in each CIELAB bin, shape `LAB_BINS`.
+    """Return the fraction of pixels at each CIELAB node, shape `LAB_NODES`.
+
+    A pixel between nodes is shared by the eight around it, in proportion to its nearness along each axis. Neutral
+    colours are on nodes of a* and b*.
 
     Args:
         pixels: RGB, shape (H, W, 3), values in [0, 255].
@@ -123,8 +129,17 @@ def lab_histogram(pixels: Floats) -> Floats:
 
     lab = cv2.cvtColor((pixels / RANGE).astype(np.float32), cv2.COLOR_RGB2LAB).reshape(-1, 3)
     low, high = np.array(LAB_RANGES).T
-    counts, _ = np.histogramdd(np.clip(lab, low, high), bins=LAB_BINS, range=LAB_RANGES)
-    fractions: Floats = counts / len(lab)
+    last = np.array(LAB_NODES) - 1
+    place = (np.clip(lab, low, high) - low) / (high - low) * last
+    below = np.minimum(place.astype(np.int64), last - 1)
+    above = (place - below).T
+    shares = np.stack([1 - above, above])
+    node = np.ravel_multi_index(below.T, LAB_NODES)
+    counts = np.zeros(math.prod(LAB_NODES))
+    for corner in itertools.product((0, 1), repeat=3):
+        weights = shares[corner[0], 0] * shares[corner[1], 1] * shares[corner[2], 2]
+        counts += np.bincount(node + np.ravel_multi_index(corner, LAB_NODES), weights, len(counts))
+    fractions: Floats = counts.reshape(LAB_NODES) / len(lab)
     return fractions
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from knowgen.core.images import UnreadableImageError, open_rgb
+from knowgen.core.images import OPENING_VERSION, UnreadableImageError, open_rgb
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Item, ParsedScore, Score, ScoreStatus
 from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
 from knowgen.scorers.similarity.measures import (
@@ -38,7 +38,7 @@ class PixelSimilarity:
 
     needs = frozenset({"image", "truth_image"})
     dimensions = ("ssim", "lab_histogram_intersection", "edge_orientation_similarity")
-    version = "pixels-2"
+    version = f"pixels-3.{OPENING_VERSION}"
     note = "comparison of pixels, not a judgement of content"
     concurrency = 8
 

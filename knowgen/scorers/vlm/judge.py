@@ -51,6 +51,8 @@ class VlmJudge(EndpointConfig):
     Args:
         rubric: `own`, or `upstream` for the official system prompt and user text, word for word.
         upstream_dir: Checkout of the published repository with the official prompt; empty to fetch the file.
+        unreadable_attempts: Maximum number of calls for one score as long as no reply can be read even by the official
+            evaluator; 0 for `attempts`. Under the protocol official it is 20, as there, unless `attempts` is given.
 
     Further arguments are those of `EndpointConfig`. The official call uses no JSON schema.
 
@@ -71,10 +73,11 @@ class VlmJudge(EndpointConfig):
     parser = PARSER_VERSION
     concurrency = 128  # more than the endpoint gets: some samples wait for it while the images of others are encoded
     deadline = 6 * 3600.0
-    identity_excludes = IDENTITY_EXCLUDES | {"upstream_dir"}
+    identity_excludes = IDENTITY_EXCLUDES | {"upstream_dir", "unreadable_attempts"}
 
     rubric: str = "own"
     upstream_dir: str = ""
+    unreadable_attempts: int = 0
 
     def __post_init__(self) -> None:
         """Check the arguments and create the endpoint."""
@@ -108,6 +111,8 @@ class VlmJudge(EndpointConfig):
             partial(_find_fault, text_required=sample.text_required, official=self.rubric == "upstream"),
             caller=self.label,
             max_calls=self.attempts,
+            max_unreadable=self.unreadable_attempts,
+            readable=lambda reply: read_lenient(reply) is not None,
             schema=schema,
         )
         images = await self._as_sent(images)

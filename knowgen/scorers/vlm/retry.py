@@ -26,6 +26,8 @@ async def ask_until_valid(
     *,
     caller: str,
     max_calls: int,
+    max_unreadable: int = 0,
+    readable: Callable[[str], bool] = bool,
     schema: Mapping[str, Any] | None = None,
 ) -> list[Attempt]:
     """Call a judge until a reply is valid, the judge refuses, or calls or time are used up.
@@ -40,6 +42,9 @@ async def ask_until_valid(
         caller: Name of the caller in the spend table and the notes of the run.
         max_calls: Maximum number of calls. None is started once the earlier ones took longer than the endpoint's
             timeout.
+        max_unreadable: Maximum number of calls as long as no reply is readable, if that is more than `max_calls`.
+            Further calls are then made whatever the earlier ones took.
+        readable: Returns whether a reply can be read at all, although it may break the contract.
         schema: Name and JSON schema of a reply.
 
     Returns:
@@ -55,7 +60,13 @@ async def ask_until_valid(
     responses: list[ChatResponse] = []
     attempts: list[Attempt] = []
     fault = ""
-    while len(attempts) < max_calls and sum(attempt.seconds for attempt in attempts) <= endpoint.timeout:
+
+    def may_ask() -> bool:
+        if len(attempts) < max_calls and sum(attempt.seconds for attempt in attempts) <= endpoint.timeout:
+            return True
+        return len(attempts) < max_unreadable and not any(readable(attempt.reply) for attempt in attempts)
+
+    while may_ask():
         try:
             response = await endpoint.ask(make_messages(fault), caller, schema, attempt=len(attempts))
         except BudgetReachedError:

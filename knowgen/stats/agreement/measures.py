@@ -14,8 +14,8 @@ import numpy as np
 
 from knowgen.stats.agreement.krippendorff import interval_alphas
 from knowgen.stats.agreement.records import DimensionAgreement, PairAgreement
-from knowgen.stats.bootstrap import TOO_SMALL, count_deviating, distribution, interval, seeded
-from knowgen.stats.summary import Figure
+from knowgen.stats.bootstrap import count_deviating, distribution, interval, seeded
+from knowgen.stats.summary import TOO_SMALL, Figure
 from knowgen.stats.values import Floats
 
 Image = tuple[str, str, int]

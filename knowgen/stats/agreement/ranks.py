@@ -10,11 +10,11 @@ import numpy as np
 
 from knowgen.core.records import Row
 from knowgen.stats.agreement.records import RankAgreement
-from knowgen.stats.bootstrap import TOO_SMALL, counted_means, distribution, interval, seeded
+from knowgen.stats.bootstrap import counted_means, distribution, interval, seeded
 from knowgen.stats.combine import averaged, sliced_figures
 from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.subsets import group_names, sample_subsets
-from knowgen.stats.summary import Figure
+from knowgen.stats.summary import TOO_SMALL, Figure
 from knowgen.stats.values import Floats, Unit, Values, read_values
 
 MIN_SYSTEMS = 3

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from knowgen.stats.compare.records import Comparison
+from knowgen.stats.compare.records import ComparedSlice, Comparison
+from knowgen.stats.summary import OVERALL
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -27,13 +28,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def corrected_subsets(slices: Sequence[ComparedSlice]) -> list[ComparedSlice]:
+    """Return subsets with the p-values of their overalls corrected for the number of tested subsets of their kind."""
+    p_values: dict[str, dict[int, float]] = {}
+    for place, part in enumerate(slices):
+        p = part.figures[OVERALL].p
+        if part.kind != "all" and p is not None:
+            p_values.setdefault(part.kind, {})[place] = p
+    adjusted: dict[int, float] = {}
+    for by_place in p_values.values():
+        adjusted |= dict(zip(by_place, holm(list(by_place.values())), strict=True))
+    return [_with_p(part, adjusted[place]) if place in adjusted else part for place, part in enumerate(slices)]
+
+
+def _with_p(part: ComparedSlice, p: float) -> ComparedSlice:
+    overall = part.figures[OVERALL].model_copy(update={"p_holm": p})
+    return part.model_copy(update={"figures": {**part.figures, OVERALL: overall}})
+
+
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return comparisons with the p-values of their headlines corrected for their number.
 
     Args:
         comparisons: All comparisons of the family; those without a p-value are not counted.
     """
-    p_values = [one.headline.p_permutation for one in comparisons]
+    p_values = [one.headline.p for one in comparisons]
     places = [place for place, p_value in enumerate(p_values) if p_value is not None]
     adjusted = dict(zip(places, holm([p_value for p_value in p_values if p_value is not None]), strict=True))
     return [

@@ -5,6 +5,9 @@ from __future__ import annotations
 from knowgen.core.records import Record
 from knowgen.stats.summary import OVERALL
 
+SIGNIFICANCE = 0.05
+"""Significance level of the test."""
+
 
 class FigureDifference(Record):
     """A figure of two systems over the same samples, and its difference b - a.
@@ -15,8 +18,9 @@ class FigureDifference(Record):
         value: Difference b - a, in [-1, 1].
         low: Lower end of the 95 % interval of the difference; None without an interval.
         high: Upper end of the interval.
-        p: Two-sided bootstrap p-value, in (0, 1], consistent with the interval; None without an interval.
-        p_permutation: Two-sided p-value of the paired permutation test, in (0, 1]. Quote this one.
+        p: Two-sided p-value of the paired permutation test, in (0, 1].
+        p_holm: The same, corrected for the number of subsets of its kind (Holm); only for the overall of a group,
+            category or difficulty.
         effect: Standardised mean difference of the pairs, d_z; None if all differences are equal.
         standard_error: Standard error of the difference; None without an interval.
         detectable: Smallest true difference that a test at 5 % detects with 80 % power at this sample size.
@@ -30,7 +34,7 @@ class FigureDifference(Record):
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    p_permutation: float | None = None
+    p_holm: float | None = None
     effect: float | None = None
     standard_error: float | None = None
     detectable: float | None = None
@@ -70,15 +74,19 @@ class Comparison(Record):
         dimensions: Dimensions in the order of the table.
         slices: Differences of the whole first, then of groups, categories and difficulties.
         paired: Number of paired samples that count for the headline.
-        better: Number of paired samples on which b is above a.
-        equal: Number of paired samples on which both are equal.
-        worse: Number of paired samples on which b is below a.
+        better: Number of paired samples on which b is above a; 0 without a result.
+        equal: Number of paired samples on which both are equal; 0 without a result.
+        worse: Number of paired samples on which b is below a; 0 without a result.
+        better_on: Ids of the samples on which b is above a, the largest difference first.
+        worse_on: Ids of the samples on which b is below a, the largest difference first.
         relabellings: Number of exchanges evaluated by the permutation test of the headline; 0 for no test.
         exact: Whether these are all possible exchanges.
-        p_holm: Permutation p-value of the headline, corrected for all comparisons of the family (Holm).
+        p_holm: p-value of the headline, corrected for all comparisons of the family (Holm).
         family: Number of comparisons in the family.
         only_a: Ids of samples that only the first system has.
         only_b: Ids of samples that only the second system has.
+        selection_a: Label of the samples of the first run, such as `all 48` or `limit 8 (3f2a…)`.
+        selection_b: Label of the samples of the second run.
         unscored: Ids of common samples without a score in one of the systems; left out of both.
         no_result: Reason for having no result, such as `first: 43 of 48 scores failed`, if a system has too few scores;
             no figure has a value then. Empty if both have enough.
@@ -100,12 +108,16 @@ class Comparison(Record):
     better: int = 0
     equal: int = 0
     worse: int = 0
+    better_on: tuple[str, ...] = ()
+    worse_on: tuple[str, ...] = ()
     relabellings: int = 0
     exact: bool = False
     p_holm: float | None = None
     family: int = 1
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
+    selection_a: str = ""
+    selection_b: str = ""
     unscored: tuple[str, ...] = ()
     no_result: str = ""
     notes: tuple[str, ...] = ()

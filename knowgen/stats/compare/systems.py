@@ -1,9 +1,8 @@
 """Compare two systems over the same samples.
 
-Both systems are resampled together, so that the difficulty of a sample that affects both cancels out. Each difference
-has a 95 % interval, the p-value of a paired permutation test, the effect size and the smallest detectable difference.
-The bootstrap p-value is 2 min(k + 1) / (R + 1), at most 1, where k is the number of the R resamples on one side of no
-difference (Davison and Hinkley, Bootstrap Methods and their Application, section 4.4).
+Both systems are compared sample by sample, so that the difficulty of a sample that affects both cancels out. Each
+difference has a 95 % interval, the p-value of a paired permutation test, the effect size and the smallest detectable
+difference. There is one test: the interval says how large the difference may be, the test whether there is one.
 """
 
 from __future__ import annotations
@@ -17,19 +16,11 @@ from numpy.typing import NDArray
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, Row
-from knowgen.stats.aggregate import NO_SCORES, RESAMPLES
-from knowgen.stats.bootstrap import (
-    MIN_DEVIATING,
-    TOO_SMALL,
-    counted_means,
-    distribution,
-    interval,
-    large_enough,
-    seeded,
-    smallest_groups,
-)
+from knowgen.stats.aggregate import NO_SCORES, sampled_values
+from knowgen.stats.bootstrap import seeded
 from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
-from knowgen.stats.compare.effect import detectable, paired_effect, standard_error
+from knowgen.stats.compare.effect import detectable, paired_effect
+from knowgen.stats.compare.holm import corrected_subsets
 from knowgen.stats.compare.pairing import PairedValues, pair_caveats
 from knowgen.stats.compare.permutation import (
     PERMUTATIONS,
@@ -41,9 +32,10 @@ from knowgen.stats.compare.permutation import (
 )
 from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import no_result, reason_for_no_result
+from knowgen.stats.intervals import Interval, Spread, difference_intervals
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.subsets import SampleSubset, counted_states, group_names, sample_subsets
-from knowgen.stats.summary import OVERALL, Summary
+from knowgen.stats.summary import OVERALL, Summary, is_part
 from knowgen.stats.values import Floats, read_values
 
 _MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "protocol", "protocol_version", "dimensions")
@@ -70,22 +62,11 @@ def check_comparable(a: Summary, b: Summary) -> None:
 
 
 @dataclass(frozen=True)
-class ResamplingPlan:
-    """Number of resamples, maximum number of exchanges of labels, and the seed of both."""
+class PermutationPlan:
+    """Maximum number of exchanges of labels, and their seed."""
 
-    resamples: int
     permutations: int
     seed: int
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """Ends of the interval of a difference, its bootstrap p-value and its standard error."""
-
-    low: float
-    high: float
-    p: float
-    error: float
 
 
 def _as_text(value: str | Sequence[str]) -> str:
@@ -98,7 +79,6 @@ def compare(
     protocol: ScoringProtocol | str = "strict",
     *,
     dimensions: Sequence[str] = DIMENSIONS,
-    resamples: int = RESAMPLES,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     a_name: str = "",
@@ -107,6 +87,7 @@ def compare(
     task_version: str = "",
     scorer: str = "",
     scorer_note: str = "",
+    selections: tuple[str, str] = ("", ""),
 ) -> Comparison:
     """Compare two systems over the samples for which both have a score; differences are b - a.
 
@@ -119,15 +100,15 @@ def compare(
         b: Rows of the other system.
         protocol: Scoring protocol, or its name.
         dimensions: Dimensions that the scorer gives values for.
-        resamples: Number of bootstrap resamples; 0 for no intervals.
         permutations: Maximum number of exchanges of labels in the permutation test; 0 for no test.
-        seed: Seed of both; the same rows and seed give the same comparison.
+        seed: Seed of the exchanges; the same rows and seed give the same comparison.
         a_name: Name of the baseline; this and the following arguments are copied into the comparison.
         b_name: Name of the other system.
         task: Name of the task.
         task_version: Version of the task.
         scorer: Label of the scorer.
         scorer_note: Note on the scorer, shown beside its figures.
+        selections: Labels of the samples of both runs.
 
     Raises:
         DataError: A row is duplicated, or rows of one sample contradict each other.
@@ -149,11 +130,13 @@ def compare(
     parts = sample_subsets(pair.units, rule)
     levels = [_sample_levels(pair, parts[0], side) for side in (0, 1)]
     gap = levels[1] - levels[0]
-    resampling = ResamplingPlan(resamples, permutations, seed)
-    compared = [_compare_subset(part, pair, resampling) for part in parts if part.counted.any() or not part.name]
+    plan = PermutationPlan(permutations, seed)
+    compared = [_compare_subset(part, pair, plan) for part in parts if part.counted.any() or not part.name]
     test = compared[0][1]
     shortfall = _shortfall(pair, (a_name or "first", b_name or "second"))
-    slices = [_without_result(part, shortfall) if shortfall else part for part, _ in compared]
+    slices = corrected_subsets([_without_result(part, shortfall) if shortfall else part for part, _ in compared])
+    ids = [unit.id for unit, counted in zip(pair.units, parts[0].counted, strict=True) if counted]
+    better, worse = ((), ()) if shortfall else (_ids_above(ids, gap), _ids_above(ids, -gap))
     judges = {judge for values in pair.values for judge in values.judges}
     return Comparison(
         a=a_name,
@@ -169,17 +152,33 @@ def compare(
         slices=tuple(slices),
         no_result=shortfall,
         paired=int(parts[0].counted.sum()),
-        better=int((gap > EQUAL_WITHIN).sum()),
-        equal=int((np.abs(gap) <= EQUAL_WITHIN).sum()),
-        worse=int((gap < -EQUAL_WITHIN).sum()),
+        better=len(better),
+        equal=0 if shortfall else int((np.abs(gap) <= EQUAL_WITHIN).sum()),
+        worse=len(worse),
+        better_on=better,
+        worse_on=worse,
+        selection_a=selections[0],
+        selection_b=selections[1],
         relabellings=test.relabellings if test and not shortfall else 0,
         exact=test.exact if test and not shortfall else False,
-        p_holm=slices[0].figures[OVERALL].p_permutation,
+        p_holm=slices[0].figures[OVERALL].p,
         only_a=pair.only[0],
         only_b=pair.only[1],
         unscored=pair.unscored,
-        notes=tuple(pair_caveats(pair)),
+        notes=(*_selection_notes(selections), *pair_caveats(pair)),
     )
+
+
+def _ids_above(ids: Sequence[str], gaps: Floats) -> tuple[str, ...]:
+    """Return the ids of the samples with a positive difference, the largest first."""
+    places = [place for place in np.argsort(-gaps, kind="stable").tolist() if gaps[place] > EQUAL_WITHIN]
+    return tuple(ids[place] for place in places)
+
+
+def _selection_notes(selections: tuple[str, str]) -> list[str]:
+    """Return a note for each run that covers only a part of its task."""
+    sides = zip(selections, ("first", "second"), strict=True)
+    return [f"the {side} run is only a part of the task ({label})" for label, side in sides if is_part(label)]
 
 
 def _shortfall(pair: PairedValues, names: tuple[str, str]) -> str:
@@ -187,7 +186,7 @@ def _shortfall(pair: PairedValues, names: tuple[str, str]) -> str:
     reasons = []
     for name, values in zip(names, pair.values, strict=True):
         whole = sample_subsets(values.units, pair.protocol)[0]
-        if reason := reason_for_no_result(counted_states(values, whole), pair.protocol):
+        if reason := reason_for_no_result(counted_states(values, whole), pair.protocol, values.outside):
             reasons.append(f"{name}: {reason}")
     return "; ".join(reasons)
 
@@ -203,7 +202,7 @@ def _sample_levels(pair: PairedValues, whole: SampleSubset, side: int) -> Floats
 
 
 def _compare_subset(
-    part: SampleSubset, pair: PairedValues, resampling: ResamplingPlan
+    part: SampleSubset, pair: PairedValues, plan: PermutationPlan
 ) -> tuple[ComparedSlice, PermutationTest | None]:
     sides = _paired_sides(part, pair)
     points = [
@@ -213,8 +212,8 @@ def _compare_subset(
         for table in sides.tables
     ]
     counts = np.isfinite(sides.differences).sum(axis=0).tolist()
-    spreads = _spreads(part, pair, sides, resampling)
-    test = _permutation_test(part, pair, sides, resampling)
+    spreads = _spreads(part, pair, sides, [second - first for first, second in zip(*points, strict=True)])
+    test = _permutation_test(part, pair, sides, plan)
     p_values = test.p.tolist() if test else [math.nan] * len(counts)
     effects = [paired_effect(column) for column in sides.differences.T]
     figures = {
@@ -232,12 +231,14 @@ class _Sides:
 
     Attributes:
         strata: Group of each sample, shape (N,).
+        values: Values of a and of b, shape (slices, N, dimensions) each.
         tables: Columns that the protocol averages, of a and of b, shape (slices, N, columns) each.
         differences: Difference b - a of the values and the overall of each sample, shape (N, dimensions + 1); NaN
             where one of them has no value.
     """
 
     strata: NDArray[np.str_]
+    values: tuple[Floats, Floats]
     tables: tuple[Floats, Floats]
     differences: Floats
 
@@ -247,57 +248,25 @@ def _paired_sides(part: SampleSubset, pair: PairedValues) -> _Sides:
     first, second = (observed(table, pair.dimensions, pair.protocol) for table in tables)
     return _Sides(
         group_names([unit for unit, counted in zip(pair.units, part.counted, strict=True) if counted]),
+        (tables[0], tables[1]),
         (averaged(tables[0], pair.dimensions, pair.protocol), averaged(tables[1], pair.dimensions, pair.protocol)),
         second - first,
     )
 
 
-def _spreads(part: SampleSubset, pair: PairedValues, sides: _Sides, resampling: ResamplingPlan) -> list[_Spread | str]:
-    """Return the spread of the difference of each figure, or the reason why it has none."""
-    enough = large_enough(sides.differences, sides.strata, [MIN_DEVIATING] * sides.differences.shape[1])
-    if not resampling.resamples or not any(enough):
-        return [TOO_SMALL if resampling.resamples else ""] * len(enough)
-
-    def statistic(counts: Floats) -> Floats:
-        first, second = (
-            sliced_figures(
-                part.kind,
-                sides.strata,
-                [counted_means(one, counts) for one in table],
-                pair.dimensions,
-                pair.protocol,
-                rounded=False,
-            )
-            for table in sides.tables
-        )
-        difference: Floats = second - first
-        return difference
-
-    resampled = distribution(
-        statistic, sides.strata, resampling.resamples, seeded(resampling.seed, part.kind, part.name)
-    )
-    sizes = smallest_groups(sides.differences, sides.strata)
-    return [
-        _spread(column, smallest) if sufficient else TOO_SMALL
-        for column, smallest, sufficient in zip(resampled.T, sizes, enough, strict=True)
-    ]
-
-
-def _spread(resampled: Floats, smallest: int) -> _Spread | str:
-    ends, error = interval(resampled, smallest), standard_error(resampled, smallest)
-    if ends is None or error is None:
-        return TOO_SMALL
-    known = resampled[np.isfinite(resampled)]
-    # A difference that comes from the rounding of additions alone counts as 0.
-    below, above = int((known <= EQUAL_WITHIN).sum()), int((known >= -EQUAL_WITHIN).sum())
-    return _Spread(*ends, min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1)), error)
+def _spreads(
+    part: SampleSubset, pair: PairedValues, sides: _Sides, differences: Sequence[float]
+) -> list[tuple[Interval, Spread] | str]:
+    """Return the interval and spread of the difference of each figure, or the reason why it has none."""
+    sampled = sampled_values(part.kind, sides.values, sides.strata, sides.differences, pair.dimensions, pair.protocol)
+    return difference_intervals(sampled, differences)
 
 
 def _permutation_test(
-    part: SampleSubset, pair: PairedValues, sides: _Sides, resampling: ResamplingPlan
+    part: SampleSubset, pair: PairedValues, sides: _Sides, plan: PermutationPlan
 ) -> PermutationTest | None:
     """Return the permutation test of a subset; None if no permutations are requested."""
-    if not resampling.permutations or not len(sides.strata):
+    if not plan.permutations or not len(sides.strata):
         return None
     first, second = equalise_slices(sides.tables)
 
@@ -316,25 +285,20 @@ def _permutation_test(
         difference: Floats = b - a
         return difference
 
-    rng = seeded(resampling.seed, "permutation", part.kind, part.name)
-    return permutation_test(statistic, differing(first, second), resampling.permutations, rng)
+    rng = seeded(plan.seed, "permutation", part.kind, part.name)
+    return permutation_test(statistic, differing(first, second), plan.permutations, rng)
 
 
 def _difference(
-    a: float, b: float, number: int, spread: _Spread | str, p_value: float, effect: float | None
+    a: float, b: float, number: int, spread: tuple[Interval, Spread] | str, p_value: float, effect: float | None
 ) -> FigureDifference:
     values = {"a": None if math.isnan(a) else a, "b": None if math.isnan(b) else b}
     if math.isnan(a) or math.isnan(b):
         return FigureDifference(**values, n=number, note=NO_SCORES)
-    known = {**values, "value": b - a, "p_permutation": None if math.isnan(p_value) else p_value, "effect": effect}
+    known = {**values, "value": b - a, "p": None if math.isnan(p_value) else p_value, "effect": effect}
     if isinstance(spread, str):
         return FigureDifference(**known, n=number, note=spread)
+    (low, high), sampling = spread
     return FigureDifference(
-        **known,
-        low=spread.low,
-        high=spread.high,
-        p=spread.p,
-        standard_error=spread.error,
-        detectable=detectable(spread.error),
-        n=number,
+        **known, low=low, high=high, standard_error=sampling.error, detectable=detectable(sampling), n=number
     )

@@ -70,7 +70,7 @@ def _pixels(image: ImageRef) -> NDArray[np.int16]:
     """Return an image as an array of shape (height, width, 3)."""
     import numpy as np
 
-    return np.asarray(image.open().convert("RGB"), dtype=np.int16)
+    return np.asarray(image.open(), dtype=np.int16)
 
 
 def pixel_difference(first: NDArray[np.int16], second: NDArray[np.int16]) -> Difference:

@@ -10,7 +10,7 @@ from typing import Any
 from knowgen.core.records import TEXT
 from knowgen.worlds.checker.image_features import SIDE, ImageFeatures, PixelArray, resize_longest
 from knowgen.worlds.checker.matching import POINTS, SubjectMatch, SubjectVerdict, match_subject
-from knowgen.worlds.checker.ocr import LARGEST_SIDE, TextLine, read_lines
+from knowgen.worlds.checker.ocr import LARGEST_SIDE, TextLine, read_faint_lines, read_lines
 from knowgen.worlds.checker.quality import ImageQuality, measure_quality
 from knowgen.worlds.checker.requirements import Requirements
 from knowgen.worlds.checker.structure import ImageStructure, measure_structure
@@ -160,18 +160,21 @@ def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessm
     full = resize_longest(pixels, LARGEST_SIDE) if max(pixels.shape[:2]) > LARGEST_SIDE else pixels
     resized = resize_longest(full, SIDE)
     lines = read_lines(full)
+    if requirements.texts and find_texts(requirements.texts, lines).missing:
+        lines = (*lines, *read_faint_lines(full, lines))
     clock.append(time.process_time())
     features = ImageFeatures.from_pixels(resized)
     matches = tuple(
         match_subject(features, subject.appearance, subject.distractor) for subject in requirements.subjects
     )
     clock.append(time.process_time())
+    recognised = [match.box for match in matches if match.box]
     structure = measure_structure(
         resized,
         lines,
         scene=requirements.scene,
         subjects=len(requirements.subjects),
-        recognised=[match.box for match in matches if match.box],
+        recognised=recognised,
         text_required=bool(requirements.texts),
     )
     clock.append(time.process_time())
@@ -181,7 +184,7 @@ def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessm
     return ImageAssessment(
         requirements=requirements,
         lines=lines,
-        text=find_texts(requirements.texts, lines) if requirements.texts else None,
+        text=find_texts(requirements.texts, lines, marks=recognised) if requirements.texts else None,
         matches=matches,
         structure=structure,
         quality=quality,

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 PixelArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
@@ -24,15 +23,6 @@ POINT_SIDE = 448
 _PYRAMID_LEVELS = 3
 _MAX_POINTS = 500
 _POINT_CONTRAST = 0.03
-
-
-def open_pixels(image: Image.Image) -> PixelArray:
-    """Return an image of any mode as RGB values, height x width x 3; transparent parts become white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        ground = Image.new("RGBA", clear.size, "white")
-        image = Image.alpha_composite(ground, clear)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def resize_longest(pixels: PixelArray, longest: int) -> PixelArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,8 +21,14 @@ DETECTION_SIDE = 512
 MIN_CONFIDENCE = 0.6
 """Minimum confidence (0-1) of a line."""
 
+CERTAIN = 0.9
+"""Minimum confidence of a line that is read only in a sharpened image, or where a subject is."""
+
 LARGEST_SIDE = 1536
 """Maximum longer side, in pixels; larger images are scaled down before recognition."""
+
+_SHARPENING, _SHARPENED_WIDTH = 3.0, 1 / 128
+"""Strength of sharpening, and the standard deviation of the blur that it takes back, as a share of the shorter side."""
 
 _READABLE = re.compile(r"[A-Za-z0-9].*[A-Za-z0-9]")
 _ROUND = re.compile(r"[oO0\W]*")
@@ -40,6 +47,11 @@ class TextLine:
     text: str
     score: float
     box: tuple[float, float, float, float]
+
+    def is_within(self, boxes: Sequence[tuple[float, float, float, float]]) -> bool:
+        """Return whether the centre of the line is within one of the boxes."""
+        across, down = (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+        return any(left < across < right and top < down < bottom for left, top, right, bottom in boxes)
 
 
 @cache
@@ -66,6 +78,33 @@ def _engine() -> Any:
     )
     logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)  # it logs a warning for every image without text
     return engine
+
+
+def read_faint_lines(image: NDArray[np.uint8], known: Sequence[TextLine]) -> tuple[TextLine, ...]:
+    """Recognise lines that `read_lines` overlooked, thin or blurred ones, in a sharpened copy of an image.
+
+    A line where another was already read is left out, so that no reading is replaced by a second attempt.
+
+    Args:
+        image: RGB, height x width x 3, values 0..255.
+        known: Lines that were read.
+
+    Raises:
+        MissingDependencyError: If the recogniser is not installed.
+    """
+    boxes = [line.box for line in known]
+    return tuple(
+        line
+        for line in read_lines(_sharpened(image))
+        if line.score >= CERTAIN and not line.is_within(boxes) and not any(each.is_within([line.box]) for each in known)
+    )
+
+
+def _sharpened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image with unsharp masking."""
+    values = image.astype(np.float32)
+    smooth = cv2.GaussianBlur(values, (0, 0), min(image.shape[:2]) * _SHARPENED_WIDTH)
+    return np.asarray(np.clip(values + _SHARPENING * (values - smooth), 0, 255), np.uint8)
 
 
 def read_lines(image: NDArray[np.uint8]) -> tuple[TextLine, ...]:

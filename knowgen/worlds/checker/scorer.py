@@ -8,7 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from knowgen.core.errors import DataError, MissingDependencyError
-from knowgen.core.images import UnreadableImageError, opened_image
+from knowgen.core.images import OPENING_VERSION, UnreadableImageError, open_rgb
 from knowgen.core.records import DIMENSIONS, TEXT, Generation, GroundTruth, Item, ParsedScore, Score, ScoreStatus
 from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
 
@@ -29,7 +29,7 @@ class WorldCheck:
 
     needs = frozenset({"image", "required_text", "subjects"})
     dimensions = DIMENSIONS
-    version = "2"
+    version = f"3.{OPENING_VERSION}"
     note = "world check, not a VLM judge"
     concurrency = 4
 
@@ -65,9 +65,9 @@ def _limit_threads() -> None:
 
 
 def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
+    import numpy as np
 
     from knowgen.worlds.checker.assessment import assess_image
-    from knowgen.worlds.checker.image_features import open_pixels
     from knowgen.worlds.checker.requirements import read_requirements
 
     image = generation.image
@@ -78,10 +78,7 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     except DataError as error:
         return failed_score(sample_id, generation.repeat, NAME, str(error), image=image.sha256)
     try:
-        if image.path is None:
-            raise UnreadableImageError("no file on this machine")
-        with opened_image(image.path) as opened:
-            pixels = open_pixels(opened)
+        pixels = np.asarray(open_rgb(image.path))
     except UnreadableImageError as error:
         reason = f"the generated image does not open: {error.what}"
         return failed_score(sample_id, generation.repeat, NAME, reason, image=image.sha256)

@@ -107,9 +107,7 @@ def measure_structure(
 
 def _is_lettering(line: TextLine, things: Sequence[Box]) -> bool:
     """Return whether a line is lettering, not marks of a recognised subject that were read as letters."""
-    across, down = (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
-    within = any(left < across < right and top < down < bottom for left, top, right, bottom in things)
-    return not within and sum(map(str.isalnum, line.text)) >= _MIN_LETTERS
+    return not line.is_within(things) and sum(map(str.isalnum, line.text)) >= _MIN_LETTERS
 
 
 def _to_grid(image: Image.Image) -> PixelArray:

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knowgen.worlds.checker.ocr import TextLine
+from knowgen.worlds.checker.ocr import CERTAIN, TextLine
 
 _FOLDED = str.maketrans("li|o", "1110")
 _SWAPPED_FOR_DIGITS = frozenset("lio|")
@@ -61,12 +61,16 @@ class _Glyphs:
     positions: tuple[_GlyphPosition, ...]
 
 
-def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
+def find_texts(
+    required: Sequence[str], lines: Sequence[TextLine], marks: Sequence[tuple[float, float, float, float]] = ()
+) -> TextMatch:
     """Match required texts against recognised lines.
 
     Args:
         required: Texts that must be readable; those without a letter or digit are ignored.
         lines: Recognised lines.
+        marks: Boxes of recognised subjects, as fractions of the image size. Their own marks may be read as a number,
+            which counts as a rival only if it is read with certainty.
 
     Example:
         >>> line = TextLine("ORUVANE, 1931", score=1.0, box=(0.1, 0.1, 0.9, 0.2))
@@ -86,7 +90,7 @@ def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
     length = sum(len(_to_glyphs(text, 0).letters) for text in targets)
     letter_count = sum(len(run.letters) for run in glyph_lines)
     surplus = max(0, letter_count - length)
-    rivals = _rivals(targets, [line.text for line in lines])
+    rivals = _rivals(targets, [line.text for line in lines if line.score >= CERTAIN or not line.is_within(marks)])
     tolerance = _TOLERATED_LETTERS + _TOLERATED_SHARE * length
     share = len(recognised) / len(targets) if targets else 1.0
     value = 1.0 if share == 1 else 0.5 if share >= 0.5 else 0.0

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from knowgen.core.errors import DataError
+from knowgen.core.images import UnreadableImageError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.worlds.rendering.appearance import Appearance
 from knowgen.worlds.rendering.compose import Composition, LayoutFamily, compose
@@ -90,9 +91,9 @@ class OriginalSample:
         if self.truth.image is None:
             raise DataError("has no image", where=where, fix=MADE_HERE)
         try:
-            return self.truth.image.open().convert("RGB")
-        except (OSError, ValueError) as error:
-            raise DataError(f"image cannot be read: {error}", where=where, fix="build the world again") from error
+            return self.truth.image.open()
+        except UnreadableImageError as error:
+            raise DataError(error.what, where=where, fix="build the world again") from error
 
     def rerender(self) -> Composition:
         """Render the ground truth and check that it equals the stored image.
