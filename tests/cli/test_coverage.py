@@ -29,7 +29,8 @@ class PartlyDown:
         if sample.id in Path("answers.txt").read_text().split():
             reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.417))
         else:
-            reading = ParsedScore(status=ScoreStatus.FAILED, reason="connection reset")
+            words = ("connection reset", "broken pipe")  # one reason alone would pause the scorer
+            reading = ParsedScore(status=ScoreStatus.FAILED, reason=words[sum(sample.id.encode()) % 2])
         place = {"sample_id": sample.id, "repeat": generation.repeat}
         return Score(**place, scorer="partly_down", status=reading.status, strict=reading)
 '''
