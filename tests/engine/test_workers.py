@@ -121,7 +121,7 @@ def test_images_are_stored_alike_from_a_worker_and_from_this_process(tmp_path: P
         bench = Bench(tmp_path / str(workers))
         generator = generator_in_worker(isolated.Pictures, folder=str(tmp_path))
         assert bench.run(count, generator, options=quick(workers=workers)).generated == count
-        stored.append({key: one.image.sha256 for key, one in bench.generations().items() if one.image})
+        stored.append({k: (one.image.sha256, one.image_notes) for k, one in bench.generations().items() if one.image})
     assert stored[0] == stored[1]
 
 

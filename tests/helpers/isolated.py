@@ -144,7 +144,7 @@ class Surroundings:
 class Pictures:
     """Gives images of many kinds, all derived from one."""
 
-    KINDS = ("RGB", "L", "1", "LA", "RGBA", "P", "CMYK", "info", "bytes", "path")
+    KINDS = ("RGB", "L", "1", "LA", "RGBA", "P", "CMYK", "info", "bytes", "path", "list")
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -156,6 +156,8 @@ class Pictures:
             path = Path(self.folder) / "one.webp"
             image.save(path, lossless=True)
             return path.read_bytes() if kind == "bytes" else path
+        if kind == "list":
+            return [image]
         if kind == "info":
             image.info["transparency"] = (1, 2, 3)
             return image
