@@ -102,6 +102,8 @@ def _plugins(kind: str, *, verbose: bool) -> list[tuple[str, ...]]:
     """Return a row per plugin: name, description (the target of a plugin that has none), target and origin."""
     from knowgen.core import registry
 
+    for folder, reason in registry.unreadable().items():
+        click.echo(f"skipped {folder}: {reason}", err=True)
     rows: list[tuple[str, ...]] = []
     for entry in registry.entries(next(each for each in registry.KINDS if each == kind)).values():
         bundled = entry.origin.partition(" ")[0] == registry.OWN

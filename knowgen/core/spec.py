@@ -9,7 +9,9 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from knowgen.core.models import BaseModel
 
 KEY_VERSION = 1
 """Version of the key format. Raising it makes all earlier results unusable for new runs."""
