@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import knowgen.core.import_path  # noqa: F401 - first, so that no file in the current folder hides a module
 from knowgen.core.version import __version__
 
 if TYPE_CHECKING:

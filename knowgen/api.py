@@ -26,7 +26,7 @@ from knowgen.tasks.load import load_task
 from knowgen.workflows import artifacts
 from knowgen.workflows.compare import agree, compare, panel_rows, panel_summary
 from knowgen.workflows.execute import default_out, execute
-from knowgen.workflows.forecast import forecast
+from knowgen.workflows.forecast import forecast, price_warnings
 from knowgen.workflows.plan import Plan, plan, plan_scoring
 from knowgen.workflows.resolve import ScorerRequest
 from knowgen.workflows.run import PROTOCOLS, Run, load_run, write_report
@@ -205,6 +205,7 @@ __all__ = [
     "panel_summary",
     "plan",
     "plan_scoring",
+    "price_warnings",
     "score",
     "write_report",
 ]

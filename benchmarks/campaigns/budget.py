@@ -30,10 +30,11 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from benchmarks.campaigns.listener import Listener
 from knowgen.clients.chat.client import ChatEndpoint
 from knowgen.clients.pricing import ChatPrice
 from knowgen.clients.service_errors import Outcome
@@ -115,9 +116,7 @@ class CountingServer:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 server._answer(self)
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._http.request_queue_size = 256
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -231,14 +230,14 @@ def play(kind: str, seed: int, seconds: float = 60.0) -> tuple[str, str]:
             )
             errors = asyncio.run(_spend(endpoint, meter, time.monotonic() + seconds))
             meter.close()
-            told = store.spent()
+            recorded = store.spent()
     finally:
         server.close()
     bill = server.bill
-    facts = f"{kind}, seed {seed}: {bill.calls} calls, billed ${bill.spent:.4f}, told ${told:.4f} of ${budget:g}"
+    facts = f"{kind}, seed {seed}: {bill.calls} calls, ${bill.spent:.4f} billed, ${recorded:.4f} known of ${budget:g}"
     if errors:
         return "crashed", f"{facts}; {len(errors)} errors: {errors[0]}"
-    if told < bill.spent - 1e-9:
+    if recorded < bill.spent - 1e-9:
         return "understated", facts
     if kind == "excess":
         return ("exceeded" if meter.late else "kept"), f"{facts}, {meter.late} calls admitted after an excess"

@@ -4,11 +4,11 @@
 
 Each answer is drawn from a grammar of what services send: shapes of the chat format, finish reasons, refusals, errors
 in and beside the reply, reasoning in tags and in fields, broken, cut, doubled and nested JSON, values off the grid, web
-pages, bodies that are no JSON. A server on this machine sends it to the judge `vlm`, which scores one sample. An answer
+pages, bodies that are not JSON. A server on this machine sends it to the judge `vlm`, which scores one sample. It
 counts as
 
     number     a value was read, strictly, from an answer that the grammar made faulty;
-    silent     no value was read, and there is no reason;
+    silent     no value was read, and no reason is given;
     hung       the score took longer than its deadline;
     crashed    an error other than that of a service or an account was raised;
     held       none of these.
@@ -30,10 +30,11 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from benchmarks.campaigns.listener import Listener
 from knowgen.core.errors import AccountError, TransientError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus, image_ref
 from knowgen.scorers.vlm.judge import VlmJudge
@@ -285,9 +286,7 @@ class FaultyServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._http.request_queue_size = 256
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -49,10 +52,20 @@ def command() -> int:
     """Check the installation: packages, plugins, text recognition, task data, disk, GPUs and API keys."""
     failed = False
     for check in (_python, _packages, _ocr, _plugins, _content, _disk, _accelerator, _keys):
-        for mark, text in check():
+        for mark, text in _lines(check):
             failed |= mark == "FAIL"
             click.echo(f"{mark:<5}{text}")
     return 4 if failed else 0
+
+
+def _lines(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
+    """Yield the lines of a check. An error that it does not expect is a line too, so that the others still run."""
+    from knowgen.core.text import error_summary
+
+    try:
+        yield from check()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an installed package may raise anything
+        yield "FAIL", f"{check.__name__.strip('_')}: {error_summary(error)}"
 
 
 def _python() -> Iterator[Line]:
@@ -100,19 +113,70 @@ def _ocr() -> Iterator[Line]:
         yield "FAIL", f"text recognition read {text!r} instead of 'Oruvane 1931'"
 
 
+PLUGIN_SECONDS = 60.0
+"""Time limit for importing a plugin of another package."""
+
+_LOAD = """
+import sys
+from knowgen.core import registry
+from knowgen.core.errors import KnowgenError
+try:
+    registry.load(registry.resolve(sys.argv[1], sys.argv[2]))
+except KnowgenError as error:
+    print(f"\\n{error}", file=sys.stderr)
+    sys.exit(1)
+"""
+
+
 def _plugins() -> Iterator[Line]:
     from knowgen.core import registry
     from knowgen.core.errors import KnowgenError
 
+    for folder, reason in registry.unreadable().items():
+        yield "FAIL", f"{folder}: {reason}; reinstall or uninstall that package"
     for kind in registry.KINDS:
         for entry in registry.entries(kind).values():
             name = f"{registry.SINGULAR[kind]} {entry.name}"
             try:
-                registry.load(registry.resolve(kind, entry.name))
+                resolved = registry.resolve(kind, entry.name)
+                if registry.is_bundled(entry.origin):
+                    registry.load(resolved)
+                else:
+                    _load_apart(kind, entry.name, f"{name} ({entry.origin})")
             except KnowgenError as error:
                 yield "FAIL", str(error)
             else:
                 yield "ok", f"{name} ({entry.origin})"
+
+
+def _load_apart(kind: str, name: str, where: str) -> None:
+    """Import a plugin of another package in a process of its own, because its import may hang or end the process.
+
+    Raises:
+        UsageError: It cannot be imported.
+    """
+    from knowgen.core.errors import UsageError
+    from knowgen.core.import_path import child_environment
+
+    fix = "update or uninstall the plugin"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _LOAD, kind, name],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=child_environment(), text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        _, errors = process.communicate(timeout=PLUGIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"its import did not end within {PLUGIN_SECONDS:g} s", where=where, fix=fix) from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+    lines = [line for line in errors.splitlines() if line.strip()]
+    if process.returncode == 1 and lines:
+        raise UsageError(lines[-1])
+    if process.returncode:
+        raise UsageError(f"its import ended the process with code {process.returncode}", where=where, fix=fix)
 
 
 def _content() -> Iterator[Line]:

@@ -106,6 +106,8 @@ def _plugins(kind: str, *, verbose: bool) -> list[tuple[str, ...]]:
     from knowgen.core import registry
     from knowgen.core.source import read_source
 
+    for folder, reason in registry.unreadable().items():
+        click.echo(f"skipped {folder}: {reason}", err=True)
     rows: list[tuple[str, ...]] = []
     for entry in registry.entries(next(each for each in registry.KINDS if each == kind)).values():
         bundled = entry.origin.partition(" ")[0] == registry.OWN

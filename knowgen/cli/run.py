@@ -34,6 +34,8 @@ def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: boo
     if dry_run:
         click.echo(api.forecast(plan, target))
         return 0
+    for line in api.price_warnings(plan):
+        click.echo(line, err=True)
     run = api.execute(plan, target)
     closing_lines(run, resume_command())
     return exit_code(run)

@@ -50,6 +50,8 @@ def command(
     if dry_run:
         click.echo(api.forecast(plan, target))
         return 0
+    for line in api.price_warnings(plan):
+        click.echo(line, err=True)
     run = api.execute(plan, target)
     closing_lines(run, resume_command())
     return exit_code(run)

@@ -102,17 +102,19 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
 
 def _settings(handle: GeneratorHandle, options: dict[str, Any]) -> ServiceSettings:
     from knowgen.core.errors import UsageError
-    from knowgen.engine.placement import workers_for
+    from knowgen.engine.options import EngineOptions
+    from knowgen.engine.placement import generator_workers, gpus_for
     from knowgen.serving.settings import MEBIBYTE, ServiceSettings
 
     if options["workers"] and handle.component_ref is None:
         raise UsageError(
             "cannot be built in a worker process", where=f"generator {handle.spec.name!r}", fix="leave --workers out"
         )
+    gpus = gpus_for(handle) if options["workers"] is None else 0
     return ServiceSettings(
         host=options["host"],
         port=options["port"],
-        workers=workers_for(handle) if options["workers"] is None else options["workers"],
+        workers=generator_workers(handle, EngineOptions(workers=options["workers"], gpus=gpus)),
         queue=options["queue"],
         timeout=options["timeout"],
         token=_token(options["token_env"]),

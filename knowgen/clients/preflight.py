@@ -46,8 +46,8 @@ async def check_endpoint(endpoint: ChatEndpoint, caller: str) -> str:
         caller: Name of the scorer, for messages.
 
     Returns:
-        A warning where the list of models lacks this one, else an empty text. It is no error, because services serve
-        models that they do not list.
+        A warning where the list of models lacks this one, else an empty text. It is only a warning, because
+        services serve models that they do not list.
 
     Raises:
         AccountError: The endpoint rejects the key, or the address is wrong.
@@ -152,7 +152,7 @@ async def get_free(client: ClientSession, url: str, caller: str, shown: str) -> 
         shown: URL of the service, for messages.
 
     Raises:
-        ServiceUnavailableError: There is no answer.
+        ServiceUnavailableError: It does not answer.
         AccountError: The certificate of the server is not valid.
     """
     import aiohttp
@@ -170,7 +170,7 @@ async def get_free(client: ClientSession, url: str, caller: str, shown: str) -> 
     except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
         raise ServiceUnavailableError(f"{what} ({type(error).__name__})", service=caller, busy=True) from error
     except UnreadableBodyError:
-        return 200, {}, b""  # a list that is too long says nothing
+        return 200, {}, b""  # it says nothing
 
 
 def _list_url(url: str) -> str:

@@ -35,6 +35,7 @@ PATCH = 28
 IMAGE_TOKENS = 3000
 """Tokens added per image to the upper bound, for endpoints that count a fixed number per image instead."""
 
+_SIZE = re.compile(r"\d+x\d+", re.ASCII)
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|preview(-[\d-]+)?|latest)\Z")
 
 
@@ -204,8 +205,13 @@ class ImagePrice:
         return self.per_image is not None or self.text_in is not None
 
     def image_tokens(self, *options: str) -> int:
-        """Return the maximum number of tokens of an image of a quality and size; unknown options are ignored."""
+        """Return the maximum number of tokens of an image of a quality and size; 0 where it is not known.
+
+        Other unknown options than a size are ignored.
+        """
         known = {word for row in self.tokens for word in row.split()}
+        if any(_SIZE.fullmatch(option) and option not in known for option in options):
+            return 0
         given = {option for option in options if option in known}
         return max((number for row, number in self.tokens.items() if given <= set(row.split())), default=0)
 

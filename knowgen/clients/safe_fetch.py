@@ -155,7 +155,9 @@ def check_url(url: str, trusted: str = "") -> URL:
         raise BlockedError("not an http address")
     if parts.raw_user or parts.raw_password:
         raise BlockedError("an address with a user or password is not fetched")
-    if trusted and known == origin(trusted) and parts.scheme == URL(trusted).scheme:
+    if trusted and known == origin(trusted):
+        if parts.scheme != URL(trusted).scheme:
+            raise BlockedError("the address of the endpoint is fetched by its own scheme only")
         return parts
     host = known[0].removesuffix(".")
     if not _is_host(host):

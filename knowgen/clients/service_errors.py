@@ -7,7 +7,7 @@ table.
 Sources, looked up in November 2026:
 
 - OpenAI, guides to error codes and rate limits: 401 key, 403 country, 429 rate limit or quota, 500, 503 `slow_down` and
-  `server_is_overloaded`. The quota is told from the rate limit by `error.code`: `credit_balance_exhausted`,
+  `server_is_overloaded`. `error.code` distinguishes the quota from the rate limit: `credit_balance_exhausted`,
   `organization_spend_limit_exceeded`, `project_spend_limit_exceeded`, `organization_usage_limit_exceeded`, earlier
   `insufficient_quota`.
 - Gemini: google.rpc.Status; a wrong key is 400 with the reason `API_KEY_INVALID`; a quota a minute names its wait in

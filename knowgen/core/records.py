@@ -12,9 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from knowgen.core.images import UnreadableImageError, inspect_image, open_rgb
+from knowgen.core.models import BaseModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image

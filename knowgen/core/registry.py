@@ -7,6 +7,7 @@ imported, including `SystemExit`, is reported with the plugin's name and does no
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -15,13 +16,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distribution, distributions, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.core.import_path import current_folder_last, folder_last
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.text import error_summary
+from knowgen.core.tracebacks import is_local, place_of
+from knowgen.core.version import __version__
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
 """A kind of plugin, as its entry-point group is called."""
@@ -63,26 +67,84 @@ def entries(kind: Kind) -> Mapping[str, RegistryEntry]:
         True
     """
     registered: dict[str, RegistryEntry] = {}
-    for point in sorted(entry_points(group=f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
+    for point in sorted(_points(f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
         origin = _origin(point)
         earlier = registered.get(point.name)
         if earlier is None or earlier.target == point.value:
             registered[point.name] = RegistryEntry(kind, point.name, point.value, origin)
-        elif _is_own(earlier.origin):
+        elif is_bundled(earlier.origin):
             continue  # a plugin cannot take over a bundled name
-        elif _is_own(origin):
+        elif is_bundled(origin):
             registered[point.name] = RegistryEntry(kind, point.name, point.value, origin)
         else:
             registered[point.name] = RegistryEntry(kind, point.name, earlier.target, earlier.origin, clash=origin)
     return dict(sorted(registered.items()))
 
 
-def _is_own(origin: str) -> bool:
+def is_bundled(origin: str) -> bool:
+    """Tell whether an origin is this project's own distribution.
+
+    Example:
+        >>> is_bundled("knowgen 0.2.0"), is_bundled("knowgen-duck 1.0"), is_bundled(LOCAL)
+        (True, False, False)
+    """
     return origin.split(" ", maxsplit=1)[0] == OWN
 
 
+def is_edited_in_place(origin: str, file: str) -> bool:
+    """Tell whether a source file of another distribution lies outside the folder into which that is installed.
+
+    Args:
+        origin: Name and version of the distribution.
+        file: The source file.
+    """
+    if is_bundled(origin) or not is_local(file):
+        return False
+    try:
+        folder = Path(str(distribution(origin.rpartition(" ")[0]).locate_file("")))
+    except Exception:  # noqa: BLE001 - damaged metadata raises many types
+        return True
+    return not Path(file).resolve().is_relative_to(folder.resolve())
+
+
 def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+    try:
+        return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+    except Exception:  # noqa: BLE001 - damaged metadata raises many types
+        return "unknown"
+
+
+def _points(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group. A distribution whose metadata cannot be read is skipped; see `unreadable`."""
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # noqa: BLE001 - damaged metadata raises many types; find out whose it is
+        return [point for points in _readable().values() for point in points if point.group == group]
+
+
+@cache
+def _readable() -> dict[str, list[EntryPoint]]:
+    """Return the entry points of each distribution whose metadata can be read, the first of each name."""
+    found: dict[str, list[EntryPoint]] = {}
+    for installed in distributions():
+        with contextlib.suppress(Exception):  # reported by `unreadable`
+            name = str(installed.name).lower().replace("_", "-")
+            points = list(installed.entry_points)
+            found.setdefault(name, points)
+    return found
+
+
+@cache
+def unreadable() -> Mapping[str, str]:
+    """Return the folders of distributions whose entry points cannot be read, with the reason."""
+    broken: dict[str, str] = {}
+    for installed in distributions():
+        try:
+            list(installed.entry_points)
+        except Exception as error:  # noqa: BLE001 - damaged metadata raises many types
+            folder = getattr(installed, "_path", None) or "an installed package"
+            broken[str(folder)] = f"its entry points cannot be read: {error_summary(error)}"
+    return broken
 
 
 @dataclass(frozen=True)
@@ -123,11 +185,14 @@ def resolve(kind: Kind, spec: str) -> ResolvedName:
             )
         return ResolvedName(kind, spec, entry.target, rest if colon else None, entry.origin)
     if colon and rest.isidentifier() and _importable(base):
-        return ResolvedName(kind, spec, spec, None, LOCAL)
+        own = base.partition(".")[0] == OWN
+        return ResolvedName(kind, spec, spec, None, f"{OWN} {__version__}" if own else LOCAL)
     if base.endswith(".py"):
         raise _no_file(kind, base, rest)
     near = difflib.get_close_matches(base, list(known), n=1, cutoff=0.5)
     fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+    if broken := unreadable():
+        fix += f" (skipped {'; '.join(f'{folder}: {reason}' for folder, reason in broken.items())})"
     raise UsageError(f"unknown {SINGULAR[kind]} {spec!r}", fix=fix)
 
 
@@ -143,18 +208,11 @@ def _no_file(kind: Kind, base: str, rest: str) -> UsageError:
 def _importable(base: str) -> bool:
     if base.endswith(".py"):
         return Path(base).is_file()
-    _current_folder_first()
+    current_folder_last()
     try:
         return importlib.util.find_spec(base) is not None
     except (ImportError, ValueError, AttributeError):
         return False
-
-
-def _current_folder_first() -> None:
-    """Make modules in the current folder importable, as `python -m` does."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
 
 
 def load(resolved: ResolvedName) -> Any:
@@ -177,11 +235,16 @@ def load(resolved: ResolvedName) -> Any:
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise _broken(resolved, f"failed while it was imported: {error_summary(error)}", where) from error
+        place = place_of(error)
+        what = f"failed while it was imported: {error_summary(error)}" + (f" ({place})" if place else "")
+        raise _broken(resolved, what, where) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
-        raise UsageError(f"{module_name} has no {attribute!r}", where=where) from error
+        file = str(getattr(module, "__file__", None) or "")
+        hidden = resolved.origin == LOCAL and not is_local(file) and Path(f"{module_name}.py").is_file()
+        fix = f"an installed module has that name; write {module_name}.py:{attribute}" if hidden else ""
+        raise UsageError(f"{module_name} has no {attribute!r}", where=where, fix=fix) from error
 
 
 def _broken(resolved: ResolvedName, what: str, where: str) -> KnowgenError:
@@ -192,12 +255,14 @@ def _broken(resolved: ResolvedName, what: str, where: str) -> KnowgenError:
 
 
 def _import_module(name: str) -> Any:
-    _current_folder_first()
+    current_folder_last()
     return importlib.import_module(name)
 
 
 def _import_file(name: str) -> Any:
     path = Path(name).resolve()
+    current_folder_last()
+    folder_last(str(path.parent))  # modules beside the file, as for a script
     module_name = f"knowgen_user_{path.stem}"
     if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(path):
         return sys.modules[module_name]

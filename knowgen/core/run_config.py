@@ -144,8 +144,8 @@ class EngineConfig(_Checked):
     workers: Annotated[
         int | None,
         Option(
-            "Generator processes; 0: in-process",
-            metavar="N", minimum=0, default="1 per GPU", commands=RUN, suite=True,
+            "Plugin processes; 0: in-process",
+            metavar="N", minimum=0, default="1 per GPU", commands=JUDGING, suite=True,
         ),
     ] = None  # fmt: skip
     timeout: Annotated[

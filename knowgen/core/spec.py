@@ -9,8 +9,9 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from knowgen.core.models import BaseModel
 from knowgen.core.text import one_line
 
 KEY_VERSION = 1

@@ -35,11 +35,21 @@ def one_line(text: object, limit: int | None = None) -> str:
         >>> one_line("a long message", limit=7)
         'a long…'
     """
-    line = str(text)
+    line = _as_text(text)
     if not line.isprintable():
         line = "".join(letter if letter.isprintable() else " " for letter in line)
     line = " ".join(line.split())
     return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _as_text(value: object) -> str:
+    """Return `str(value)`, or a statement that it cannot be read: a plugin's own class may raise anything there."""
+    if type(value) is str:
+        return value
+    try:
+        return str.__str__(str(value))
+    except BaseException as error:  # noqa: BLE001 - the text of an error must not hide the error
+        return f"(the text of this {type(value).__name__} cannot be read: {type(error).__name__})"
 
 
 def escape_controls(text: str) -> str:

@@ -20,11 +20,13 @@ class ComponentRef:
         kind: `generators` or `scorers`.
         name: Name as the user wrote it.
         args: Arguments as plain data; paths are those of this machine.
+        bundled: Whether the plugin is part of this project, so that it runs in this process by default.
     """
 
     kind: Kind
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    bundled: bool = False
 
 
 @dataclass(frozen=True)

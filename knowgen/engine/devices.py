@@ -73,7 +73,7 @@ def accelerators() -> Accelerators:
         return NONE
     try:
         process = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
+            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
         )
         kind, count = process.stdout.split()[-2:]
         found = Accelerators(kind, int(count))

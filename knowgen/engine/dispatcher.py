@@ -25,6 +25,7 @@ from knowgen.engine.executors.concurrency import (
 )
 from knowgen.engine.executors.in_process import Executor
 from knowgen.engine.executors.invoke import ServiceCheck
+from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.retry import (
     FATAL_ERRORS,
     CallTimeoutError,
@@ -155,6 +156,7 @@ class Dispatcher:
         fill: Wait a moment for a full batch, because a full batch costs little more than a single request.
         drain: Accept requests after a stop that is not an interruption, to score images that exist.
         limiter: Bounds the results that are held in memory until they are handled.
+        failures: Log of the errors that the plugin raises.
     """
 
     def __init__(
@@ -171,21 +173,25 @@ class Dispatcher:
         fill: bool = False,
         drain: bool = False,
         limiter: CapacityLimiter | None = None,
+        failures: FailureLog | None = None,
     ) -> None:
         self.slots, self.batch_size = slots, batch_size
         self._bridge, self._state, self._executor = bridge, state, executor
         self._timeout, self._result_name, self._where = timeout, result_name, where
-        self._fill, self._drain, self._limiter = fill, drain, limiter
+        self._fill, self._drain, self._limiter, self._failures = fill, drain, limiter, failures
         self._queue: deque[QueuedRequest] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._running: dict[Invocation[Any], tuple[int, Deadline]] = {}
         self._abandoned = 0
         self._deaths = 0
+        self._last_death: WorkerDiedError | None = None
         self._disabled_slots = 0
         self._busy = 0
         self._disabled = ""
         self._machine_failed = False
+        self._stopped = False
+        self._drops: list[asyncio.Task[None]] = []
 
     async def submit(
         self,
@@ -246,11 +252,17 @@ class Dispatcher:
         """Drop requests that are queued or wait for their turn inside a call; those in progress continue."""
         while self._queue:
             self._queue.popleft().fail(StoppedError(self._state.stop_reason))
+        self._stopped = True
         for invocation, (slot, deadline) in self._running.items():
-            if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
-                invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
-                invocation.deliver(END)
-                self._bridge.loop.create_task(self._drop(slot, invocation))
+            self._drop_if_waiting(slot, invocation, deadline)
+
+    def _drop_if_waiting(self, slot: int, invocation: Invocation[Any], deadline: Deadline) -> None:
+        """End a call that waits for its turn, and has not been sent yet."""
+        if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
+            invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
+            invocation.deliver(END)
+            invocation.closed = True  # it is dropped once
+            self._drops.append(self._bridge.loop.create_task(self._drop(slot, invocation)))
 
     async def _drop(self, slot: int, invocation: Invocation[Any]) -> None:
         """End a call that has not been sent yet."""
@@ -363,7 +375,7 @@ class Dispatcher:
         try:
             if self._disabled:
                 raise self._disabled_error()
-            executor_slot = await self._executor.ready_slot(slot)
+            executor_slot = await self._executor.ready_slot(slot, [request.payload for request in batch])
         except DeviceDisabledError:
             raise
         except Exception as error:  # noqa: BLE001 - the plugin cannot be built, so no request can be served
@@ -403,6 +415,8 @@ class Dispatcher:
             before = len(waiting)
             if event.kind == "waiting":
                 deadline.wait(bool(event.value))
+                if self._stopped:  # it was started just before the stop
+                    self._drop_if_waiting(slot, invocation, deadline)
             elif event.kind == "error":
                 self._on_error(event, waiting)
             else:
@@ -451,11 +465,12 @@ class Dispatcher:
     def _on_error(self, event: InvocationEvent, waiting: dict[str, QueuedRequest]) -> None:
         """Fail the request that an error belongs to. After an error of a whole batch, each request is run alone."""
         affected = [waiting.pop(event.id)] if event.id in waiting else list(waiting.values())
-        error = event.value
+        error = event.value if self._failures is None else self._failures.record(event.value)
         if not event.id:
             waiting.clear()
         if isinstance(error, WorkerDiedError):
-            self._deaths += 1
+            self._deaths += error is not self._last_death  # all calls of one process get the same error
+            self._last_death = error
             if self._deaths >= MAX_DEATHS:
                 error = PluginDisabledError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
                 self._disable(str(error))
@@ -464,11 +479,15 @@ class Dispatcher:
         )
         for request in affected:
             if len(affected) > 1 and not concerns_all:  # one request broke the batch; alone, the others succeed
-                request.alone = True
-                self._queue.append(request)
-                self._wake_slot()
+                self._repeat_alone(request)
             else:
                 request.fail(error)
+
+    def _repeat_alone(self, request: QueuedRequest) -> None:
+        """Queue a request again, which then shares no batch."""
+        request.alone = True
+        self._queue.append(request)
+        self._wake_slot()
 
     def _missing_result(self, unknown_ids: list[str]) -> str:
         plugin = "generator" if self._result_name == "image" else "scorer"
@@ -490,13 +509,17 @@ class Dispatcher:
             waiting: Requests that have no result yet.
             reason: Why it is abandoned; that it gave no result in time when empty.
         """
+        unasked = bool(reason)
         if not reason:
             missing = f" after the last one, with {len(waiting)} missing in its batch" if len(waiting) > 1 else ""
             reason = f"no {self._result_name} within {self._timeout:g} s{missing}"
         outcome = await self._executor.abandon(slot, invocation)
         blocked = EventLoopBlockedError(f"another call blocked the event loop of {self._where}")
         for request in waiting.values():
-            request.fail(blocked if outcome.blocked_by_other else CallTimeoutError(reason))
+            if unasked and len(waiting) > 1:
+                self._repeat_alone(request)
+            else:
+                request.fail(blocked if outcome.blocked_by_other else CallTimeoutError(reason))
         self._abandoned += outcome.left_behind
         self._deaths += not outcome.blocked_by_other
         if self._abandoned >= MAX_ABANDONED:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowgen.core.image_modes import check_values, notes_on, one_colour, to_rgb, upright_size
-from knowgen.core.images import UnreadableImageError, decoded_image, open_image, read_image_file
+from knowgen.core.images import UnreadableImageError, decoded_image, open_image
 from knowgen.engine.retry import ContractError
 from knowgen.engine.returned_image import TakenImage, taken_image
 
@@ -49,30 +48,6 @@ class EncodedImage(NamedTuple):
     format: str
     notes: tuple[str, ...] = ()
     one_colour: str = ""
-
-
-class ScratchFile(NamedTuple):
-    """An image file that a worker process has encoded and checked. Reading it removes the file."""
-
-    path: Path
-    width: int
-    height: int
-    format: str
-    notes: tuple[str, ...] = ()
-    one_colour: str = ""
-
-    def read(self) -> EncodedImage:
-        """Return the image and remove the file.
-
-        Raises:
-            ContractError: The file is missing.
-        """
-        try:
-            encoded = EncodedImage(read_image_file(self.path), *self[1:])
-        except UnreadableImageError as error:
-            raise ContractError(f"the file of a worker process cannot be read: {error.what}") from error
-        self.path.unlink(missing_ok=True)
-        return encoded
 
 
 @dataclass(frozen=True)
@@ -119,8 +94,6 @@ def encode(image: Any) -> EncodedImage:
 
     if isinstance(image, UnusableImage):
         raise ContractError(image.reason)
-    if isinstance(image, ScratchFile):
-        return image.read()
     if not isinstance(image, Image.Image | TakenImage):
         image = detach(image)
     if isinstance(image, bytes):

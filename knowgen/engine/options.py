@@ -18,26 +18,26 @@ class EngineOptions(EngineConfig):
         score_timeout: Time limit per score in seconds.
         tries: Attempts in this run at a request that fails with a transient error.
         max_attempts: Attempts over all runs of the directory; after that a failure is final.
-        workers: Worker processes of the generator; 0 runs it in this process.
+        gpus: GPUs over which a generator that can use one is spread.
         fresh: Whether judges are asked again where a reply is cached.
     """
 
     score_timeout: float = 300.0
     tries: int = 4
     max_attempts: int = 12
-    workers: int = 0
+    gpus: int = 0
     fresh: bool = False
 
     @classmethod
-    def of(cls, config: EngineConfig, *, workers: int = 0) -> EngineOptions:
+    def of(cls, config: EngineConfig, *, gpus: int = 0) -> EngineOptions:
         """Return the options of a run's configuration.
 
         Args:
             config: The user's options.
-            workers: Worker processes of the generator.
+            gpus: GPUs over which a generator that can use one is spread.
         """
         given = {name: getattr(config, name) for name in declared_fields(EngineConfig)}
-        return cls(**{**given, "workers": workers, "fresh": bool(getattr(config, "fresh", False))})
+        return cls(**{**given, "gpus": gpus, "fresh": bool(getattr(config, "fresh", False))})
 
 
 @dataclass

@@ -10,52 +10,71 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from knowgen.core.metering import Meter, judge_repeat, reuse_replies
+from knowgen.core.metering import Meter
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
-from knowgen.engine.executors.invoke import generate
-from knowgen.engine.executors.subprocess import SubprocessExecutor, WorkerLaunch
+from knowgen.engine.executors.invoke import generate, score
+from knowgen.engine.executors.subprocess import SubprocessExecutor
+from knowgen.engine.executors.worker_process import WorkerLaunch
+from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GenerationSource
-from knowgen.scorers.short_form import score_item
 
 _SPARE_ITEMS = 8
 
 
-def workers_for(handle: GeneratorHandle) -> int:
-    """Return the default number of worker processes of a generator: one per GPU if there are several, else 0.
+def gpus_for(handle: GeneratorHandle) -> int:
+    """Return the number of GPUs over which a generator is spread: all, if it has `setup(device)`, else 0.
 
-    Generators that call a service, and those without `setup(device)`, need none.
+    Generators that call a service, and objects of this process, need none.
     """
     capabilities = handle.capabilities
     if handle.component_ref is None or capabilities.shape == "generate" or not capabilities.wants_device:
         return 0
-    count = cuda_count()
-    return count if count > 1 else 0
+    return cuda_count()
 
 
-def in_workers(handle: GeneratorHandle, options: EngineOptions) -> bool:
-    """Return whether a generator runs in worker processes. An object without a reference cannot."""
-    return options.workers > 0 and handle.component_ref is not None
+def generator_workers(handle: GeneratorHandle, options: EngineOptions) -> int:
+    """Return the number of worker processes of a generator; 0 if it runs in this process.
+
+    Code that is not of this project gets a worker process; an object that exists in this process only cannot.
+    """
+    if handle.component_ref is None:
+        return 0
+    if options.workers is not None:
+        return options.workers
+    if handle.component_ref.bundled:
+        return options.gpus if options.gpus > 1 else 0
+    return max(1, options.gpus)
+
+
+def scorer_workers(handle: ScorerHandle, options: EngineOptions) -> int:
+    """Return the number of worker processes of a scorer; 0 if it runs in this process.
+
+    Scorers that compute use several cores in that way; one that waits for a service gets a process if it is not of this
+    project.
+    """
+    ref, capabilities = handle.component_ref, handle.capabilities
+    if ref is None or (options.workers == 0 and not ref.bundled):
+        return 0
+    if capabilities.shape == "score_batch":
+        return capabilities.workers or os.cpu_count() or 1
+    return 0 if ref.bundled else 1
 
 
 def generator_slots(handle: GeneratorHandle, options: EngineOptions) -> tuple[int, int]:
     """Return the number of concurrent calls of a generator, and the number of requests per call."""
     capabilities = handle.capabilities
-    concurrency = options.concurrency or capabilities.concurrency
-    if in_workers(handle, options):
-        batch = {"draw": 1, "generate": concurrency, "generate_batch": capabilities.batch_size}
-        return options.workers, max(1, batch[capabilities.shape])
+    workers = generator_workers(handle, options)
     if capabilities.shape == "generate":
-        return max(1, concurrency), 1
+        return max(1, workers, options.concurrency or capabilities.concurrency), 1
     batch_size = max(1, capabilities.batch_size) if capabilities.shape == "generate_batch" else 1
-    return max(1, capabilities.concurrency), batch_size
+    return max(1, workers) * max(1, capabilities.concurrency), batch_size
 
 
 def scorer_slots(handle: ScorerHandle, options: EngineOptions) -> tuple[int, int]:
@@ -63,8 +82,7 @@ def scorer_slots(handle: ScorerHandle, options: EngineOptions) -> tuple[int, int
     capabilities = handle.capabilities
     if capabilities.shape == "score":
         return max(1, options.concurrency or capabilities.concurrency), 1
-    workers = capabilities.workers or os.cpu_count() or 1
-    return workers if handle.component_ref is not None else 1, max(1, capabilities.concurrency)
+    return max(1, scorer_workers(handle, options)), max(1, capabilities.concurrency)
 
 
 def max_items_in_flight(
@@ -94,9 +112,10 @@ def generator_executor(
         folder: Folder for logs and for images in transfer.
     """
     where, shape = f"generator {handle.spec.name!r}", handle.capabilities.shape
-    if handle.component_ref is not None and in_workers(handle, options):
-        slots, _ = generator_slots(handle, options)
-        launch = WorkerLaunch(handle.component_ref, shape, where, folder, slots, accelerated=True)
+    workers = generator_workers(handle, options)
+    if handle.component_ref is not None and workers:
+        calls = -(-generator_slots(handle, options)[0] // workers)
+        launch = WorkerLaunch(handle.component_ref, shape, where, folder, workers, calls, accelerated=True)
         return SubprocessExecutor(launch, bridge, meter)
     plugin = LazyPlugin(bridge, handle.build, own_device, where)
     if shape == "generate":
@@ -129,6 +148,7 @@ def generator_dispatcher(
         where=f"generator {handle.spec.name!r}",
         fill=handle.capabilities.shape == "generate_batch",
         limiter=CapacityLimiter(2 * slots * batch + 2),
+        failures=FailureLog(folder, f"generator {handle.spec.name!r}"),
     )
 
 
@@ -139,13 +159,17 @@ def scorer_dispatcher(
     where, capabilities = f"scorer {handle.spec.name!r}", handle.capabilities
     slots, batch = scorer_slots(handle, options)
     executor: Executor
-    if capabilities.shape == "score_batch" and handle.component_ref is not None:
-        launch = WorkerLaunch(handle.component_ref, "score_batch", where, folder, slots, capabilities.local)
+    workers = scorer_workers(handle, options)
+    if handle.component_ref is not None and workers:
+        calls = -(-slots // workers)
+        launch = WorkerLaunch(
+            handle.component_ref, capabilities.shape, where, folder, workers, calls, capabilities.local
+        )
         executor = SubprocessExecutor(launch, bridge, meter)
     else:
         plugin = LazyPlugin(bridge, handle.build, own_device, where)
         if capabilities.shape == "score":
-            executor = LoopExecutor(bridge, plugin, partial(_score, reuse=not options.fresh), meter, where)
+            executor = LoopExecutor(bridge, plugin, partial(score, reuse=not options.fresh), meter, where)
         else:
             executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where)
     return Dispatcher(
@@ -158,11 +182,5 @@ def scorer_dispatcher(
         result_name="score",
         where=where,
         drain=True,
+        failures=FailureLog(folder, where),
     )
-
-
-async def _score(plugin: Any, inputs: Any, *, reuse: bool) -> Any:
-    sample, truth, generation, repeat = inputs
-    judge_repeat.set(repeat)  # in the context of this asyncio task only
-    reuse_replies.set(reuse)
-    return await score_item(plugin, (sample, truth, generation))

@@ -62,16 +62,18 @@ class ContractError(Exception):
 
 
 class PluginError(Exception):
-    """An error that a plugin raised in a worker process, in one line.
+    """An error that a plugin raised, in one line.
 
     Args:
-        what: The line.
+        what: Type and message of the error.
         machine: Whether the machine is at fault, such as a full disk, and not the plugin.
+        place: File and line in the plugin's code, such as `duck.py:12`; empty when unknown.
+        traceback: Its traceback as text; empty when it is in the log already.
     """
 
-    def __init__(self, what: str, *, machine: bool = False) -> None:
+    def __init__(self, what: str, *, machine: bool = False, place: str = "", traceback: str = "") -> None:
         super().__init__(what)
-        self.machine = machine
+        self.machine, self.place, self.traceback = machine, place, traceback
 
 
 class StoreError(Exception):

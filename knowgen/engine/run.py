@@ -8,7 +8,6 @@ thread meanwhile shows progress and handles signals.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
 from knowgen.engine.executors.in_process import ABORT_SECONDS
-from knowgen.engine.executors.subprocess import SCRATCH
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.engine.pipeline import SamplePipeline, ServiceChecks
@@ -197,7 +195,6 @@ class Engine:
             await asyncio.gather(*(step.close() for step in steps))
         await self._end_tasks()
         self._meter.close()
-        shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
 
     async def _end_tasks(self) -> None:
         """Cancel the tasks that are left, so that none is destroyed while it waits."""

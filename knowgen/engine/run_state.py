@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+from weakref import WeakSet
 
 from knowgen.engine.retry import StoppedError
 
@@ -120,17 +121,36 @@ class SignalHandler:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._earlier[number] = signal.signal(number, self._on_signal)
+            _installed.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Restore the earlier handlers."""
+        _installed.discard(self)
         for number, handler in self._earlier.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def leave(self) -> None:
+        """Give a forked process the default handlers, so that a signal ends it."""
+        for number in self._earlier:
+            signal.signal(number, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.since is not None:
             os._exit(EXIT_INTERRUPTED)
         self.since = time.monotonic()
         self._interrupt()
+
+
+_installed: WeakSet[SignalHandler] = WeakSet()
+
+
+def _leave_in_child() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for handler in list(_installed):
+            handler.leave()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)

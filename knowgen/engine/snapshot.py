@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from knowgen.core.records import GenerationStatus
+from knowgen.core.records import GenerationStatus, Score
 from knowgen.engine.imaging import UnusableImage, detach
-from knowgen.engine.retry import describe
+from knowgen.engine.retry import ContractError, describe
 from knowgen.generators.contract import GeneratedImage
 
 BLANKED = "the safety checker of the pipeline withheld the image"
@@ -42,6 +42,23 @@ def snapshot(value: Any) -> GeneratedImage:
     except BaseException as error:  # noqa: BLE001 - a plugin's own subclass may raise anything
         return GeneratedImage(image=_unusable(error))
     return GeneratedImage(image=None if image is None else _image(image), request_id=request_id, **metadata)
+
+
+def score_snapshot(value: Any) -> Any:
+    """Return a checked copy of the `Score` that a scorer returned, of exactly that type.
+
+    A record that was made without validation, or of a class of the plugin's own, may hold anything or raise anything
+    when it is read. Other values are returned as they are and rejected later.
+
+    Raises:
+        ContractError: The record is not a valid one.
+    """
+    if not isinstance(value, Score):
+        return value
+    try:
+        return Score.model_validate(Score.model_dump(value, warnings=False))
+    except BaseException as error:
+        raise ContractError(f"the scorer returned a score that is not valid: {describe(error)}") from error
 
 
 def _is_blanked(value: Any) -> bool:

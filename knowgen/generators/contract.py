@@ -103,8 +103,8 @@ class GeneratorCapabilities:
         privileged: Whether requests carry the ground truth. Leaderboards reject such a generator.
         revision: Version of the model or code; part of every key.
         wants_search: Whether its constructor takes `search`, a search backend.
-        deadline: Time limit per image in seconds, for a generator that limits its calls itself and may have to wait for
-            its turn; 0 to use the run's limit.
+        deadline: Time limit per image in seconds, for a generator that limits its calls itself; 0 to use the run's
+            limit. Neither counts the time that an image waits for its turn.
         wants_device: Whether it has `setup(device)`. If there are several GPUs, it then gets a worker process per GPU.
         checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
     """

@@ -82,8 +82,8 @@ class ScorerCapabilities:
         workers: Worker processes of a batch form; 0 for one per core.
         local: Whether it loads a model onto the accelerator; `--schedule phased` then closes the generator first.
         parser: Version of the code that parses replies; empty if it parses none.
-        deadline: Time limit per score in seconds, for a scorer that limits its calls itself and may have to wait for
-            its turn; 0 to use the run's limit.
+        deadline: Time limit per score in seconds, for a scorer that limits its calls itself; 0 to use the run's limit.
+            Neither counts the time that a score waits for its turn.
         reparse: Parses the attempts of several runs together: takes attempts and sample, returns the strict parsed
             score, the lenient one and the model's name. None if earlier replies do not count.
         checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.

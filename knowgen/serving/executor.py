@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from knowgen.engine.executors.concurrency import Invocation
@@ -41,9 +41,9 @@ class ObservedExecutor:
         """
         await asyncio.gather(*(self._inner.ready_slot(slot) for slot in range(self._slots)))
 
-    async def ready_slot(self, slot: int) -> ExecutorSlot:
+    async def ready_slot(self, slot: int, batch: Sequence[Any] = ()) -> ExecutorSlot:
         """Return slot number `slot`, with the generator built."""
-        return _ObservedSlot(await self._inner.ready_slot(slot), self._on_start)
+        return _ObservedSlot(await self._inner.ready_slot(slot, batch), self._on_start)
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """End an invocation that has run out of time."""

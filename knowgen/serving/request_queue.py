@@ -17,6 +17,7 @@ from knowgen.core.records import GenerationRequest, GenerationStatus
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge, WorkerThreads
+from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.imaging import EncodedImage, encode
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import generator_executor, generator_slots
@@ -143,6 +144,7 @@ class RequestQueue:
             where=f"generator {handle.spec.name!r}",
             fill=handle.capabilities.shape == "generate_batch",
             limiter=CapacityLimiter(2 * slots * batch + 2),
+            failures=FailureLog(folder, f"generator {handle.spec.name!r}"),
         )
         self._threads = WorkerThreads(bridge, _IMAGE_THREADS, "images")
         self._numbers = itertools.count(1)

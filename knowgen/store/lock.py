@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 from pathlib import Path
+from weakref import WeakSet
 
 from knowgen.core.errors import ConfigError
 from knowgen.store.files import explain_os_error
@@ -33,6 +34,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK_FILE
         self._descriptor = self._acquire()
+        _open_locks.add(self)
 
     def _acquire(self) -> int:
         while True:
@@ -87,6 +89,24 @@ class RunLock:
             self.path.unlink(missing_ok=True)  # before the lock is released, so that no other process locks this file
         os.close(self._descriptor)
         self._descriptor = -1
+        _open_locks.discard(self)
+
+    def leave(self) -> None:
+        """Close the file in a forked process, so that only the parent holds the lock."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+_open_locks: WeakSet[RunLock] = WeakSet()
+
+
+def _leave_in_child() -> None:
+    for lock in list(_open_locks):
+        lock.leave()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)
 
 
 def _alive(holder: bytes) -> bool:

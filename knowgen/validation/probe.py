@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from knowgen.core.errors import RefusalError
 from knowgen.core.images import open_rgb
+from knowgen.core.import_path import child_environment, module_command
 from knowgen.core.records import GenerationRequest, GenerationStatus
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import InvocationEvent
@@ -308,9 +308,9 @@ def generate_in_fresh_process(
     }  # fmt: skip
     try:
         process = subprocess.run(
-            [sys.executable, "-m", "knowgen.validation.probe"],
+            module_command("knowgen.validation.probe"),
             input=json.dumps(order), capture_output=True, text=True, timeout=timeout, check=False,
-            env={**os.environ, "PYTHONHASHSEED": _OTHER_HASHES},
+            env={**child_environment(), "PYTHONHASHSEED": _OTHER_HASHES},
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise CallTimeoutError(f"no result within {timeout:g} s") from error

@@ -55,12 +55,12 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
             seconds=store.seconds(),
         )
         cached, replies = _cached_replies(store, scorer)
-    if not cached:
-        return summary
-    note = (
-        f"{cached} of {count(replies, 'reply', 'replies')} of the judge come from the reply cache; --fresh asks again"
-    )
-    return summary.model_copy(update={"notes": (*summary.notes, note)})
+        changes = _decoding_changes(store, scorer)
+    notes = [f"decoding: {', '.join(changes)}"] if changes else []
+    if cached:
+        of = count(replies, "reply", "replies")
+        notes.append(f"{cached} of {of} of the judge come from the reply cache; --fresh asks again")
+    return summary.model_copy(update={"notes": (*summary.notes, *notes)}) if notes else summary
 
 
 def _cached_replies(store: RunStore, scorer: str) -> tuple[int, int]:
@@ -71,6 +71,12 @@ def _cached_replies(store: RunStore, scorer: str) -> tuple[int, int]:
             replies += bool(attempt.reply)
             cached += attempt.cached
     return cached, replies
+
+
+def _decoding_changes(store: RunStore, scorer: str) -> list[str]:
+    """Return how requests to a judge differed from what was asked for, because its endpoint does not accept it."""
+    found = (score.details.get("decoding", ()) for _, score in store.scores() if score.scorer == scorer)
+    return list(dict.fromkeys(str(change) for changes in found for change in changes))
 
 
 def cost_of(path: Path) -> float | None:

@@ -29,36 +29,33 @@ def execute(plan: Plan, out: Path | str) -> Run:
     from knowgen.engine import run as run_engine
     from knowgen.engine.progress import announce
 
-    path, config = Path(out), plan.config
+    path, config = Path(out).absolute(), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would delete the images to be scored", where=str(path), fix="remove --fresh")
-    options = EngineOptions.of(config, workers=_workers(plan, path))
+    options = EngineOptions.of(config, gpus=_gpus(plan, path))
     with contextlib.ExitStack() as stack:
         stack.callback(plan.release)
         store = stack.enter_context(RunStore.open(path, plan.spec, fresh=config.fresh))
         if plan.remember is not None:
             plan.remember(store)
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
-    run = Run(path, plan.spec, config.protocol, outcome)
-    if outcome.stopped == "interrupted":
-        return run  # after Ctrl-C the user should not wait; the next call writes the outputs
-    if not outcome.all_cached or not artifacts.complete(path, plan.spec):
+    # after Ctrl-C the user should not wait; the next call writes the outputs
+    if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):
         with announce("writing the report", enabled=config.progress):
-            run.write_outputs()
-    return run
+            Run(path, plan.spec, config.protocol, outcome).write_outputs()
+    shown = Path(out) if Path(out).absolute() == path else path  # a plugin may have changed the current folder
+    return Run(shown, plan.spec, config.protocol, outcome)
 
 
-def _workers(plan: Plan, path: Path) -> int:
-    """Return the number of generator processes; detecting GPUs takes seconds, so a complete run skips it."""
+def _gpus(plan: Plan, path: Path) -> int:
+    """Return the number of GPUs for the generator; detecting them takes seconds, so a complete run skips it."""
     from knowgen.engine.components import GeneratorHandle
-    from knowgen.engine.placement import workers_for
+    from knowgen.engine.placement import gpus_for
 
-    if plan.config.workers is not None:
-        return plan.config.workers
-    if not isinstance(plan.generator, GeneratorHandle):
+    if plan.config.workers is not None or not isinstance(plan.generator, GeneratorHandle):
         return 0
     done = not plan.config.fresh and (path / "run.sqlite").is_file() and artifacts.complete(path, plan.spec)
-    return 0 if done else workers_for(plan.generator)
+    return 0 if done else gpus_for(plan.generator)
 
 
 def default_out(spec: RunSpec) -> Path:

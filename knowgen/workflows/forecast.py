@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from knowgen.core import registry
 from knowgen.core.arguments import arguments_line
 from knowgen.core.records import Score, ScoreStatus
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
@@ -49,6 +50,22 @@ def _arguments(handle: GeneratorHandle | ScorerHandle | None) -> list[str]:
     given = {**(handle.component_ref.args if handle.component_ref is not None else {}), **handle.spec.args}
     plain = {name: value for name, value in given.items() if name != "search"}
     return [f"           {arguments_line(plain)}"] if plain else []
+
+
+def price_warnings(plan: Plan) -> list[str]:
+    """Return a line for each generator and scorer of a plan that calls a service at an unknown price."""
+    lines = []
+    for handle in (plan.generator, *plan.scorers):
+        if not isinstance(handle, GeneratorHandle | ScorerHandle) or handle.component_ref is None:
+            continue
+        ref = handle.component_ref
+        resolved = registry.resolve(ref.kind, ref.name)
+        price_known = getattr(registry.load(resolved), "price_known", None)
+        model = {"model": resolved.model} if resolved.model is not None else {}
+        if callable(price_known) and not price_known(**{**ref.args, **model}):
+            option = "-g price=…" if ref.kind == "generators" else "-s price_in=… -s price_out=…"
+            lines.append(f"{handle.spec.name}: the price of its calls is unknown, so costs are not counted ({option})")
+    return lines
 
 
 def _shard(plan: Plan) -> str:

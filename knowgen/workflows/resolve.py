@@ -27,6 +27,7 @@ from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.scorers.short_form import function_scorer, is_scoring_function
 from knowgen.search.load import load_search, with_search
 from knowgen.tasks.contract import Task
+from knowgen.workflows.local_source import source_digest
 
 NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
 """Arguments that never change a result, only speed or place. A class may add its own as `identity_excludes`."""
@@ -184,7 +185,10 @@ class Description:
 
     def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
         """Return the reference from which a worker process builds the plugin; None for an object of this process."""
-        return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
+        plugin = self.plugin
+        if not plugin.named:
+            return None
+        return ComponentRef(plugin.kind, plugin.name, arguments, bundled=registry.is_bundled(plugin.origin))
 
 
 def describe(plugin: Located) -> Description:
@@ -484,22 +488,28 @@ def _object_name(target: Any) -> str:
 
 
 def _code_version(plugin: Located) -> str:
-    """Return the version of a plugin's distribution, or the hash of the file that defines a user's own class.
+    """Return the version of a plugin's distribution, or the hash of a user's own source files.
 
-    After an edit of a model, images of the earlier code must not be reused.
+    The source files are those of `local_source`. A package that is installed from a folder where it is edited has a
+    version and a hash.
     """
-    if plugin.origin != "local":
-        return plugin.origin
     target = plugin.target
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    module = sys.modules.get(kind.__module__)
-    file = getattr(module, "__file__", None)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if plugin.origin != registry.LOCAL:
+        if not file or not registry.is_edited_in_place(plugin.origin, file):
+            return plugin.origin
+        return f"{plugin.origin} source {source_digest(Path(file), kind.__module__)}"
     try:
-        source = Path(file).read_bytes() if file else inspect.getsource(kind).encode()
+        digest = source_digest(Path(file), kind.__module__) if file else _digest(inspect.getsource(kind))
     except (OSError, TypeError) as error:
         raise UsageError(
             "its source code was not found, so results of different versions could be mixed up",
             where=_object_name(target),
             fix="give it a class attribute `revision`",
         ) from error
-    return f"source {hashlib.sha256(source).hexdigest()[:12]}"
+    return f"source {digest}"
+
+
+def _digest(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()[:12]

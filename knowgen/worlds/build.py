@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from knowgen.core.atomic import folder_draft
 from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.import_path import child_environment, module_command
 from knowgen.tasks.folder import SEARCH_FOLDER
 from knowgen.worlds import shard_files
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
@@ -76,13 +76,11 @@ def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
         for number in range(-(-samples // SHARD_SIZE)):
             write_shard(folder, seed, number, samples)
         return
-    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     started: list[subprocess.Popen[str]] = []
     try:
         for first in range(workers):
-            command = [sys.executable, "-m", shard_files.__name__, *map(str, (folder, seed, samples, first, workers))]
-            started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+            command = module_command(shard_files.__name__, *map(str, (folder, seed, samples, first, workers)))
+            started.append(subprocess.Popen(command, env=child_environment(), stderr=subprocess.PIPE, text=True))
         for process in started:
             _, stderr = process.communicate()
             if process.returncode:

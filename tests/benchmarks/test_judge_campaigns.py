@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.campaigns import budget, judge_replies
 from knowgen.clients.chat import response
+from knowgen.clients.pricing import ChatPrice
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def test_the_budget_is_kept_whatever_usage_is_reported() -> None:
 def test_the_campaign_of_budgets_finds_what_it_looks_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = budget.ChatPrice.of
-    monkeypatch.setattr(budget.ChatPrice, "of", lambda *counts: (whole(*counts) or 0.0) / 2)
+    whole = ChatPrice.of
+    monkeypatch.setattr(ChatPrice, "of", lambda *counts: (whole(*counts) or 0.0) / 2)
     assert budget.main(rounds=1) == 1
     assert "understated: whole" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def test_a_key_that_is_rejected_later_ends_the_run_without_a_failed_sample(
         assert run(command(out, "-s", f"base_url={server.url}")) == 3
         assert 3 <= len(server.calls) <= 12
         captured = capsys.readouterr()
-        assert "401" in captured.err and captured.out == "", "there is no figure"
+        assert "401" in captured.err and captured.out == "", "no figure is shown"
         server.script = [Step(reply=good())]
         assert run(command(out, "-s", f"base_url={server.url}")) in (0, 6)
     with RunStore.read(out) as store:

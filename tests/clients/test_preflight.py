@@ -73,7 +73,7 @@ def test_other_spellings_of_a_model_are_no_warning(model: str, listed: str) -> N
     assert check({"/v1/models": models(*([listed] if listed else []))}, model=model) == ""
 
 
-def test_a_list_in_pages_is_no_warning() -> None:
+def test_a_list_in_pages_gives_no_warning() -> None:
     assert check({"/v1/models": models("other", has_more=True)}) == ""
 
 

@@ -60,7 +60,7 @@ def test_a_wait_is_read_in_every_published_form(
 @pytest.mark.parametrize(
     "text", ["soon", "-", "", "-5", "1.2.3", "inf", "nan", "9" * 400, "5 apples", "1s2", "٣", "1e3"]
 )
-def test_other_text_is_no_wait(text: str) -> None:
+def test_other_text_is_not_a_wait(text: str) -> None:
     assert (
         stated_wait({"retry-after": text, f"{LIMIT}-reset-requests": text}, {"details": [{"retryDelay": text}]}) is None
     )

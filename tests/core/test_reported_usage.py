@@ -176,7 +176,7 @@ WORST = 0.75
 
 def openai_reply(usage: Any) -> tuple[ReportedUsage, dict[str, Any]]:
     answer = {"data": [{"b64_json": IMAGE}], "quality": "high", "size": "1024x1024", "usage": usage}
-    return OpenAiImages("gpt-image-1").usage(answer), answer
+    return OpenAiImages("gpt-image-1.5").usage(answer), answer
 
 
 def gemini_reply(usage: Any) -> tuple[ReportedUsage, dict[str, Any]]:
@@ -192,7 +192,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 HOSTED = {
-    "openai": (openai_reply, ("input_tokens", "output_tokens"), (5.0, 40.0)),
+    "openai": (openai_reply, ("input_tokens", "output_tokens"), (5.0, 32.0)),
     "gemini": (gemini_reply, ("promptTokenCount", "candidatesTokenCount"), (2.0, 12.0)),
 }
 """Reply with a usage, its two counts, and the lowest price of each in US dollars per million tokens."""
@@ -247,7 +247,7 @@ def test_an_invalid_split_of_tokens_is_charged_the_reservation(usage: dict[str, 
 
 def test_a_missing_split_is_charged_at_the_higher_price() -> None:
     reported, _ = openai_reply({"input_tokens": 200, "output_tokens": 4160})
-    assert reported.complete and reported.cost == pytest.approx((200 * 10 + 4160 * 40) / 1e6)
+    assert reported.complete and reported.cost == pytest.approx((200 * 8 + 4160 * 32) / 1e6)
 
 
 def test_images_with_a_price_each_need_no_tokens_but_a_valid_number_of_images() -> None:

@@ -73,9 +73,10 @@ def test_a_field_for_all_runs_of_a_suite_is_a_field_of_the_file(declared: Declar
 
 def test_the_engine_takes_the_fields_declared_for_it() -> None:
     config = RunConfig(concurrency=3, budget=1.5, schedule="phased", timeout=7.0, progress=True, limit=2)
-    options = EngineOptions.of(config, workers=2)
+    options = EngineOptions.of(config, gpus=2)
     for name in declared_fields(EngineConfig):
-        assert getattr(options, name) == (2 if name == "workers" else getattr(config, name))
+        assert getattr(options, name) == getattr(config, name)
+    assert options.gpus == 2
     assert EngineOptions().timeout == GENERATION_TIMEOUT == RunConfig().timeout
 
 

@@ -1,8 +1,10 @@
-"""The default number of worker processes: one per GPU, for generators with `setup(device)`."""
+"""The default number of worker processes: one for foreign code, one per GPU for generators with `setup(device)`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +12,10 @@ import pytest
 from knowgen import api
 from knowgen.core.records import GenerationRequest
 from knowgen.engine import placement as stages
-from knowgen.engine.placement import workers_for
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.placement import generator_workers, gpus_for, scorer_workers
 from knowgen.generators.contract import GeneratedImage
-from tests.helpers.engine import PLAIN, Plain, generator_handle
+from tests.helpers.engine import MEASURE, PLAIN, Half, Measure, Plain, generator_handle, scorer_handle
 
 
 class OnDevice(Plain):
@@ -33,23 +36,54 @@ class Batch(OnDevice):
         raise NotImplementedError
 
 
+OURS = replace(PLAIN, bundled=True)
+
+
 @pytest.mark.parametrize(
     ("plugin", "component_ref", "gpus", "expected"),
     [
+        (OnDevice(), OURS, 8, 8),
+        (Batch(), OURS, 8, 8),
+        (OnDevice(), OURS, 1, 0),
+        (OnDevice(), OURS, 0, 0),
+        (Plain(), OURS, 8, 0),  # has no setup(device)
+        (Service(), OURS, 8, 0),
         (OnDevice(), PLAIN, 8, 8),
-        (Batch(), PLAIN, 8, 8),
-        (OnDevice(), PLAIN, 1, 0),
-        (OnDevice(), PLAIN, 0, 0),
+        (OnDevice(), PLAIN, 1, 1),
+        (OnDevice(), PLAIN, 0, 1),
+        (Plain(), PLAIN, 8, 1),
+        (Service(), PLAIN, 8, 1),
         (OnDevice(), None, 8, 0),  # an object of this process cannot be built in another one
-        (Plain(), PLAIN, 8, 0),  # has no setup(device)
-        (Service(), PLAIN, 8, 0),
     ],
 )
-def test_a_generator_with_setup_gets_one_worker_per_gpu(
+def test_foreign_code_gets_a_worker_and_a_generator_with_setup_one_per_gpu(
     monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
-    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == expected
+    handle = generator_handle(plugin, component_ref=component_ref)
+    options = EngineOptions(gpus=gpus_for(handle))
+    assert generator_workers(handle, options) == expected
+    assert generator_workers(handle, EngineOptions(workers=0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("scorer", "component_ref", "workers", "expected"),
+    [
+        (Half(), MEASURE, None, 1),
+        (Half(), MEASURE, 0, 0),
+        (Half(), replace(MEASURE, bundled=True), None, 0),
+        (Half(), None, None, 0),
+        (Measure(), MEASURE, None, os.cpu_count()),
+        (Measure(), MEASURE, 0, 0),
+        (Measure(), replace(MEASURE, bundled=True), 0, os.cpu_count()),
+        (Measure(), None, None, 0),
+    ],
+)
+def test_foreign_scorers_get_a_worker_and_those_that_compute_one_per_core(
+    scorer: Any, component_ref: Any, workers: int | None, expected: int
+) -> None:
+    handle = scorer_handle(scorer, component_ref=component_ref)
+    assert scorer_workers(handle, EngineOptions(workers=workers)) == expected
 
 
 def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_none(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any
 
 from knowgen.core import errors
 from knowgen.core.errors import TransientError
@@ -16,19 +18,34 @@ from knowgen.core.records import (
     Sample,
     Usage,
 )
-from knowgen.engine.executors.protocol import from_line, pack_batch, pack_error, to_line, unpack_batch, unpack_error
+from knowgen.engine.executors.channel import Channel
+from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_batch, unpack_error
 from knowgen.engine.retry import describe, is_transient
 from tests.helpers.engine import png
 
 
+def sent(message: dict[str, Any], payload: bytes = b"") -> dict[str, Any]:
+    """Return a message as the other end of a connection receives it."""
+    ends = socket.socketpair()
+    sender, receiver = map(Channel, ends)
+    try:
+        sender.send(message, payload)
+        received = receiver.receive()
+        assert received is not None and received[1] == payload
+        return received[0]
+    finally:
+        sender.close()
+        receiver.close()
+
+
 def test_errors_keep_their_kind() -> None:
     for kind in (errors.RefusalError, errors.ConfigError, errors.BudgetReachedError, errors.UnscorableError):
-        back = unpack_error(from_line(to_line(pack_error(kind("what", where="where", fix="fix")))))
+        back = unpack_error(sent(pack_error(kind("what", where="where", fix="fix"))))
         assert type(back) is kind
         assert str(back) == "where: what; fix"
     paid = Attempt(reply="half a reply", usage=Usage(cost=0.5))
     busy = TransientError("busy", retry_after=3.0, attempts=(paid,))
-    transient = unpack_error(from_line(to_line(pack_error(busy))))
+    transient = unpack_error(sent(pack_error(busy)))
     assert isinstance(transient, TransientError) and transient.retry_after == 3.0
     assert transient.attempts == (paid,), "attempts that were paid for are not lost"
     assert is_transient(unpack_error(pack_error(ConnectionResetError("gone"))))
@@ -46,8 +63,6 @@ def test_requests_and_items_come_back_unchanged_with_their_images(tmp_path: Path
     generation = Generation(sample_id="s", status=GenerationStatus.OK, image=image)
     item = (Sample(id="s", prompt="p"), truth, generation)
     for batch in ([request, plain], [item]):
-        line = to_line({"batch": pack_batch(batch)})
-        assert line.count(b"\n") == 1
-        assert unpack_batch(from_line(line)["batch"]) == batch
+        assert unpack_batch(sent({"batch": pack_batch(batch)})["batch"]) == batch
     (back,) = unpack_batch(pack_batch([item]))
     assert back[2].image.open().size == (48, 32)

@@ -169,12 +169,13 @@ def test_a_budget_without_a_price_is_refused_before_anything_is_sent(tmp_path: P
 
 def test_tokens_are_charged_at_the_published_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = pricing.price_list(pricing.IMAGE_PRICES)["hosts"]
-    with_local = {"hosts": {**listed, "127.0.0.1": listed["api.openai.com"]}}
+    prices = listed["api.openai.com"]
+    with_local = {"hosts": {**listed, "127.0.0.1": {"gpt-image-1": prices["gpt-image-1.5"]}}}
     monkeypatch.setattr(pricing, "price_list", lambda file: with_local)
     with ImageServer(OPENAI) as server:
         run = evaluate(tmp_path, server, budget=5.0, args={"price": None})
     assert run.outcome is not None
-    per_image = (50 * 5 + 150 * 10 + 4160 * 40) / 1e6
+    per_image = (50 * 5 + 150 * 8 + 4160 * 32) / 1e6
     assert run.outcome.cost == pytest.approx(3 * per_image)
     assert [generation.usage.output_tokens for generation in stored(tmp_path)] == [4160] * 3
 

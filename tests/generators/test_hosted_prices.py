@@ -38,42 +38,54 @@ def test_the_price_list_has_a_date_and_valid_prices() -> None:
 @pytest.mark.parametrize(
     ("quality", "size", "dollars"),
     [
-        ("low", "1024x1024", 0.011), ("low", "1024x1536", 0.016), ("low", "1536x1024", 0.016),
-        ("medium", "1024x1024", 0.042), ("medium", "1024x1536", 0.063), ("medium", "1536x1024", 0.063),
-        ("high", "1024x1024", 0.167), ("high", "1024x1536", 0.25), ("high", "1536x1024", 0.25),
+        ("low", "1024x1024", 0.005), ("low", "1024x1536", 0.006), ("low", "1536x1024", 0.006),
+        ("medium", "1024x1024", 0.011), ("medium", "1024x1536", 0.015), ("medium", "1536x1024", 0.015),
+        ("high", "1024x1024", 0.036), ("high", "1024x1536", 0.052), ("high", "1536x1024", 0.052),
     ],
 )  # fmt: skip
 def test_tokens_of_gpt_image_come_to_the_published_price_per_image(quality: str, size: str, dollars: float) -> None:
-    price = image_price("gpt-image-1", OPENAI)
+    price = image_price("gpt-image-1-mini", OPENAI)
     assert price.cost(TokenCounts(image_out=price.image_tokens(quality, size)), 1) == pytest.approx(
         dollars, rel=0.03
     )  # as rounded there
 
 
 def test_gpt_image_is_charged_by_the_reported_tokens() -> None:
-    generator = OpenAiImages("gpt-image-1")
+    generator = OpenAiImages("gpt-image-1.5")
     usage = generator.usage(openai_response())  # 50 of text and 150 of images in, 4160 out
-    assert usage.cost == pytest.approx((50 * 5 + 150 * 10 + 4160 * 40) / 1e6)
+    assert usage.cost == pytest.approx((50 * 5 + 150 * 8 + 4160 * 32) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (200, 4160)
 
 
 def test_gpt_image_without_usage_is_charged_by_quality_and_size() -> None:
     response: dict[str, Any] = {**openai_response(), "quality": "low", "size": "1536x1024"}
     del response["usage"]
-    assert OpenAiImages("gpt-image-1").usage(response).cost == pytest.approx(400 * 40 / 1e6)
+    assert OpenAiImages("gpt-image-1.5").usage(response).cost == pytest.approx(400 * 32 / 1e6)
     del response["quality"], response["size"]  # then as requested
-    assert OpenAiImages("gpt-image-1", quality="medium", size="1024x1024").usage(response).cost == pytest.approx(
-        1056 * 40 / 1e6
+    assert OpenAiImages("gpt-image-1.5", quality="medium", size="1024x1024").usage(response).cost == pytest.approx(
+        1056 * 32 / 1e6
     )
-    assert OpenAiImages("gpt-image-1").usage(response).cost == pytest.approx(6240 * 40 / 1e6)  # auto: the most
+    assert OpenAiImages("gpt-image-1.5").usage(response).cost == pytest.approx(6240 * 32 / 1e6)  # auto: the most
 
 
 def test_the_worst_case_of_gpt_image_follows_size_and_references() -> None:
-    generator = OpenAiImages("gpt-image-1", quality="high", size="1024x1024")
+    generator = OpenAiImages("gpt-image-1.5", quality="high", size="1024x1024")
     worst = generator.prices.worst("ab", 2, *generator.price_options())
-    assert worst == pytest.approx(((2 + 256) * 5 + 2 * 2000 * 10 + 4160 * 40) / 1e6)
-    auto = OpenAiImages("gpt-image-1")
-    assert auto.prices.worst("", 0, *auto.price_options()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
+    assert worst == pytest.approx(((2 + 256) * 5 + 2 * 2000 * 8 + 4160 * 32 + (8192 - 4160) * 10) / 1e6)
+    auto = OpenAiImages("gpt-image-1.5")
+    assert auto.prices.worst("", 0, *auto.price_options()) == pytest.approx(
+        (256 * 5 + 6240 * 32 + (8192 - 6240) * 10) / 1e6
+    )
+
+
+def test_the_worst_case_of_gpt_image_2_is_known_for_the_sizes_that_are_published() -> None:
+    for quality, dollars in (("low", 0.006), ("medium", 0.053), ("high", 0.211)):
+        generator = OpenAiImages("gpt-image-2", quality=quality, size="1024x1024")
+        image = generator.prices.image_tokens(*generator.price_options())
+        assert generator.prices.cost(TokenCounts(image_out=image), 1) == pytest.approx(dollars, rel=0.01)
+        assert (generator.prices.worst("", 0, *generator.price_options()) or 0) >= dollars
+    other = OpenAiImages("gpt-image-2", size="3840x2160")
+    assert other.prices.worst("", 0, *other.price_options()) is None  # so that a budget asks for a price
 
 
 def test_gemini_is_charged_by_the_reported_tokens() -> None:
@@ -119,9 +131,9 @@ def test_an_unknown_price_is_none(model: str, url: str) -> None:
 
 
 def test_the_users_price_overrides_the_list() -> None:
-    price = image_price("gpt-image-1", OPENAI, 0.5)
+    price = image_price("gpt-image-1.5", OPENAI, 0.5)
     assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(TokenCounts(10, 10, 10, 10), 1) == 0.5
-    assert image_price("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
+    assert image_price("gpt-image-1.5", OPENAI, 0).worst("a", 0) == 0.0
 
 
 @given(
@@ -134,7 +146,7 @@ def test_the_users_price_overrides_the_list() -> None:
 def test_no_call_costs_more_than_its_worst_case(
     prompt: str, references: int, quality: str, size: str, data: Any
 ) -> None:
-    price = image_price("gpt-image-1", OPENAI)
+    price = image_price("gpt-image-1.5", OPENAI)
     worst = price.worst(prompt, references, quality, size)
     tokens = TokenCounts(
         data.draw(st.integers(0, len(prompt.encode()))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -329,7 +330,7 @@ def test_an_error_inside_a_successful_response_is_read_like_its_status(name: str
     assert caught.value.busy and caught.value.retry_after == 12
 
 
-DRESSES = {
+DRESSES: dict[str, Callable[[str], str]] = {
     "line ends": lambda text: "\r\n".join(text[place : place + 76] for place in range(0, len(text), 76)),
     "no padding": lambda text: text.rstrip("="),
     "URL-safe": lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),

@@ -292,7 +292,8 @@ def message(content: Any, finish: str = "stop", tokens: int = 900, **fields: Any
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_an_answer_in_the_field_of_the_reasoning_is_read(item: Item, name: str) -> None:
-    (score,), server = scores([message(None, **{name: good()})], item)
+    fields: dict[str, Any] = {name: good()}
+    (score,), server = scores([message(None, **fields)], item)
     assert len(server.calls) == 1 and score.status is ScoreStatus.OK
     assert score.strict.read_from == "the reasoning, as the reply is empty"
     assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED

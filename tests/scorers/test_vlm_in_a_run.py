@@ -165,7 +165,7 @@ def test_a_budget_without_a_price_is_an_error(tmp_path: Path) -> None:
 
 def test_the_key_is_not_in_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
-    step = Step(status=401, error=f"Incorrect API key provided: {SECRET}")
+    step = Step(status=400, error=f"a malformed message of {SECRET}")
     with JudgeServer([Step(), step]) as server:
         with pytest.raises(AccountError, match="Incorrect API key"):
             evaluate(tmp_path, server.url, key_env="JUDGE_KEY")

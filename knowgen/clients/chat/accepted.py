@@ -271,7 +271,7 @@ def _byte_limit(message: str) -> int:
 
 
 def _smaller(one: int, other: int) -> int:
-    """Return the smaller of two limits; 0 is no limit."""
+    """Return the smaller of two limits; 0 means that there is none."""
     return min(one, other) if one and other else one or other
 
 

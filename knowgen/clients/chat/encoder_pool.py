@@ -12,7 +12,6 @@ import base64
 import contextlib
 import json
 import os
-import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
 from knowgen.core.cache import Cache, FileCache, cache_folder, warn_once
 from knowgen.core.errors import ConfigError, TransientError, UnscorableError
+from knowgen.core.import_path import child_environment, module_command
 from knowgen.core.records import ImageRef
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.spec import fingerprint
@@ -194,10 +194,9 @@ class _Worker:
 
     @classmethod
     async def start(cls) -> _Worker:
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "knowgen.clients.chat.encoder_worker",
-            stdin=PIPE, stdout=PIPE, env=environment, limit=_LINE_LIMIT, start_new_session=True,
+            *module_command("knowgen.clients.chat.encoder_worker"),
+            stdin=PIPE, stdout=PIPE, env=child_environment(), limit=_LINE_LIMIT, start_new_session=True,
         )  # fmt: skip
         return cls(process)
 

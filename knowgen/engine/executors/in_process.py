@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -55,8 +55,8 @@ class ExecutorSlot(Protocol):
 class Executor(Protocol):
     """Where one plugin runs: a number of slots, each started when it is first needed."""
 
-    async def ready_slot(self, slot: int) -> ExecutorSlot:
-        """Return slot number `slot`, with the plugin built.
+    async def ready_slot(self, slot: int, batch: Sequence[Any] = ()) -> ExecutorSlot:
+        """Return slot number `slot`, with the plugin built, for a call with a batch.
 
         Raises:
             KnowgenError: The plugin cannot be built.
@@ -160,7 +160,7 @@ class ThreadExecutor:
         self._bridge, self._plugin, self._shape, self._meter, self._where = bridge, plugin, shape, meter, where
         self._slots: dict[int, tuple[Any, _ThreadSlot]] = {}
 
-    async def ready_slot(self, slot: int) -> ExecutorSlot:
+    async def ready_slot(self, slot: int, batch: Sequence[Any] = ()) -> ExecutorSlot:
         """Return the slot's thread; a new one if the plugin was built again since."""
         plugin = await self._plugin.get()
         known = self._slots.get(slot)
@@ -324,7 +324,7 @@ class LoopExecutor:
         self._slot: _LoopSlot | None = None
         self._killed: threading.Thread | None = None
 
-    async def ready_slot(self, slot: int) -> ExecutorSlot:
+    async def ready_slot(self, slot: int, batch: Sequence[Any] = ()) -> ExecutorSlot:
         """Return the event loop as a slot."""
         if self._slot is None:
             plugin = await self._plugin.get()

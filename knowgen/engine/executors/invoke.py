@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError
+from knowgen.core.metering import judge_repeat, reuse_replies
 from knowgen.core.text import error_summary
+from knowgen.core.tracebacks import place_of
 from knowgen.core.waiting import WaitReporter, current_reporter
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
-from knowgen.engine.snapshot import snapshot
+from knowgen.engine.snapshot import score_snapshot, snapshot
 from knowgen.generators.contract import GeneratedImage
-from knowgen.scorers.short_form import compute_item, has_batch_form
+from knowgen.scorers.short_form import compute_item, has_batch_form, score_item
 
 Emit = Callable[[InvocationEvent], None]
 
@@ -67,6 +69,23 @@ def invoke(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     emit(END)
 
 
+async def score(plugin: Any, inputs: Any, *, reuse: bool = True) -> Any:
+    """Call `score` of a scorer that waits.
+
+    Args:
+        plugin: The scorer.
+        inputs: Sample, truth, generation and the number of the judge repeat.
+        reuse: Whether a cached reply may answer a request.
+
+    Raises:
+        BaseException: What the scorer raised.
+    """
+    sample, truth, generation, repeat = inputs
+    judge_repeat.set(repeat)  # in the context of this asyncio task only
+    reuse_replies.set(reuse)
+    return score_snapshot(await score_item(plugin, (sample, truth, generation)))
+
+
 async def generate(plugin: Any, request: Any) -> GeneratedImage:
     """Call `generate` of a plugin; its result is copied before the plugin's event loop goes on.
 
@@ -110,13 +129,13 @@ def _score_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
         id = item_id(getattr(score, "sample_id", ""), getattr(score, "repeat", 0))
         if len(batch) == 1:  # a score of a wrong sample is then reported as such, not as a missing one
             id = item_id(batch[0][0].id, batch[0][2].repeat)
-        emit(InvocationEvent("result", id, score))
+        emit(InvocationEvent("result", id, score_snapshot(score)))
 
 
 def _score(plugin: Any, item: Any, emit: Emit) -> None:
     id = item_id(item[0].id, item[2].repeat)
     try:
-        emit(InvocationEvent("result", id, compute_item(plugin, item)))
+        emit(InvocationEvent("result", id, score_snapshot(compute_item(plugin, item))))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - concerns this item only
         emit(InvocationEvent("error", id, error))
 
@@ -133,6 +152,10 @@ _METHODS: dict[str, Callable[[Any, Sequence[Any], Emit], None]] = {
     "generate_batch": _generate_batch,
     "score_batch": _score_batch,
 }
+
+
+COROUTINES: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {"generate": generate, "score": score}
+"""How a coroutine of a plugin is called with one payload, by the shape of the plugin."""
 
 
 def build_plugin(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any:
@@ -160,7 +183,9 @@ def build_plugin(build: Callable[[], Any], device: Callable[[], str], where: str
             f"needs the package {package!r}, which is not installed", where=where, fix=f"pip install {package}"
         ) from error
     except BaseException as error:
-        raise ConfigError(f"broke while it was built: {error_summary(error, 300)}", where=where) from error
+        place = place_of(error)
+        what = f"broke while it was built: {error_summary(error, 300)}" + (f" ({place})" if place else "")
+        raise ConfigError(what, where=where) from error
     return plugin
 
 

@@ -1,12 +1,13 @@
-"""Messages between a run and its worker processes: one JSON object per line. Nothing is pickled.
+"""Messages between a run and its worker processes, as plain data; `channel` carries them.
 
-The run sends `build` (once), `invoke`, `reply` (to a reservation) and `close`, in the field `do`. A worker sends
-`ready` or `build_failed` (once), `result`, `error`, `waiting`, `end`, `reserve` and `settle`, in the field `event`.
+The run sends `build` (once), `invoke`, `cancel`, `reply` (to a request) and `close`, in the field `do`. A worker sends
+`ready` or `build_failed` (once), `result`, `checked`, `error`, `waiting`, `end` and `cancelled` of a call, the requests
+`reserve` and `settle`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be open at
+once.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from knowgen.core.records import (
     GenerationRequest,
     GroundTruth,
     ImageRef,
-    Item,
     Sample,
 )
+from knowgen.core.text import one_line
+from knowgen.core.tracebacks import place_of, traceback_text
 from knowgen.engine.executors.invoke import ServiceCheck
 from knowgen.engine.retry import ContractError, PluginError, cause_of, describe, is_transient, service_failure
 
@@ -33,63 +35,55 @@ _KNOWN_ERRORS: dict[str, type[KnowgenError]] = {
 }
 
 
-def to_line(message: dict[str, Any]) -> bytes:
-    """Return a message as a line of bytes."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-def from_line(line: bytes) -> dict[str, Any]:
-    """Return the message of a line.
-
-    Raises:
-        ValueError: The line is not a JSON object.
-    """
-    message = json.loads(line)
-    if not isinstance(message, dict):
-        raise ValueError("a message must be an object")
-    return message
-
-
 def pack_error(error: BaseException) -> dict[str, Any]:
     """Return an error as plain data. Its kind is kept as far as the engine distinguishes kinds."""
     if isinstance(error, KnowgenError) and not isinstance(error, TransientError):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KNOWN_ERRORS)
-        return {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
+        return {"kind": kind, **{name: one_line(getattr(error, name, "")) for name in ("what", "where", "fix")}}
     if (unavailable := service_failure(error)) is not None:
         return {
+            **_pack_transient(unavailable),
             "kind": "ServiceUnavailableError",
             "what": describe(error),
-            "service": unavailable.service,
-            "busy": unavailable.busy,
-            "retry_after": unavailable.retry_after,
-            "attempts": [attempt.model_dump(mode="json") for attempt in unavailable.attempts],
+            "service": one_line(unavailable.service),
+            "busy": bool(unavailable.busy),
         }
     if isinstance(error, Exception) and is_transient(error):
-        return {
-            "kind": "TransientError",
-            "what": describe(error),
-            "retry_after": getattr(error, "retry_after", None),
-            "attempts": [attempt.model_dump(mode="json") for attempt in getattr(error, "attempts", ())],
-        }
+        return _pack_transient(error)
     if isinstance(error, ContractError):
-        return {"kind": "ContractError", "what": str(error)}
+        return {"kind": "ContractError", "what": one_line(error)}
+    trace = {"place": place_of(error), "traceback": traceback_text(error)}
     machine = cause_of(error) is FailureCause.INFRASTRUCTURE
-    return {"kind": "PluginError", "what": describe(error), "machine": machine}
+    return {"kind": "PluginError", "what": describe(error), "machine": machine, **trace}
+
+
+def _pack_transient(error: Exception) -> dict[str, Any]:
+    retry_after = getattr(error, "retry_after", None)
+    attempts = getattr(error, "attempts", ())
+    return {
+        "kind": "TransientError",
+        "what": describe(error),
+        "retry_after": retry_after if isinstance(retry_after, (int, float)) else None,
+        "attempts": [attempt.model_dump(mode="json") for attempt in attempts if isinstance(attempt, Attempt)],
+    }
 
 
 def unpack_error(data: dict[str, Any]) -> Exception:
     """Return the error of `pack_error` data."""
     kind, what = data["kind"], data["what"]
+    if kind in {"TransientError", "ServiceUnavailableError"}:
+        fields: dict[str, Any] = {
+            "retry_after": data["retry_after"],
+            "attempts": tuple(Attempt.model_validate(attempt) for attempt in data["attempts"]),
+        }
+        if kind == "TransientError":
+            return TransientError(what, **fields)
+        return ServiceUnavailableError(what, service=data["service"], busy=data["busy"], **fields)
     if kind in _KNOWN_ERRORS:
         return _KNOWN_ERRORS[kind](what, where=data["where"], fix=data["fix"])
-    if kind in ("TransientError", "ServiceUnavailableError"):
-        attempts = tuple(Attempt.model_validate(attempt) for attempt in data["attempts"])
-        if kind == "TransientError":
-            return TransientError(what, retry_after=data["retry_after"], attempts=attempts)
-        return ServiceUnavailableError(
-            what, service=data["service"], busy=data["busy"], retry_after=data["retry_after"], attempts=attempts
-        )
-    return ContractError(what) if kind == "ContractError" else PluginError(what, machine=data["machine"])
+    if kind == "ContractError":
+        return ContractError(what)
+    return PluginError(what, machine=data["machine"], place=data["place"], traceback=data["traceback"])
 
 
 def pack_batch(batch: Sequence[Any]) -> list[dict[str, Any]]:
@@ -143,9 +137,10 @@ def _truth(truth: GroundTruth, path: str | None) -> GroundTruth:
     return truth.model_copy(update={"image": _placed(truth.image, path)})
 
 
-def _pack_item(item: Item) -> dict[str, Any]:
-    sample, truth, generation = item
+def _pack_item(item: Sequence[Any]) -> dict[str, Any]:
+    sample, truth, generation, *judge_repeat = item
     return {
+        "judge_repeat": judge_repeat,
         "sample": sample.model_dump(mode="json"),
         "truth": truth.model_dump(mode="json"),
         "generation": generation.model_dump(mode="json"),
@@ -153,11 +148,12 @@ def _pack_item(item: Item) -> dict[str, Any]:
     }
 
 
-def _unpack_item(data: dict[str, Any]) -> Item:
+def _unpack_item(data: dict[str, Any]) -> tuple[Any, ...]:
     truth_path, image_path = data["paths"]
     generation = Generation.model_validate(data["generation"])
     return (
         Sample.model_validate(data["sample"]),
         _truth(GroundTruth.model_validate(data["truth"]), truth_path),
         generation.model_copy(update={"image": _placed(generation.image, image_path)}),
+        *data["judge_repeat"],
     )

@@ -1,182 +1,339 @@
 """The program of a worker process: build one generator or scorer from its name, and call it for the run.
 
-Started by `subprocess.SubprocessExecutor` as `python -m knowgen.engine.executors.worker_main`. Messages (see
-`protocol`) go over the original standard streams; what the plugin prints goes to the log. The process ends when the run
-closes the connection, for whatever reason.
+Started by `worker_process.WorkerProcess`, which names the descriptor of its connection (`channel`) as an argument. The
+plugin's standard input is empty, and what it prints goes to the log. The process ends when the run closes the
+connection, for whatever reason, and takes the processes that the plugin started with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import faulthandler
+import fcntl
+import io
 import itertools
-import json
 import os
+import resource
+import signal
+import socket
 import sys
 import threading
+import traceback
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from pathlib import Path
+from contextvars import Context, copy_context
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import Any, NoReturn
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.metering import current_meter
-from knowgen.core.records import GenerationStatus, Score, Usage
 from knowgen.engine.components import ComponentRef
-from knowgen.engine.executors.concurrency import InvocationEvent
-from knowgen.engine.executors.invoke import ServiceCheck, build_from_ref, build_plugin, invoke
-from knowgen.engine.executors.protocol import from_line, pack_error, to_line, unpack_batch, unpack_error
-from knowgen.engine.imaging import encode
-from knowgen.engine.retry import ContractError
-from knowgen.generators.contract import GeneratedImage
+from knowgen.engine.executors.call_results import CallResults
+from knowgen.engine.executors.channel import Channel
+from knowgen.engine.executors.concurrency import END, InvocationEvent
+from knowgen.engine.executors.invoke import (
+    COROUTINES,
+    ServiceCheck,
+    build_from_ref,
+    build_plugin,
+    check_service,
+    invoke,
+    report_waiting,
+)
+from knowgen.engine.executors.protocol import pack_error, unpack_batch, unpack_error
+
+_HIGH_DESCRIPTOR = 400
+"""Lowest number of the connection's descriptor, so that code which closes the low ones does not close it."""
+
+Handler = Callable[[dict[str, Any]], None]
 
 
-class ParentConnection:
-    """The connection to the run. The plugin cannot reach it: its standard output is the log, its input is empty."""
+class RunConnection:
+    """The connection to the run.
 
-    def __init__(self) -> None:
-        self._incoming: BinaryIO = os.fdopen(os.dup(0), "rb")
-        self._outgoing: BinaryIO = os.fdopen(os.dup(1), "wb")
-        with open(os.devnull, "rb") as empty:  # noqa: PTH123 - only its file descriptor is needed
-            os.dup2(empty.fileno(), 0)
-        os.dup2(2, 1)
-        self._lock = threading.Lock()
+    Args:
+        descriptor: The descriptor that the run passed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._channel = Channel(_private(descriptor))
         self._numbers = itertools.count()
-        self._pending: dict[int, Future[int]] = {}
+        self._pending: dict[int, Future[Any]] = {}
         self.commands: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._handle: Handler = self.commands.put
+        self._lock = threading.Lock()
 
     def first(self) -> dict[str, Any]:
-        """Read the first message, and start a thread that reads the following ones."""
-        line = self._incoming.readline()
-        if not line:
+        """Return the first message, and start a thread that receives the following ones."""
+        received = self._channel.receive()
+        if received is None:
             os._exit(0)
-        threading.Thread(target=self._read, name="knowgen connection", daemon=True).start()
-        return from_line(line)
+        threading.Thread(target=self._receive, name="knowgen connection", daemon=True).start()
+        return received[0]
 
-    def _read(self) -> None:
-        while line := self._incoming.readline():
-            message = from_line(line)
-            if message["do"] in {"invoke", "close"}:
-                self.commands.put(message)
-            elif "error" in message:
-                self._pending.pop(message["n"]).set_exception(unpack_error(message["error"]))
-            else:
-                self._pending.pop(message["n"]).set_result(message["number"])
-        os._exit(0)  # the run has ended: nothing in progress is needed
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message. May be used from any thread."""
-        line = to_line(message)
+    def deliver_to(self, handle: Handler) -> None:
+        """Call a function with every command from now on, in the thread that receives, instead of queueing them."""
         with self._lock:
-            self._outgoing.write(line)
-            self._outgoing.flush()
+            self._handle = handle
+            while not self.commands.empty():
+                handle(self.commands.get())
 
-    async def request(self, message: dict[str, Any]) -> int:
-        """Send a message and return the number that the run replies with.
+    def _receive(self) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                message = received[0]
+                if message["do"] == "reply":
+                    self._on_reply(message)
+                else:
+                    with self._lock:
+                        self._handle(message)
+        finally:
+            _end_with_children()  # the run has ended: nothing in progress is needed
+
+    def _on_reply(self, message: dict[str, Any]) -> None:
+        future = self._pending.pop(message["n"], None)
+        if future is None:
+            return  # of a release, which nothing waits for
+        if not future.set_running_or_notify_cancel():
+            if message.get("kind") == "reserve" and "number" in message:  # the call is not made: release it
+                self.send({"event": "settle", "n": next(self._numbers), "number": message["number"], "cost": 0.0})
+        elif "error" in message:
+            future.set_exception(unpack_error(message["error"]))
+        else:
+            future.set_result(message["number"])
+
+    def send(self, message: dict[str, Any], payload: bytes = b"") -> None:
+        """Send a message. May be used from any thread."""
+        try:
+            self._channel.send(message, payload)
+        except OSError as error:
+            sys.stderr.write(f"knowgen: the connection to the run is closed: {error}\n")
+            end_process(1)
+
+    async def request(self, message: dict[str, Any]) -> Any:
+        """Send a message and return what the run replies.
 
         Raises:
             KnowgenError: The error that the run replies with.
         """
         number = next(self._numbers)
-        future: Future[int] = Future()
+        future: Future[Any] = Future()
         self._pending[number] = future
         self.send({**message, "n": number})
         return await asyncio.wrap_future(future)
 
 
+def _private(descriptor: int) -> socket.socket:
+    """Return the connection under a high descriptor that child processes do not get."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    lowest = _HIGH_DESCRIPTOR if limit == resource.RLIM_INFINITY or limit > 2 * _HIGH_DESCRIPTOR else 3
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+    os.close(descriptor)
+    os.register_at_fork(after_in_child=lambda: _close_in_child(high))
+    return socket.socket(fileno=high)
+
+
+def _close_in_child(descriptor: int) -> None:
+    """Close the connection in a process that the plugin forked, which must not keep it open."""
+    try:
+        os.close(descriptor)
+    except OSError:
+        return  # the plugin has closed it already
+
+
+def end_process(code: int = 0) -> NoReturn:
+    """End this process without waiting for threads and processes of the plugin; the run kills the latter."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - the plugin may have closed or replaced it
+            continue
+    os._exit(code)
+
+
+def _end_with_children() -> None:
+    """Kill this process and those that the plugin started, because the run is gone."""
+    if os.getpgid(0) == os.getpid():  # a group of its own, as the run starts it
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
 class RemoteMeter:
     """The run's budget meter, reached over the connection; see `knowgen.core.metering.Meter`."""
 
-    def __init__(self, connection: ParentConnection) -> None:
+    def __init__(self, connection: RunConnection) -> None:
         self._connection = connection
 
     async def reserve(self, worst_case: float | None, caller: str) -> int:
         """Reserve the worst case of one call in US dollars."""
-        return await self._connection.request({"event": "reserve", "worst": worst_case, "who": caller})
+        return int(await self._connection.request({"event": "reserve", "worst": worst_case, "who": caller}))
 
     async def settle(self, number: int, cost: float | None) -> None:
         """Replace a reservation by the actual cost in US dollars."""
-        await self._connection.request({"event": "settle", "number": number, "cost": cost})
+        settled = self._connection.request({"event": "settle", "number": number, "cost": cost})
+        await asyncio.shield(asyncio.ensure_future(settled))  # cancelling the call must not undo it
+
+    def note(self, caller: str, kind: str, data: dict[str, Any]) -> None:
+        """Store a note in the run directory."""
+        self._connection.send({"event": "note", "who": caller, "kind": kind, "data": data})
 
 
-_METADATA = [field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "usage"}]
-"""Fields sent with an image. A plugin's own subclass may have more, which are not sent."""
+# -- calls -------------------------------------------------------------------------------------------------------------
 
 
-class EventSender:
-    """Sends the events of an invocation as messages.
+def serve_in_order(shape: str, plugin: Any, connection: RunConnection, results: CallResults) -> None:
+    """Carry out one call after the other in this thread, until the run sends `close`."""
+    while (message := connection.commands.get())["do"] != "close":
+        if message["do"] == "invoke":
+            invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
+
+
+def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results: CallResults, threads: int) -> None:
+    """Carry out several calls at once, each in a thread, until the run sends `close`."""
+    work: SimpleQueue[dict[str, Any]] = SimpleQueue()
+
+    def serve() -> None:
+        current_meter.set(RemoteMeter(connection))
+        while True:
+            message = work.get()
+            invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
+
+    for number in range(threads):
+        threading.Thread(target=serve, name=f"knowgen call {number}", daemon=True).start()
+    while (message := connection.commands.get())["do"] != "close":
+        if message["do"] == "invoke":
+            work.put(message)
+
+
+class CoroutineCalls:
+    """Calls of a plugin's coroutine, all at once in one event loop.
 
     Args:
+        shape: `generate` or `score`.
+        plugin: The plugin.
         connection: The connection to the run.
-        scratch: Folder in which images are handed over.
+        results: Sends the results.
     """
 
-    def __init__(self, connection: ParentConnection, scratch: Path) -> None:
-        self._connection, self._scratch = connection, scratch
-        self._numbers = itertools.count()
+    def __init__(self, shape: str, plugin: Any, connection: RunConnection, results: CallResults) -> None:
+        self._function, self._plugin = COROUTINES[shape], plugin
+        self._connection, self._results = connection, results
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
 
-    def emit(self, event: InvocationEvent) -> None:
-        """Send an event. A result that cannot be sent becomes an error of its request."""
-        if event.kind == "end":
-            self._connection.send({"event": "end"})
-        elif event.kind == "waiting":
-            self._connection.send({"event": "waiting", "waits": event.value})
-        elif isinstance(event.value, ServiceCheck):
-            self._connection.send({"event": "checked", "id": event.id})
-        elif event.kind == "error":
-            self._send_error(event.id, event.value)
-        else:
-            try:
-                self._connection.send({"event": "result", "id": event.id, **self._packed(event.value)})
-            except (ContractError, TypeError, ValueError) as error:
-                self._send_error(event.id, error)
+    async def serve(self) -> None:
+        """Carry out calls until the run sends `close`; then close the plugin in the same loop."""
+        loop = asyncio.get_running_loop()
+        closing = asyncio.Event()
 
-    def _send_error(self, id: str, error: BaseException) -> None:
-        self._connection.send({"event": "error", "id": id, "error": pack_error(error)})
+        def handle(message: dict[str, Any]) -> None:
+            if message["do"] == "invoke":
+                self._tasks[message["call"]] = loop.create_task(self._call(message["call"], message["batch"]))
+            elif message["do"] == "cancel":
+                if (task := self._tasks.get(message["call"])) is not None:
+                    self._cancelled.add(message["call"])
+                    task.cancel()
+                self._connection.send({"event": "cancelled", "call": message["call"]})
+            else:
+                closing.set()
 
-    def _packed(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, Score):
-            return {"score": value.model_dump(mode="json")}
-        if not isinstance(value, GeneratedImage):
-            value = GeneratedImage(image=value)
-        return {"generated": self._packed_image(value)}
+        context = copy_context()  # with the meter; the thread that receives has another one
+        self._connection.deliver_to(lambda message: _post(loop, context, handle, message))
+        await closing.wait()
+        for call, task in list(self._tasks.items()):
+            self._cancelled.add(call)
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await close_plugin(self._plugin)
 
-    def _packed_image(self, result: GeneratedImage) -> dict[str, Any]:
-        """Write the image to the scratch folder; return its metadata, file name, size and format."""
-        fields = {name: getattr(result, name) for name in _METADATA}
+    async def _value(self, payload: Any) -> Any:
+        if isinstance(payload, ServiceCheck):
+            await check_service(self._plugin)
+            return payload
+        return await self._function(self._plugin, payload)
+
+    async def _call(self, call: int, batch: list[dict[str, Any]]) -> None:
+        report_waiting(partial(self._results.emit, call))
         try:
-            json.dumps(fields, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ContractError(f"the metadata of the image is not plain data: {error}") from error
-        fields["usage"] = Usage.model_validate(result.usage).model_dump(mode="json")
-        if GenerationStatus(result.status) is GenerationStatus.OK:
-            encoded = encode(result.image)
-            name = f"{os.getpid()}-{next(self._numbers)}"
-            (self._scratch / name).write_bytes(encoded.data)
-            fields["file"] = [name, *encoded[1:]]
-        return fields
+            event = InvocationEvent("result", "", await self._value(unpack_batch(batch)[0]))
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
+            if isinstance(error, asyncio.CancelledError) and call not in self._cancelled and len(self._tasks) > 1:
+                # one of the calls cancels others: the run repeats each of them alone
+                sys.stderr.write("knowgen: a call was cancelled by the plugin while others were in progress\n")
+                end_process(1)
+            event = InvocationEvent("error", "", error)
+        self._results.emit(call, event)
+        self._results.emit(call, END)
+        self._tasks.pop(call, None)
+        self._cancelled.discard(call)
+
+
+def _post(loop: asyncio.AbstractEventLoop, context: Context, function: Handler, message: dict[str, Any]) -> None:
+    try:
+        loop.call_soon_threadsafe(function, message, context=context)
+    except RuntimeError:  # the loop is closed: the process is about to end
+        return
+
+
+async def close_plugin(plugin: Any) -> None:
+    """Call `close` or `aclose` of a plugin that has one."""
+    close = getattr(plugin, "close", None) or getattr(plugin, "aclose", None)
+    if callable(close):
+        closing = close()
+        if asyncio.iscoroutine(closing):
+            await closing
+
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+
+def _prepare_streams() -> None:
+    """Make what the plugin prints appear in the log at once, whatever the locale, and tracebacks of crashes too."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    faulthandler.enable()
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in an event loop that is not closed, because closing it waits for the plugin's threads."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(coroutine)
+
+
+def _serve(start: dict[str, Any], plugin: Any, connection: RunConnection) -> None:
+    shape, concurrency, results = start["shape"], start["concurrency"], CallResults(connection.send)
+    if shape in COROUTINES:
+        _run(CoroutineCalls(shape, plugin, connection, results).serve())
+        return
+    if concurrency > 1:
+        serve_in_threads(shape, plugin, connection, results, concurrency)
+    else:
+        serve_in_order(shape, plugin, connection, results)
+    _run(close_plugin(plugin))
 
 
 def main() -> None:
     """Serve one run until it sends `close` or ends."""
-    connection = ParentConnection()
+    _prepare_streams()
+    connection = RunConnection(int(sys.argv.pop()))
     start = connection.first()
     current_meter.set(RemoteMeter(connection))
     component_ref = ComponentRef(start["kind"], start["name"], start["args"])
     try:
         plugin = build_plugin(lambda: build_from_ref(component_ref), lambda: str(start["device"]), start["where"])
     except KnowgenError as error:
+        traceback.print_exception(error)  # to the log
         connection.send({"event": "build_failed", "error": pack_error(error)})
-        return
-    sender = EventSender(connection, Path(start["scratch"]))
+        end_process()
     connection.send({"event": "ready"})
-    while (message := connection.commands.get())["do"] == "invoke":
-        invoke(start["shape"], plugin, unpack_batch(message["batch"]), sender.emit)
-    if callable(close := getattr(plugin, "close", None)):
-        closing = close()
-        if asyncio.iscoroutine(closing):
-            asyncio.run(closing)
-    sys.stderr.flush()
+    try:
+        _serve(start, plugin, connection)
+    except BaseException:  # noqa: BLE001 - close() of the plugin may raise anything; its results are saved
+        traceback.print_exc()  # to the log
+    end_process()  # without waiting for threads and processes of the plugin
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ class ArkImages(HostedImages):
     """
 
     revision = "ark-images-1"
+    service_url = FORMAT.url
     identity_excludes = ACCESS_ARGUMENTS | {"response_format"}
     models_path = ""
 

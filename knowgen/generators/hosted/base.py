@@ -20,7 +20,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import urljoin
 
-from knowgen.clients.endpoint_url import endpoint_url, is_azure, key_for, key_headers, url_with_path
+from knowgen.clients.endpoint_url import endpoint_url, is_azure, is_loopback, key_for, key_headers, url_with_path
 from knowgen.clients.preflight import missing_model, model_names, raise_listing_error
 from knowgen.clients.pricing import image_price
 from knowgen.clients.rate_control import RateLimits
@@ -178,6 +178,14 @@ class HostedImages(ServiceAccess, ABC):
             timeout=float(self.timeout),
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
         )
+
+    service_url: ClassVar[str]
+    """URL of the service, used where none is given."""
+
+    @classmethod
+    def price_known(cls, model: str, base_url: str = "", price: float | None = None, **_: Any) -> bool:
+        """Return whether the cost of an image is known, or the server is on this machine."""
+        return is_loopback(base_url) or image_price(model, base_url or cls.service_url, price).known
 
     @abstractmethod
     def compose(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:

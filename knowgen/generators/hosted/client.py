@@ -244,7 +244,7 @@ class ServiceClient:
             path: Path after the URL of the service.
 
         Raises:
-            ServiceUnavailableError: There is no answer.
+            ServiceUnavailableError: It does not answer.
             AccountError: The certificate of the server is not valid.
         """
         http = await self._current.get(self).http()

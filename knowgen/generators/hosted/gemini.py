@@ -63,7 +63,7 @@ class GeminiImages(HostedImages):
     """A Gemini model that generates images.
 
     Args:
-        model: Model name, such as `gemini-3-pro-image-preview`.
+        model: Model name, such as `gemini-3-pro-image`.
         base_url: URL of another server with this API, without `/v1beta`.
         size: 0.5K, 1K, 2K or 4K where the model has sizes; empty leaves it to the model (1K).
         aspect: Aspect ratio such as 1:1 or 16:9; empty leaves it to the model.
@@ -76,12 +76,13 @@ class GeminiImages(HostedImages):
         ConfigError: The key is missing, or the URL holds a secret.
 
     Example:
-        >>> generator = GeminiImages(model="gemini-3-pro-image-preview", base_url="http://127.0.0.1:9", size="2K")
+        >>> generator = GeminiImages(model="gemini-3-pro-image", base_url="http://127.0.0.1:9", size="2K")
         >>> generator.price_options()
         ('2K',)
     """
 
     revision = "gemini-images-1"
+    service_url = FORMAT.url
     models_path = "/v1beta/models"
 
     async def check_service(self) -> str:

@@ -48,7 +48,7 @@ class OpenAiImages(HostedImages):
     """A model behind an Images API in OpenAI's format.
 
     Args:
-        model: Model name, such as `gpt-image-1`.
+        model: Model name, such as `gpt-image-2`.
         base_url: URL of another server with this API, up to and with `/v1`.
         size: Such as `1024x1024`. `auto` lets GPT image models choose, and is not sent to other models.
         quality: auto, low, medium or high; or a value that another server knows.
@@ -64,12 +64,13 @@ class OpenAiImages(HostedImages):
         ConfigError: The key is missing, or the URL holds a secret.
 
     Example:
-        >>> generator = OpenAiImages(model="gpt-image-1", base_url="http://127.0.0.1:9/v1", size="1024x1024")
+        >>> generator = OpenAiImages(model="gpt-image-2", base_url="http://127.0.0.1:9/v1", size="1024x1024")
         >>> generator.price_options()
         ('auto', '1024x1024')
     """
 
     revision = "openai-images-2"
+    service_url = FORMAT.url
 
     size: str = "auto"
     quality: str = "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
 from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, EncodedImageFile, ImageEncoding
@@ -106,6 +106,18 @@ class EndpointConfig:
             use_cache=not is_loopback(self.base_url) if self.cache is None else self.cache,
             endpoint_id=self.endpoint_id,
         )
+
+    @staticmethod
+    def price_known(
+        model: str,
+        base_url: str = "",
+        price_in: float | None = None,
+        price_out: float | None = None,
+        price_call: float | None = None,
+        **_: Any,
+    ) -> bool:
+        """Return whether the cost of a call is known, or the endpoint is on this machine."""
+        return is_loopback(base_url) or chat_price(model, base_url, price_in, price_out, price_call).known
 
     async def check_service(self) -> str:
         """Check the address, the key and the model with one free call, before anything is generated.

@@ -115,8 +115,8 @@ class VlmJudge(EndpointConfig):
             readable=lambda reply: read_lenient(reply) is not None,
             schema=schema,
         )
-        images = await self._as_sent(images)
-        return self._score_of(sample, generation, attempts, images, perf_counter() - started)
+        sent = await self._as_sent(images)
+        return self._score_of(sample, generation, attempts, sent, perf_counter() - started)
 
     async def _question(self, sample: Sample) -> tuple[Any, Mapping[str, Any] | None]:
         """Return the function from images and a fault to messages, and the name and schema of a reply."""

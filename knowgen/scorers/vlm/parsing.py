@@ -301,7 +301,7 @@ def find_answer(text: str) -> tuple[dict[str, Any], str] | ReplyError:
     Example:
         >>> find_answer('<think>Is it {red}?</think>{"answer": 1}')
         ({'answer': 1}, 'after <think>')
-        >>> find_answer('Here is it:\n```json\n{"answer": 1}\n```')
+        >>> find_answer('Here is it:\\n```json\\n{"answer": 1}\\n```')
         ({'answer': 1}, 'the code fence')
     """
     whole = read_object(text)

@@ -1,0 +1,164 @@
+"""Run hostile plugins, and check that each harms one sample and not the run.
+
+    python benchmarks/campaigns/plugins.py [--only NAME …] [--limit 6] [--deadline 90]
+
+Each plugin of `hostile_plugins.py` misbehaves on one prompt. `knowgen run` starts it as a user would, from the folder
+of its file. The run must end by itself within the deadline; the run directory must be readable afterwards; every sample
+must have a state, with a reason if it is not ok; and no process may be left behind.
+
+Prints one line per plugin, then the counts. Exits with 1 if anything of this does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from knowgen.core.records import GenerationStatus, ScoreStatus
+from knowgen.store.run import RunStore
+from knowgen.tasks.load import load_task
+
+PLUGINS = Path(__file__).resolve().parent / "hostile_plugins.py"
+BASES = frozenset({"Drawing", "Batching", "Waiting", "Scoring", "Unhandled", "Wordless", "Unreadable"})
+ENDS_THE_RUN = frozenset({"ExitsWhenBuilt"})
+"""Plugins without which no sample can be served: the run ends with a reason."""
+
+
+class Verdict(NamedTuple):
+    """What a plugin did to a run.
+
+    Attributes:
+        name: The plugin.
+        seconds: How long the run took.
+        ok: Samples with an image and a score.
+        faults: What does not hold; empty if everything does.
+        line: The last line that the run printed about a failure.
+    """
+
+    name: str
+    seconds: float
+    ok: int
+    faults: list[str]
+    line: str
+
+
+def plugin_names() -> list[str]:
+    """Return the names of the hostile classes, in the order of the file."""
+    tree = ast.parse(PLUGINS.read_text(encoding="utf-8"))
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name not in BASES]
+
+
+def is_scorer(name: str) -> bool:
+    """Tell scorers from generators."""
+    return name.startswith(("Scorer", "Judge"))
+
+
+def command(name: str, out: Path, limit: int) -> list[str]:
+    """Return the command of a run."""
+    generator = "noise" if is_scorer(name) else f"{PLUGINS.name}:{name}"
+    scorer = f"{PLUGINS.name}:{name if is_scorer(name) else 'constant'}"
+    words = ["run", "--task", "knowgen_mini", "--generator", generator, "--scorer", scorer, "--limit", str(limit)]
+    return [sys.executable, "-m", "knowgen", *words, "--timeout", "2", "--out", str(out)]
+
+
+def left_behind(marker: str) -> list[int]:
+    """Return the processes whose environment has a marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if marker.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it has ended, or belongs to another user
+    return found
+
+
+def try_plugin(name: str, folder: Path, limit: int, deadline: float) -> Verdict:
+    """Run one plugin and return what it did."""
+    out, marker = folder / name, f"KNOWGEN_CAMPAIGN_RUN={folder.name}-{name}"
+    prompt = [sample.prompt for sample in load_task("knowgen_mini").samples()][min(2, limit - 1)]
+    key, value = marker.split("=")
+    environment = {**os.environ, "KNOWGEN_CAMPAIGN_PROMPT": prompt, key: value}
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command(name, out, limit), cwd=PLUGINS.parent, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    faults = []
+    try:
+        output, _ = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        faults.append(f"did not end within {deadline:g} s")
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    seconds = time.monotonic() - started
+    if process.returncode == 1:
+        faults.append("unexpected error")
+    time.sleep(0.2)
+    if remaining := left_behind(marker):
+        faults.append(f"{len(remaining)} processes left behind")
+        for pid in remaining:
+            os.kill(pid, signal.SIGKILL)
+    said = [line for line in output.splitlines() if "failed" in line or line.startswith("knowgen:")]
+    ok, more = examine(name, out, limit, faults, said)
+    return Verdict(name, seconds, ok, [*faults, *more], said[-1][:150] if said else "")
+
+
+def examine(name: str, out: Path, limit: int, faults: list[str], said: list[str]) -> tuple[int, list[str]]:
+    """Return the number of samples that are ok, and what does not hold of the run directory."""
+    if name in ENDS_THE_RUN:
+        return 0, [] if any("knowgen:" in line for line in said) else ["ended without a reason"]
+    more = []
+    try:
+        with RunStore.read(out) as store:
+            generations = {generation.sample_id: generation for _, generation in store.generations()}
+            scores = {score.sample_id: score for _, score in store.scores()}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the directory cannot be read
+        return 0, [f"the run directory cannot be read: {error}"]
+    failed = [one for one in generations.values() if one.status is not GenerationStatus.OK]
+    unscored = [one for one in scores.values() if one.status is not ScoreStatus.OK]
+    if len(generations) != limit:
+        more.append(f"{limit - len(generations)} samples without a state")
+    if any(not one.reason for one in failed) or any(not one.strict.reason for one in unscored):
+        more.append("a failure without a reason")
+    if len(failed) + len(unscored) > 1:
+        more.append(f"{len(failed) + len(unscored)} samples harmed")
+    good = {one.sample_id for one in generations.values()} - {one.sample_id for one in failed}
+    if missing := good - set(scores):
+        more.append(f"{len(missing)} images without a score")
+    return len(good) - len(unscored), more
+
+
+def main() -> int:
+    """Run the plugins and print what they did."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=plugin_names(), metavar="NAME")
+    parser.add_argument("--limit", type=int, default=6)
+    parser.add_argument("--deadline", type=float, default=90.0)
+    options = parser.parse_args()
+    verdicts = []
+    with tempfile.TemporaryDirectory(prefix="knowgen-campaign-", ignore_cleanup_errors=True) as folder:
+        for name in options.only:
+            verdict = try_plugin(name, Path(folder), options.limit, options.deadline)
+            verdicts.append(verdict)
+            state = "; ".join(verdict.faults) or "held"
+            print(
+                f"{name:<24}{verdict.seconds:6.1f} s  {verdict.ok}/{options.limit} ok  {state}  | {verdict.line}",
+                flush=True,
+            )
+    wrong = [verdict for verdict in verdicts if verdict.faults]
+    print(f"{len(verdicts)} hostile plugins: {len(verdicts) - len(wrong)} held, {len(wrong)} did not")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,343 @@
+"""One worker process as the run sees it: start it, give it calls, receive their results, see it end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from knowgen.core.import_path import child_environment, module_command
+from knowgen.core.metering import Meter
+from knowgen.core.records import Score, Usage
+from knowgen.engine.components import ComponentRef
+from knowgen.engine.devices import Device
+from knowgen.engine.executors.channel import Channel
+from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge
+from knowgen.engine.executors.image_transfer import unpack_image
+from knowgen.engine.executors.output_log import OutputLog
+from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_error
+from knowgen.engine.retry import ContractError, WorkerDiedError, describe
+from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
+
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
+_CANCEL_SECONDS = 1.0
+_END_SECONDS = 1.0
+_LOG_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class WorkerLaunch:
+    """How the workers of one plugin are started.
+
+    Attributes:
+        component_ref: What the plugin is built from.
+        shape: Name of the method that is called.
+        where: Name of the plugin, for messages.
+        folder: The run directory.
+        workers: Number of workers.
+        concurrency: Calls at once in each worker.
+        accelerated: Whether they use an accelerator if there is one.
+    """
+
+    component_ref: ComponentRef
+    shape: str
+    where: str
+    folder: Path
+    workers: int
+    concurrency: int = 1
+    accelerated: bool = False
+
+    def log(self, number: int) -> Path:
+        """Return the log file of a worker."""
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.component_ref.name).strip("-")[-80:]
+        return self.folder / "logs" / f"{self.component_ref.kind}-{name}-{number}.log"
+
+
+class WorkerProcess:
+    """One worker process.
+
+    Args:
+        launch: How it is started.
+        number: Its number among the workers of the plugin.
+        device: Device of its plugin.
+        bridge: Bridge into the engine's event loop.
+        meter: Meter of its paid calls.
+        on_death: Called in the loop with the calls that were open when the process ended.
+
+    Attributes:
+        ready: Resolves when the plugin is built, or fails with the error.
+        dead: Whether the process has ended.
+        hanging: The calls that were open when the process was found to hang; empty before.
+        log: Its log file.
+    """
+
+    def __init__(
+        self,
+        launch: WorkerLaunch,
+        number: int,
+        device: Device,
+        bridge: LoopBridge,
+        meter: Meter,
+        on_death: Callable[[list[Invocation[Any]]], None] = lambda calls: None,
+    ) -> None:
+        self._launch, self._bridge, self._meter, self._on_death = launch, bridge, meter, on_death
+        self._calls: dict[int, Invocation[Any]] = {}
+        self._call_numbers = itertools.count()
+        self._cancelled: dict[int, asyncio.Future[None]] = {}
+        self._outgoing: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self.ready: asyncio.Future[None] = bridge.loop.create_future()
+        self.dead = False
+        self.hanging: list[Invocation[Any]] = []
+        self._ended = threading.Event()
+        self._fault = ""
+        self.log = launch.log(number)
+        self._output = OutputLog(self.log)
+        self._process = self._start(device)
+        self._send(self._build_message(device))
+        for target in (self._receive, self._send_messages, self._wait):
+            threading.Thread(target=target, name=f"knowgen worker {number}", daemon=True).start()
+
+    def _start(self, device: Device) -> subprocess.Popen[bytes]:
+        environment = child_environment()
+        environment["KNOWGEN_DEVICE"] = device.name
+        if device.visible:
+            environment["CUDA_VISIBLE_DEVICES"] = device.visible
+        for name in _THREAD_LIMITS:
+            environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // self._launch.workers)))
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        try:
+            return subprocess.Popen(
+                module_command("knowgen.engine.executors.worker_main", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output.writer,
+                stderr=self._output.writer,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the run only, which then ends its workers
+            )
+        finally:
+            theirs.close()
+            os.close(self._output.writer)
+
+    def _build_message(self, device: Device) -> dict[str, Any]:
+        component_ref = self._launch.component_ref
+        return {
+            "do": "build",
+            "kind": component_ref.kind,
+            "name": component_ref.name,
+            "args": dict(component_ref.args),
+            "device": device.name,
+            "shape": self._launch.shape,
+            "concurrency": self._launch.concurrency,
+            "where": self._launch.where,
+        }
+
+    # -- calls: used in the loop only ------------------------------------------------------------------------------
+
+    @property
+    def open_calls(self) -> list[Invocation[Any]]:
+        """Return the calls that have not ended."""
+        return list(self._calls.values())
+
+    def start(self, invocation: Invocation[Any]) -> None:
+        """Start a call."""
+        number = next(self._call_numbers)
+        invocation.slot, invocation.task = self, number
+        self._calls[number] = invocation
+        self._send({"do": "invoke", "call": number, "batch": pack_batch(invocation.batch)})
+        if self.dead:  # it died before the call was registered, so its exit was not reported
+            self._report_death()
+
+    async def cancel(self, invocation: Invocation[Any]) -> bool:
+        """Cancel a call of a coroutine; return whether the worker's event loop reacted."""
+        number: int = invocation.task
+        if self.dead:
+            return True
+        cancelled = self._cancelled[number] = self._bridge.loop.create_future()
+        self._send({"do": "cancel", "call": number})
+        try:
+            await asyncio.wait_for(cancelled, _CANCEL_SECONDS)
+        except TimeoutError:
+            return False
+        finally:
+            self._cancelled.pop(number, None)
+        self._calls.pop(number, None)
+        return True
+
+    def close(self) -> None:
+        """Ask the process to close its plugin and end."""
+        self._send({"do": "close"})
+
+    def kill(self) -> None:
+        """Kill the process and its child processes."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it has ended already
+
+    @property
+    def device_failed(self) -> bool:
+        """Return whether the process ended because its device failed."""
+        return self.dead and self._process.returncode == GPU_FAULT_CODE
+
+    @property
+    def running(self) -> bool:
+        """Return whether the process is running."""
+        return self._process.returncode is None
+
+    # -- threads ---------------------------------------------------------------------------------------------------
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._outgoing.put(message)
+
+    def _send_messages(self) -> None:
+        while (message := self._outgoing.get()) is not None:
+            try:
+                self._channel.send(message)
+            except OSError:
+                break  # the process has ended; another thread reports it
+
+    def _wait(self) -> None:
+        """Wait for the process itself, not for those that its plugin started, which are killed."""
+        with contextlib.suppress(ChildProcessError):  # the program that uses this package ignores SIGCHLD
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        self.kill()  # before it is reaped, so that the number of the group is still its own
+        self._process.wait()
+        self._ended.set()
+        self._channel.shut()  # a process that the plugin left behind may hold the other end
+
+    def _receive(self) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._on_message(*received)
+        except Exception as error:  # noqa: BLE001 - a plugin may write anything to the connection
+            self._fault = f"sent what is not a message ({describe(error)})"
+            self.kill()
+        if not self._ended.wait(_END_SECONDS):
+            self._fault = self._fault or "closed its connection to the run"
+            self.kill()
+            self._ended.wait()
+        self._output.wait(_LOG_SECONDS)
+        self._outgoing.put(None)
+        self._channel.close()
+        self._bridge.post(self._on_exit)
+
+    def _on_message(self, message: dict[str, Any], payload: bytes) -> None:
+        """Handle a message, in the receiving thread."""
+        event = message["event"]
+        if event == "ready":
+            self._bridge.post(_settle, self.ready, None)
+        elif event == "build_failed":
+            self._bridge.post(_settle, self.ready, unpack_error(message["error"]))
+        elif event == "reserve":
+            self._reply(message, self._meter.reserve(message["worst"], message["who"]))
+        elif event == "settle":
+            self._reply(message, self._meter.settle(message["number"], message["cost"]))
+        elif event == "note":
+            if callable(note := getattr(self._meter, "note", None)):
+                note(message["who"], message["kind"], message["data"])
+        elif event == "cancelled":
+            self._bridge.post(self._on_cancelled, message["call"])
+        elif (invocation := self._calls.get(message["call"])) is not None:
+            if event == "end":
+                self._calls.pop(message["call"], None)
+            invocation.emit(_event(message, payload))
+
+    def _reply(self, message: dict[str, Any], operation: Any) -> None:
+        """Run an operation of the meter in the loop and send its result to the worker."""
+        reply = {"do": "reply", "n": message["n"], "kind": message["event"]}
+
+        def done(future: Any) -> None:
+            error = future.exception()
+            if error is not None:
+                self._send({**reply, "error": pack_error(error)})
+            else:
+                self._send({**reply, "number": future.result()})
+
+        asyncio.run_coroutine_threadsafe(operation, self._bridge.loop).add_done_callback(done)
+
+    # -- the end: in the loop --------------------------------------------------------------------------------------
+
+    def _on_cancelled(self, number: int) -> None:
+        cancelled = self._cancelled.get(number)
+        if cancelled is not None and not cancelled.done():
+            cancelled.set_result(None)
+
+    def _on_exit(self) -> None:
+        """Report that the process has ended."""
+        self.dead = True
+        _settle(self.ready, self._death(f"the worker process of {self._launch.where}"))
+        self._report_death()
+
+    def _report_death(self) -> None:
+        """Fail the open calls, all with one error, because it was one death."""
+        calls, self._calls = list(self._calls.values()), {}
+        error = self._death("the worker process")
+        self._on_death([invocation for invocation in calls if not invocation.closed])
+        for invocation in calls:
+            if not invocation.closed:
+                invocation.deliver(InvocationEvent("error", "", error))
+                invocation.deliver(END)
+                invocation.closed = True
+
+    def _death(self, who: str) -> WorkerDiedError:
+        """Return the error for the end of the process. A device that failed and a kill are faults of the machine."""
+        killed = not self._fault and self._process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
+        return WorkerDiedError(f"{who} {self._exit_text()}", machine=killed or self.device_failed)
+
+    def _exit_text(self) -> str:
+        code, log = self._process.returncode, f"see logs/{self.log.name}"
+        if self._fault:
+            return f"{self._fault}; {log}"
+        if code is None or code >= 0:
+            return f"ended with code {code}; {log}"
+        name = signal.Signals(-code).name
+        hint = ", perhaps because the memory ran out" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}; {log}"
+
+
+def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:
+    """Return the event of a message. A result that is not valid becomes an error of its request."""
+    if message["event"] == "end":
+        return END
+    if message["event"] == "waiting":
+        return InvocationEvent("waiting", "", bool(message["waits"]))
+    id = message["id"]
+    if message["event"] == "checked":
+        return InvocationEvent("result", id)
+    if message["event"] == "error":
+        return InvocationEvent("error", id, unpack_error(message["error"]))
+    try:
+        if "score" in message:
+            return InvocationEvent("result", id, Score.model_validate(message["score"]))
+        fields = dict(message["generated"])
+        fields["usage"] = Usage.model_validate(fields["usage"])
+        for name in ("references", "evidence", "trajectory"):
+            if isinstance(fields[name], list):
+                fields[name] = tuple(fields[name])
+        image = unpack_image(message["image"], payload) if "image" in message else None
+        return InvocationEvent("result", id, GeneratedImage(image=image, **fields))
+    except (ContractError, ValueError, TypeError, KeyError) as error:
+        return InvocationEvent("error", id, ContractError(f"the result is not valid: {describe(error)}"))
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future.exception()  # mark it as retrieved: nothing may be waiting for it
