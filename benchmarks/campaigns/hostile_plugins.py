@@ -1,6 +1,6 @@
 """Generators and scorers that misbehave on one prompt, which the environment names; `plugins.py` runs them.
 
-Each class does one thing wrong. On every other prompt it works.
+Each class does one thing wrong, and first leaves a file that says so. On every other prompt it works.
 """
 
 from __future__ import annotations
@@ -38,6 +38,22 @@ from knowgen.generators.contract import GeneratedImage
 
 HOURS = 3 * 3600
 BAD_PROMPT = os.environ.get("KNOWGEN_CAMPAIGN_PROMPT", "")
+WITNESS = os.environ.get("KNOWGEN_CAMPAIGN_WITNESS", "")
+"""File that is made before something wrong is done, so that the campaign knows that it was."""
+
+
+def leave_witness() -> None:
+    """Note that something wrong is about to be done."""
+    if WITNESS:
+        Path(WITNESS).touch()
+
+
+def is_bad(prompt: str) -> bool:
+    """Tell whether to misbehave on a prompt."""
+    if prompt != BAD_PROMPT:
+        return False
+    leave_witness()
+    return True
 
 
 def picture(prompt: str) -> Image.Image:
@@ -60,7 +76,7 @@ class Drawing:
 
     def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Any:
         """Return an image."""
-        if prompt == BAD_PROMPT:
+        if is_bad(prompt):
             result = self.wrong()
             return picture(prompt) if result is None else result
         return picture(prompt)
@@ -332,6 +348,7 @@ class ClosesForever:
 
     def close(self) -> None:
         """Sleep for hours."""
+        leave_witness()
         time.sleep(HOURS)
 
 
@@ -339,6 +356,7 @@ class ExitsWhenBuilt(Drawing):
     """Ends the process when it is built."""
 
     def __init__(self) -> None:
+        leave_witness()
         os._exit(9)
 
 
@@ -350,7 +368,7 @@ class Batching:
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Any]:
         """Yield images."""
         for request in requests:
-            if request.prompt == BAD_PROMPT:
+            if is_bad(request.prompt):
                 yield from self.wrong(request)
             yield self.good(request)
 
@@ -413,7 +431,7 @@ class Waiting:
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Return an image."""
         await asyncio.sleep(0.01)
-        if request.prompt == BAD_PROMPT:
+        if is_bad(request.prompt):
             await self.wrong()
         return GeneratedImage(image=picture(request.prompt))
 
@@ -475,7 +493,7 @@ class Scoring:
 
     def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Any:
         """Return a score."""
-        return self.wrong(sample) if sample.prompt == BAD_PROMPT else 0.5
+        return self.wrong(sample) if is_bad(sample.prompt) else 0.5
 
     def wrong(self, sample: Sample) -> Any:
         """Return or do something wrong."""
@@ -506,7 +524,7 @@ class ScorerSurrogate(Scoring):
 
     def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Any:
         """Return a score."""
-        text = "\ud800" if sample.prompt == BAD_PROMPT else "fine"
+        text = "\ud800" if is_bad(sample.prompt) else "fine"
         reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.5), rationale=text)
         return Score(sample_id=sample.id, repeat=0, scorer="x", status=ScoreStatus.OK, strict=reading)
 
@@ -517,7 +535,7 @@ class JudgeExits(Scoring):
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Any:
         """Return a score."""
         await asyncio.sleep(0.01)
-        if sample.prompt == BAD_PROMPT:
+        if is_bad(sample.prompt):
             os._exit(5)
         return 0.5
 
@@ -529,7 +547,7 @@ class JudgeBlocks(Scoring):
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Any:
         """Return a score."""
-        if sample.prompt == BAD_PROMPT:
+        if is_bad(sample.prompt):
             time.sleep(HOURS)
         return 0.5
 

@@ -4,7 +4,8 @@
 
 Each plugin of `hostile_plugins.py` misbehaves on one prompt. `knowgen run` starts it as a user would, from the folder
 of its file. The run must end by itself within the deadline; the run directory must be readable afterwards; every sample
-must have a state, with a reason if it is not ok; and no process may be left behind.
+must have a state, with a reason if it is not ok; and no process may be left behind. A plugin that did not misbehave
+counts as a fault, because nothing was tried.
 
 Prints one line per plugin, then the counts. Exits with 1 if anything of this does not hold.
 """
@@ -25,6 +26,7 @@ from typing import NamedTuple
 from knowgen.core.records import GenerationStatus, ScoreStatus
 from knowgen.store.run import RunStore
 from knowgen.tasks.load import load_task
+from knowgen.workflows.selection import select_samples
 
 PLUGINS = Path(__file__).resolve().parent / "hostile_plugins.py"
 BASES = frozenset({"Drawing", "Batching", "Waiting", "Scoring", "Unhandled", "Wordless", "Unreadable"})
@@ -85,9 +87,15 @@ def left_behind(marker: str) -> list[int]:
 def try_plugin(name: str, folder: Path, limit: int, deadline: float) -> Verdict:
     """Run one plugin and return what it did."""
     out, marker = folder / name, f"KNOWGEN_CAMPAIGN_RUN={folder.name}-{name}"
-    prompt = [sample.prompt for sample in load_task("knowgen_mini").samples()][min(2, limit - 1)]
+    samples, _ = select_samples(load_task("knowgen_mini"), limit=limit, ids=None)
     key, value = marker.split("=")
-    environment = {**os.environ, "KNOWGEN_CAMPAIGN_PROMPT": prompt, key: value}
+    witness = folder / f"{name}.witness"
+    environment = {
+        **os.environ,
+        "KNOWGEN_CAMPAIGN_PROMPT": samples[min(2, limit - 1)].prompt,
+        "KNOWGEN_CAMPAIGN_WITNESS": str(witness),
+        key: value,
+    }
     started = time.monotonic()
     process = subprocess.Popen(
         command(name, out, limit), cwd=PLUGINS.parent, env=environment, stdin=subprocess.DEVNULL,
@@ -103,12 +111,14 @@ def try_plugin(name: str, folder: Path, limit: int, deadline: float) -> Verdict:
     seconds = time.monotonic() - started
     if process.returncode == 1:
         faults.append("unexpected error")
+    if not witness.is_file():
+        faults.append("did not misbehave, so nothing was tried")
     time.sleep(0.2)
     if remaining := left_behind(marker):
         faults.append(f"{len(remaining)} processes left behind")
         for pid in remaining:
             os.kill(pid, signal.SIGKILL)
-    said = [line for line in output.splitlines() if "failed" in line or line.startswith("knowgen:")]
+    said = [line for line in output.splitlines() if "failed:" in line or line.startswith("knowgen:")]
     ok, more = examine(name, out, limit, faults, said)
     return Verdict(name, seconds, ok, [*faults, *more], said[-1][:150] if said else "")
 

@@ -31,6 +31,10 @@ from knowgen.engine.retry import ContractError, WorkerDiedError, describe
 from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
+"""Has the C library of Linux keep freed memory for the next image. By default it gives the memory of each image back,
+and to fetch it again took 5 ms of processor time for an image of 1024 x 1024.
+"""
 _CANCEL_SECONDS = 1.0
 _END_SECONDS = 1.0
 _LOG_SECONDS = 0.5
@@ -115,6 +119,8 @@ class WorkerProcess:
             environment["CUDA_VISIBLE_DEVICES"] = device.visible
         for name in _THREAD_LIMITS:
             environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // self._launch.workers)))
+        for name, value in _KEPT_MEMORY.items():
+            environment.setdefault(name, value)
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         try:
