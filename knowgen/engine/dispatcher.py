@@ -12,20 +12,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from knowgen.core.errors import BudgetReachedError
-from knowgen.engine.executors.concurrency import (
-    END,
-    CapacityLimiter,
-    Invocation,
-    InvocationEvent,
-    LoopBridge,
-)
+from knowgen.engine.deadline import Deadline
+from knowgen.engine.executors.concurrency import END, CapacityLimiter, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.in_process import Executor
 from knowgen.engine.executors.invoke import ServiceCheck
 from knowgen.engine.failure_log import FailureLog
+from knowgen.engine.queued_requests import QueuedRequest, QueuedRequests
 from knowgen.engine.retry import (
     FATAL_ERRORS,
     CallTimeoutError,
@@ -33,10 +28,8 @@ from knowgen.engine.retry import (
     DeviceDisabledError,
     EventLoopBlockedError,
     PluginDisabledError,
-    PluginError,
     StoppedError,
     WorkerDiedError,
-    describe,
     is_transient,
 )
 from knowgen.engine.run_state import RunState
@@ -49,9 +42,6 @@ MAX_ABANDONED = 3
 MAX_UNASKED = 64
 """Results that were not asked for, in one call, after which the call is abandoned."""
 
-MAX_WAITING_SECONDS = 6 * 3600.0
-"""Time that a call may wait for its turn, without the time that its limit counts."""
-
 MAX_DEATHS = 10
 """Calls in a row that may hang or die before the plugin is disabled."""
 
@@ -60,84 +50,6 @@ LINGER_SECONDS = 0.02
 
 MAX_LINGERS = 5
 """Times that it waits again while further requests arrive."""
-
-
-@dataclass(slots=True)
-class QueuedRequest:
-    """A request to a plugin.
-
-    Attributes:
-        id: Id of the request, unique within a batch; its result carries the same id.
-        payload: What the plugin is given.
-        future: Resolves to the result and the seconds it took.
-        alone: Whether it must not share a batch, because a batch that it was in failed.
-        on_repeat: Called when a second result arrives; that result is dropped.
-        started: When the plugin was given it, by the monotonic clock.
-        admitted: Whether it counts towards the capacity limit.
-    """
-
-    id: str
-    payload: Any
-    future: asyncio.Future[tuple[Any, float]]
-    alone: bool = False
-    on_repeat: Callable[[], None] | None = None
-    started: float = 0.0
-    admitted: bool = False
-
-    def resolve(self, value: Any) -> None:
-        """End the request with a result."""
-        if not self.future.done():
-            self.future.set_result((value, time.monotonic() - self.started))
-
-    def fail(self, error: BaseException) -> None:
-        """End the request with an error. One that would end an event loop, such as SystemExit, is wrapped."""
-        if self.future.done():
-            return
-        if not isinstance(error, Exception) or isinstance(error, StopIteration):
-            error = PluginError(describe(error))
-        self.future.set_exception(error)
-
-
-class Deadline:
-    """The time limit of a call: so many seconds for each further result, without the time that the call waits.
-
-    Args:
-        seconds: The limit.
-        clock: Current time in seconds.
-    """
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._seconds, self._clock = seconds, clock
-        self._started = clock()
-        self._waiting_since: float | None = None
-        self._waited = 0.0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the call waits for its turn now."""
-        return self._waiting_since is not None
-
-    @property
-    def left(self) -> float:
-        """Seconds until the call has run out of time, if it waits until then or does not wait at all."""
-        now = self._clock()
-        if self._waiting_since is not None:
-            return MAX_WAITING_SECONDS - self._waited - (now - self._waiting_since)
-        return self._seconds - (now - self._started)
-
-    def restart(self) -> None:
-        """Give the call the whole limit again, because it made progress."""
-        self._started = self._clock()
-
-    def wait(self, waiting: bool) -> None:
-        """Stop the time when the call begins to wait, and let it go on when the call does."""
-        now = self._clock()
-        if waiting:
-            self._waiting_since = now
-        elif self._waiting_since is not None:
-            self._waited += now - self._waiting_since
-            self._started += now - self._waiting_since
-            self._waiting_since = None
 
 
 class Dispatcher:
@@ -179,7 +91,7 @@ class Dispatcher:
         self._bridge, self._state, self._executor = bridge, state, executor
         self._timeout, self._result_name, self._where = timeout, result_name, where
         self._fill, self._drain, self._limiter, self._failures = fill, drain, limiter, failures
-        self._queue: deque[QueuedRequest] = deque()
+        self._queue = QueuedRequests()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._running: dict[Invocation[Any], tuple[int, Deadline]] = {}
@@ -226,7 +138,7 @@ class Dispatcher:
         if self._disabled:
             raise self._disabled_error()
         request = QueuedRequest(id, payload, self._bridge.loop.create_future(), alone, on_repeat)
-        self._queue.append(request)
+        self._queue.put(request)
         self._wake_slot()
         try:
             value, seconds = await request.future
@@ -250,8 +162,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Drop requests that are queued or wait for their turn inside a call; those in progress continue."""
-        while self._queue:
-            self._queue.popleft().fail(StoppedError(self._state.stop_reason))
+        self._queue.fail(lambda: StoppedError(self._state.stop_reason))
         self._stopped = True
         for invocation, (slot, deadline) in self._running.items():
             self._drop_if_waiting(slot, invocation, deadline)
@@ -344,21 +255,8 @@ class Dispatcher:
         return max(1, self.slots - self._disabled_slots - self._busy)
 
     def _take_batch(self) -> list[QueuedRequest]:
-        """Take a batch from the queue: an equal share for each free slot, without two requests of the same id."""
-        size = min(self.batch_size, -(-len(self._queue) // self._free_slots))
-        batch: list[QueuedRequest] = []
-        ids: set[str] = set()
-        while len(batch) < size and self._queue:
-            request = self._queue[0]
-            if request.future.done():  # its item was cancelled
-                self._queue.popleft()
-                continue
-            if request.id in ids or (request.alone and batch):
-                break
-            batch.append(self._queue.popleft())
-            ids.add(request.id)
-            if request.alone:
-                break
+        """Take a batch from the queue: an equal share for each free slot."""
+        batch = self._queue.take(min(self.batch_size, -(-len(self._queue) // self._free_slots)))
         if self._limiter is not None:
             for request in batch:
                 if not request.admitted:
@@ -486,7 +384,7 @@ class Dispatcher:
     def _repeat_alone(self, request: QueuedRequest) -> None:
         """Queue a request again, which then shares no batch."""
         request.alone = True
-        self._queue.append(request)
+        self._queue.put(request)
         self._wake_slot()
 
     def _missing_result(self, unknown_ids: list[str]) -> str:
@@ -532,8 +430,7 @@ class Dispatcher:
     def _disable(self, reason: str, *, machine: bool = False) -> None:
         """Disable the plugin for the rest of the run, and fail the queued requests."""
         self._disabled, self._machine_failed = reason, machine
-        while self._queue:
-            self._queue.popleft().fail(self._disabled_error())
+        self._queue.fail(self._disabled_error)
 
     def _disabled_error(self) -> PluginDisabledError:
         return PluginDisabledError(self._disabled, machine=self._machine_failed)
@@ -542,7 +439,7 @@ class Dispatcher:
         """Give a slot's batch to the other slots; disable the plugin if none is left."""
         self._disabled_slots += 1
         logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
-        self._queue.extendleft(reversed(batch))
+        self._queue.put_back(batch)
         if self._disabled_slots >= self.slots:
             self._disable(f"{self._where}: no device is left; the last error: {reason}", machine=True)
             return

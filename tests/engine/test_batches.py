@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from knowgen.engine.dispatcher import Deadline, Dispatcher
+from knowgen.engine.deadline import Deadline
+from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.in_process import ExecutorSlot, TimeoutOutcome
 from knowgen.engine.run_state import RunState
