@@ -200,6 +200,7 @@ class Campaign(NamedTuple):
         kills: Times the run was killed.
         calls: Calls that the judge received.
         lost: Results that were received or stored and are gone.
+        longest: Seconds between a result that a kill lost and the kill, at most; those within the slack included.
         repeated: Calls that were repeated without need.
         in_flight: Calls that were repeated because they were in flight, or received just before a kill.
         left: Worker processes that outlived their run by more than some seconds.
@@ -209,6 +210,7 @@ class Campaign(NamedTuple):
     kills: int
     calls: int
     lost: int
+    longest: float
     repeated: int
     in_flight: int
     left: int
@@ -227,7 +229,7 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
     """
     dice, server = random.Random(seed), JudgeServer()
     out, log, marker = folder / "run", folder / "received.log", f"KNOWGEN_CAMPAIGN_RUN={folder.name}"
-    count = 12 * kills + 60
+    count = 40 * kills + 60  # a run scores about 30 samples until it is killed
     arguments = json.dumps({"out": str(out), "count": count, "url": server.url, "log": str(log)})
     command = [sys.executable, str(Path(__file__).resolve()), "--child", arguments]
     environment = {**os.environ, marker.partition("=")[0]: folder.name}
@@ -235,6 +237,7 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
     starts: list[float] = []
     deaths: list[float] = []
     lost = left = 0
+    longest = 0.0
     deadline = time.monotonic() + limit_seconds
     while len(deaths) < kills and time.monotonic() < deadline:
         started = time.monotonic()
@@ -258,12 +261,14 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
         latest = {name: max(times) for name, times in received(log).items()}
         sure = {name for name, when in latest.items() if started < when < deaths[-1] - slack}
         lost += len((before | sure) - after)
+        gone = [deaths[-1] - when for name, when in latest.items() if when > started and name not in after]
+        longest = max([longest, *gone])
         before = after
     starts.append(time.monotonic())
     process = subprocess.run(command, env=environment, check=False)
     repeated, in_flight = repetitions(server.calls, received(log), starts, deaths, slack)
     complete = process.returncode == 0 and len(stored(out)) == count
-    return Campaign(len(deaths), len(server.calls), lost, repeated, in_flight, left, complete)
+    return Campaign(len(deaths), len(server.calls), lost, longest, repeated, in_flight, left, complete)
 
 
 def repetitions(
@@ -314,7 +319,8 @@ def main() -> int:
         result = campaign(Path(folder), options.kills, options.slack, options.seed, options.limit_seconds)
     print(
         f"{result.kills} kills, {result.calls} calls: {result.lost} results lost, {result.repeated} calls repeated "
-        f"without need, {result.in_flight} because of a kill, {result.left} processes left behind, "
+        f"without need, {result.in_flight} because of a kill (which lost what was received at most "
+        f"{result.longest:.2f} s before it), {result.left} processes left behind, "
         f"{'complete' if result.complete else 'NOT complete'} at the end"
     )
     return int(bool(result.lost or result.repeated or result.left or not result.complete))

@@ -2,7 +2,8 @@
 
 A name is `name`, `name:model`, `module:attribute` or `file.py:attribute`. Plugins register by entry points in the
 groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators` and `knowgen.scorers`. An error while a plugin is
-imported, including `SystemExit`, is reported with the plugin's name and does not affect other plugins.
+imported, including `SystemExit` and a call of `os._exit`, is reported with the plugin's name and does not affect other
+plugins.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.core.guarded_import import guarded_import
 from knowgen.core.import_path import current_folder_last, folder_last
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.text import error_summary
@@ -226,8 +228,10 @@ def load(resolved: ResolvedName) -> Any:
     module_name, _, attribute = resolved.target.rpartition(":")
     origin = "" if resolved.origin == LOCAL else f" (from {resolved.origin})"
     where = f"{SINGULAR[resolved.kind]} {resolved.spec!r}{origin}"
+    guard = contextlib.nullcontext() if is_bundled(resolved.origin) else guarded_import(where)
     try:
-        module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
+        with guard:
+            module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == module_name.split(".")[0]:
             raise _broken(resolved, f"the module {error.name!r} does not exist", where) from error

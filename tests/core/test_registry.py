@@ -42,6 +42,7 @@ def test_names_are_listed_without_importing_the_plugin(site: Path) -> None:
     ("code", "message"),
     [
         ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
+        ("import os\nos._exit(2)\n", "it called os._exit(2)"),
         ("raise RuntimeError('no\\nluck')\n", "RuntimeError: no luck"),
         ("x = (\n", "SyntaxError"),
         ("Other = 1\n", "has no 'Gen'"),
