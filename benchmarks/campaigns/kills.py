@@ -8,8 +8,8 @@ enough. Then it runs to its end. A result counts as received when the scorer has
 
 Prints the number of kills, calls, lost results (received more than the slack before a kill and not stored afterwards,
 or stored before and missing later), calls that were repeated although they were neither in flight nor received within
-the slack before a kill, processes left behind, and whether the last run ended with every result. Exits with 1 if
-anything was lost, repeated or left behind.
+the slack before a kill, or although their result was stored when the run was started, processes left behind, and
+whether the last run ended with every result. Exits with 1 if anything was lost, repeated or left behind.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
     before: set[str] = set()
     starts: list[float] = []
     deaths: list[float] = []
-    lost = left = 0
+    lost = left = again = 0
     longest = 0.0
     deadline = time.monotonic() + limit_seconds
     while len(deaths) < kills and time.monotonic() < deadline:
@@ -253,6 +253,7 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
             process.kill()
         deaths.append(time.monotonic())
         process.wait()
+        again += sum(name in before for name, _ in server.calls[first:])
         patience = time.monotonic() + 10
         while left_behind(marker) and time.monotonic() < patience:
             time.sleep(0.02)
@@ -265,10 +266,12 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
         longest = max([longest, *gone])
         before = after
     starts.append(time.monotonic())
+    first = len(server.calls)
     ended = subprocess.run(command, env=environment, check=False)
+    again += sum(name in before for name, _ in server.calls[first:])
     repeated, in_flight = repetitions(server.calls, received(log), starts, deaths, slack)
     complete = ended.returncode == 0 and len(stored(out)) == count
-    return Campaign(len(deaths), len(server.calls), lost, longest, repeated, in_flight, left, complete)
+    return Campaign(len(deaths), len(server.calls), lost, longest, max(repeated, again), in_flight, left, complete)
 
 
 def repetitions(
