@@ -101,6 +101,11 @@ class RunOutcome:
         return self.generation_failed + self.score_failed
 
     @property
+    def not_run(self) -> int:
+        """Return the number of images that neither exist nor failed, such as those that a folder lacks."""
+        return max(0, self.expected - self.generated - self.generation_cached - self.generation_failed)
+
+    @property
     def all_cached(self) -> bool:
         """Return whether every result existed before this run."""
         return not (self.stopped or self.notices or self.generated or self.scored or self.failed)
