@@ -142,8 +142,9 @@ def test_the_viewer_walks_through_the_samples_of_the_list(site: tuple[Path, list
 
 
 @pytest.mark.parametrize("width", [1440, 420])
-def test_categories_are_closed_and_the_samples_near(site: tuple[Path, list[Any]], view: Open, width: int) -> None:
-    page = view(site[0], width=width)
+def test_categories_are_closed_in_the_breakdown(site: tuple[Path, list[Any]], view: Open, width: int) -> None:
+    page = view(site[0], "#breakdown", width=width)
+    assert page.locator(".panel:not([hidden]) .parts").first.is_visible()
     categories = page.locator(".panel:not([hidden]) details.categories").first
     assert not categories.locator("table").is_visible()
     categories.locator("summary").click()
