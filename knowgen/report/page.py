@@ -147,6 +147,7 @@ def render(
             definitions=definitions(views),
             provenance={system.index: provenance(system) for system in systems},
             citations={system.index: citation(system, views[0]) for system in systems},
+            rubrics=collected.rubrics,
             faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
         )
     )
