@@ -8,7 +8,7 @@ from __future__ import annotations
 import knowgen
 
 SAMPLES = 12
-"""Enough for an interval in each group of categories; a real comparison uses the whole task."""
+"""Enough for a first look. An interval needs 18 samples of each group; a real comparison uses the whole task."""
 
 
 def main() -> None:
@@ -21,9 +21,11 @@ def main() -> None:
     print(f"closed_book {overall.a:.3f}   open_book {overall.b:.3f}   over {overall.n} paired samples")
     print(f"difference  {overall.value:+.3f}")
     if overall.low is not None and overall.high is not None:
-        print(f"95 % interval [{overall.low:+.3f}, {overall.high:+.3f}], p = {overall.p:.4f}")
+        print(f"95 % interval [{overall.low:+.3f}, {overall.high:+.3f}]")
     else:
         print(f"no interval: {overall.note}")
+    if overall.p is not None:
+        print(f"permutation test: p = {overall.p:.4f}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main() -> None:
     """Write three images, score them, and print the scores by sample."""
     ids = write_images(Path("my_images"), count=3)
     run = knowgen.score("my_images", task="knowgen_mini", out="reports/folder", ids=ids)
-    print(run.to_pandas()[["sample_id", "score", "visual_correctness", "aesthetics"]].to_string(index=False))
+    print(run.to_pandas()[["sample_id", "score_status", "visual_correctness", "aesthetics"]].to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -471,7 +471,7 @@ class CancelsOthers(Waiting):
 class Scoring:
     """A scorer that gives 0.5, except that `wrong` is called on the bad prompt."""
 
-    dimensions = ("quality",)
+    dimensions: tuple[str, ...] = ("quality",)
 
     def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Any:
         """Return a score."""
@@ -493,10 +493,10 @@ class ScorerInvalid(Scoring):
     """Returns a record that was made without checks."""
 
     def wrong(self, sample: Sample) -> Any:
-        reading = ParsedScore.model_construct(status="excellent", values={"quality": "high"}, na=5, reason=None)
-        return Score.model_construct(
-            sample_id=sample.id, repeat=0, scorer=7, status=ScoreStatus.OK, strict=reading, attempts=("x",), usage=None
-        )
+        wrong: dict[str, Any] = {"status": "excellent", "values": {"quality": "high"}, "na": 5, "reason": None}
+        reading = ParsedScore.model_construct(**wrong)
+        wrong = {"scorer": 7, "attempts": ("x",), "usage": None}
+        return Score.model_construct(sample_id=sample.id, repeat=0, status=ScoreStatus.OK, strict=reading, **wrong)
 
 
 class ScorerSurrogate(Scoring):

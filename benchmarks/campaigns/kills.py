@@ -260,9 +260,9 @@ def campaign(folder: Path, kills: int, slack: float, seed: int, limit_seconds: f
         lost += len((before | sure) - after)
         before = after
     starts.append(time.monotonic())
-    process = subprocess.run(command, env=environment, check=False)
+    ended = subprocess.run(command, env=environment, check=False)
     repeated, in_flight = repetitions(server.calls, received(log), starts, deaths, slack)
-    complete = process.returncode == 0 and len(stored(out)) == count
+    complete = ended.returncode == 0 and len(stored(out)) == count
     return Campaign(len(deaths), len(server.calls), lost, repeated, in_flight, left, complete)
 
 

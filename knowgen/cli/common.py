@@ -193,5 +193,4 @@ def exit_code(run: Run) -> int:
         return 130
     if outcome.stopped == "budget":
         return 5
-    failed = outcome.generation_failed + outcome.score_failed
-    return 6 if failed or outcome.notices or outcome.stopped else 0
+    return 6 if outcome.failed or outcome.not_run or outcome.notices or outcome.stopped else 0

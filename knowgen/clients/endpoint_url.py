@@ -101,7 +101,10 @@ def is_loopback(url: str) -> bool:
         >>> is_loopback("http://127.0.0.1:8000/v1"), is_loopback("https://api.openai.com/v1")
         (True, False)
     """
-    return is_loopback_host(urlsplit(url).hostname or "")
+    try:
+        return is_loopback_host(urlsplit(url).hostname or "")
+    except ValueError:  # not a URL
+        return False
 
 
 def is_loopback_host(host: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ async def check_endpoint(endpoint: ChatEndpoint, caller: str) -> str:
     session = endpoint.session().client
     status, headers, body = await get_free(session, _list_url(endpoint.base_url), caller, endpoint.base_url)
     if status in _NO_LIST or (200 <= status < 300 and is_web_page(body)):
-        await _check_version(endpoint, session, caller, web_page=is_web_page(body))
+        # a server without a list may answer 404 with a page of the proxy before it
+        await _check_version(endpoint, session, caller, web_page=status < 300)
         return ""
     if not 200 <= status < 300:
         raise_listing_error(read_error(status, headers, body, endpoint.key), caller)
@@ -64,6 +66,7 @@ async def check_endpoint(endpoint: ChatEndpoint, caller: str) -> str:
     warning = missing_model(endpoint.model, model_names(body))
     if warning:
         note(caller, "service", {"warning": warning})
+        logging.getLogger("knowgen.clients").warning("%s: %s", caller, warning)
     return warning
 
 

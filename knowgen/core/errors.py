@@ -117,6 +117,8 @@ class AccountError(KnowgenError):
         attempts: As in `TransientError`.
     """
 
+    exit_code = 3
+
     def __init__(self, what: str, *, where: str = "", fix: str = "", attempts: tuple[Any, ...] = ()) -> None:
         super().__init__(what, where=where, fix=fix)
         self.attempts = attempts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from knowgen.core.run_config import EngineConfig, declared_fields
 
@@ -20,6 +21,8 @@ class EngineOptions(EngineConfig):
         max_attempts: Attempts over all runs of the directory; after that a failure is final.
         gpus: GPUs over which a generator that can use one is spread.
         fresh: Whether judges are asked again where a reply is cached.
+        reading: Which reading of a reply the run's protocol counts. A judge is paused for replies that this reading
+            cannot use.
     """
 
     score_timeout: float = 300.0
@@ -27,17 +30,21 @@ class EngineOptions(EngineConfig):
     max_attempts: int = 12
     gpus: int = 0
     fresh: bool = False
+    reading: Literal["strict", "lenient"] = "strict"
 
     @classmethod
-    def of(cls, config: EngineConfig, *, gpus: int = 0) -> EngineOptions:
+    def of(
+        cls, config: EngineConfig, *, gpus: int = 0, reading: Literal["strict", "lenient"] = "strict"
+    ) -> EngineOptions:
         """Return the options of a run's configuration.
 
         Args:
             config: The user's options.
             gpus: GPUs over which a generator that can use one is spread.
+            reading: Which reading of a reply counts.
         """
         given = {name: getattr(config, name) for name in declared_fields(EngineConfig)}
-        return cls(**{**given, "gpus": gpus, "fresh": bool(getattr(config, "fresh", False))})
+        return cls(**{**given, "gpus": gpus, "fresh": bool(getattr(config, "fresh", False)), "reading": reading})
 
 
 @dataclass
@@ -92,6 +99,11 @@ class RunOutcome:
     def failed(self) -> int:
         """Return the number of generations and scores that are failed."""
         return self.generation_failed + self.score_failed
+
+    @property
+    def not_run(self) -> int:
+        """Return the number of images that neither exist nor failed, such as those that a folder lacks."""
+        return max(0, self.expected - self.generated - self.generation_cached - self.generation_failed)
 
     @property
     def all_cached(self) -> bool:

@@ -119,7 +119,8 @@ class ScoringStep:
 
     def _note_result(self, score: Score) -> None:
         """Report a result to the service, which is paused when all fail in the same way. Refusals say nothing."""
-        if score.status is ScoreStatus.OK:
+        lenient = score.lenient if self._options.reading == "lenient" else None
+        if score.status is ScoreStatus.OK or (lenient is not None and lenient.status is ScoreStatus.OK):
             self._service.succeeded()
         elif score.cause is FailureCause.SYSTEM:
             self._service.failed(score.strict.reason, score.sample_id)

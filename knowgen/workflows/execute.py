@@ -8,6 +8,7 @@ from pathlib import Path
 from knowgen.core.errors import UsageError
 from knowgen.core.spec import RunSpec
 from knowgen.engine.options import EngineOptions
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
 from knowgen.workflows.plan import Plan
@@ -32,7 +33,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
     path, config = Path(out).absolute(), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would delete the images to be scored", where=str(path), fix="remove --fresh")
-    options = EngineOptions.of(config, gpus=_gpus(plan, path))
+    options = EngineOptions.of(config, gpus=_gpus(plan, path), reading=get_protocol(config.protocol).reading)
     with contextlib.ExitStack() as stack:
         stack.callback(plan.release)
         store = stack.enter_context(RunStore.open(path, plan.spec, fresh=config.fresh))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from knowgen.core import registry
 from knowgen.core.arguments import arguments_line
+from knowgen.core.errors import UsageError
 from knowgen.core.records import Score, ScoreStatus
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.options import EngineOptions
@@ -62,10 +65,18 @@ def price_warnings(plan: Plan) -> list[str]:
         resolved = registry.resolve(ref.kind, ref.name)
         price_known = getattr(registry.load(resolved), "price_known", None)
         model = {"model": resolved.model} if resolved.model is not None else {}
-        if callable(price_known) and not price_known(**{**ref.args, **model}):
+        if callable(price_known) and not _price_is_known(price_known, {**ref.args, **model}):
             option = "-g price=…" if ref.kind == "generators" else "-s price_in=… -s price_out=…"
             lines.append(f"{handle.spec.name}: the price of its calls is unknown, so costs are not counted ({option})")
     return lines
+
+
+def _price_is_known(price_known: Callable[..., bool], args: Mapping[str, Any]) -> bool:
+    """Return whether the price is known; also True for an invalid argument, which the constructor reports."""
+    try:
+        return price_known(**args)
+    except UsageError:
+        return True
 
 
 def _shard(plan: Plan) -> str:

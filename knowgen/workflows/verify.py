@@ -94,9 +94,11 @@ def verify(path: Path | str) -> Verification:
         DataError: It is not a run directory, or `run.json` or `run.sqlite` cannot be read at all.
 
     Example:
-        >>> verification = verify("reports/open_book")  # doctest: +SKIP
-        >>> verification.ok, verification.checked["images"]  # doctest: +SKIP
-        (True, 48)
+        >>> import knowgen
+        >>> run = knowgen.evaluate("knowgen_mini", "noise", scorers="pixels", limit=2, out="noise")
+        >>> verification = verify("noise")
+        >>> verification.ok, verification.checked["images"]
+        (True, 2)
     """
     run = load_run(path)
     checker = _Checker(run)

@@ -258,7 +258,7 @@ def test_missing_generations_of_an_interrupted_run_stay_not_run_after_scoring(wo
         database.execute("delete from generations where sample_id = 's1'")
     (workspace / "out" / "summary.json").unlink()
     for target in ("out", "else"):
-        assert run(["score", "out", "--scorer", "my_scorer:Half", "--out", target]) == 0
+        assert run(["score", "out", "--scorer", "my_scorer:Half", "--out", target]) == 6
         slices = json.loads((workspace / target / "summary.json").read_text())["summaries"][0]["slices"]
         assert slices[0]["coverage"]["generation_not_run"] == 1
         assert slices[0]["coverage"]["generation_failed"] == 0

@@ -98,7 +98,8 @@ def test_a_dry_run_estimates_from_images_first_and_from_stored_scores_later(
 def test_the_cache_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = results(tmp_path)
     with JudgeServer() as server:
-        api.score(source, "vlm:any", out=tmp_path / "run", scorer_args={"base_url": server.url, "price_call": 0})
+        args = {"base_url": server.url, "price_call": 0, "cache": True}
+        api.score(source, "vlm:any", out=tmp_path / "run", scorer_args=args)
     assert run(["cache"]) == 0
     # generated and true images are the same files here, and one content is stored once
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}

@@ -443,7 +443,7 @@ def test_the_file_in_the_guide_can_be_read(tmp_path: Path) -> None:
     manual = Path(__file__).resolve().parents[2] / "docs" / "guides" / "suite.md"
     block = re.findall(r"```yaml\n(.*?)```", manual.read_text(), re.DOTALL)[0]
     suite = read_suite(write(tmp_path, block)).suite
-    assert [system.name for system in suite.systems] == ["closed_book", "my_model-20"]
+    assert [system.name for system in suite.systems] == ["closed_book", "my_model"]
     assert (suite.config.budget, suite.tasks[1].limit) == (20, 24)
 
 

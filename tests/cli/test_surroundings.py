@@ -226,7 +226,8 @@ def test_a_run_does_not_write_into_a_folder_of_other_files(
     (tmp_path / "out" / "images" / "mine.png").write_bytes(b"mine")
     assert main.run([*RUN, *(["--fresh"] if fresh else [])]) == 3
     assert capsys.readouterr().err.strip() == (
-        "knowgen: out: contains 'images' and is not a run directory; choose an empty or new folder with --out"
+        f"knowgen: {tmp_path / 'out'}: contains 'images' and is not a run directory; "
+        "choose an empty or new folder with --out"
     )
     assert [path.name for path in sorted((tmp_path / "out").rglob("*"))] == ["images", "mine.png"]
 

@@ -9,9 +9,10 @@ import pytest
 
 from knowgen.cli import doctor
 from knowgen.core import registry
+from knowgen.core.errors import UsageError
 from tests.helpers.processes import python_environment, run_python
 
-BROKEN = {"words": "[knowgen.generators]\njust words\n", "bytes": b"\xff\xfe\x00["}
+BROKEN: dict[str, str | bytes] = {"words": "[knowgen.generators]\njust words\n", "bytes": b"\xff\xfe\x00["}
 MODULES = {
     "hangs_at_import": "import time\ntime.sleep(3600)\n",
     "ends_at_import": "import os\nos._exit(3)\n",
@@ -50,7 +51,7 @@ def test_other_plugins_are_found_and_the_damaged_one_is_named(site: Path) -> Non
     assert {"noise", "good_module"} <= set(names) and names["noise"].origin.startswith("knowgen ")
     (folder,) = registry.unreadable()
     assert folder.endswith("broken-1.0.dist-info")
-    with pytest.raises(registry.UsageError, match=r"broken-1\.0\.dist-info"):
+    with pytest.raises(UsageError, match=r"broken-1\.0\.dist-info"):
         registry.resolve("generators", "no_such_thing")
 
 

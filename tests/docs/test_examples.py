@@ -13,7 +13,7 @@ EXAMPLES = ROOT / "examples"
 
 PRINTED = {
     "evaluate_a_function.py": ["K-Score 0.0", "over 4 samples", "reports/gradient/report/index.html"],
-    "compare_two_generators.py": ["over 12 paired samples", "difference  +0.", "95 % interval [+0."],
+    "compare_two_generators.py": ["over 12 paired samples", "difference  +0.", "no interval: n too small", "p = 0."],
     "custom_scorer.py": ["custom_scorer.py:colourfulness", "pixels", "over 4 samples"],
     "search_backend.py": ["generator searched with search_backend.py:MemorySearch@1"],
     "score_a_folder.py": ["sample_id", "visual_correctness"],

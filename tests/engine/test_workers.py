@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from knowgen.core.records import GenerationStatus, ScoreStatus
+from knowgen.core.records import ScoreStatus
 from knowgen.engine.executors import output_log
 from knowgen.engine.executors.output_log import OutputLog
 from knowgen.engine.retry import describe
@@ -165,4 +165,3 @@ def test_an_error_whose_text_cannot_be_read_is_described() -> None:
             raise KeyboardInterrupt
 
     assert describe(Wordless()) == "Wordless: (the text of this Wordless cannot be read: KeyboardInterrupt)"
-    assert GenerationStatus.OK == "ok"

@@ -207,7 +207,7 @@ class InvalidJudge:
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         if not is_bad(sample.prompt):
             return score_of(sample, generation)
-        reading = ParsedScore.model_construct(status="excellent", values={"faithfulness": "high"}, na=5, reason=None)  # type: ignore[arg-type]
-        return Score.model_construct(
-            sample_id=sample.id, repeat=0, scorer=7, status=ScoreStatus.OK, strict=reading, attempts=("x",), usage=None
-        )  # type: ignore[arg-type]
+        wrong: dict[str, Any] = {"status": "excellent", "values": {"faithfulness": "high"}, "na": 5, "reason": None}
+        reading = ParsedScore.model_construct(**wrong)
+        wrong = {"scorer": 7, "attempts": ("x",), "usage": None}
+        return Score.model_construct(sample_id=sample.id, repeat=0, status=ScoreStatus.OK, strict=reading, **wrong)

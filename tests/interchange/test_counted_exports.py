@@ -71,9 +71,9 @@ def test_a_part_of_a_task_is_marked_in_every_export(tmp_path: Path, capsys: pyte
     assert knowgen([*command, "--workers", "0"]) == 0
     capsys.readouterr()
     rows = read_csv(run, tmp_path / "rows.csv")
-    assert rows[0]["selection"].startswith("limit 2 (")
-    assert "only a part of the task: limit 2 (" in capsys.readouterr().out
+    assert rows[0]["selection"].startswith("2 stratified (")
+    assert "only a part of the task: 2 stratified (" in capsys.readouterr().out
     official = tmp_path / "results.json"
     assert knowgen(["export", str(run), "--format", "official", "-o", str(official)]) == 0
     closing = [row for row in json.loads(official.read_text()) if "summary_type" in row]
-    assert len(closing) == 3 and all(row["selection"].startswith("limit 2 (") for row in closing)
+    assert len(closing) == 3 and all(row["selection"].startswith("2 stratified (") for row in closing)

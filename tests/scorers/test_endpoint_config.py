@@ -21,8 +21,8 @@ EXCLUDED = {"price_in", "price_out", "price_call", "key_env", "concurrency", "ti
 JUDGES = [
     (
         VlmJudge,
-        {**SHARED, "max_tokens": 8192, "rubric": "own", "upstream_dir": ""},
-        EXCLUDED | {"upstream_dir"},
+        {**SHARED, "max_tokens": 8192, "rubric": "own", "upstream_dir": "", "unreadable_attempts": 0},
+        EXCLUDED | {"upstream_dir", "unreadable_attempts"},
     ),
     (AnswerJudge, SHARED, EXCLUDED),
     (EvidenceJudge, SHARED, EXCLUDED),

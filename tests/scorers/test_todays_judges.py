@@ -123,7 +123,7 @@ def test_what_a_reasoning_model_does_not_take_is_learnt_once_and_recorded(item: 
 
 def test_another_run_finds_the_replies_without_a_call(item: Item) -> None:
     async def once(url: str) -> Score:
-        judge = VlmJudge("judge", base_url=url)
+        judge = VlmJudge("judge", base_url=url, cache=True)
         try:
             return await judge.score(*item)
         finally:

@@ -94,7 +94,7 @@ def set_field(name: str, value: Any, row: int = 1) -> Callable[[list[dict[str, A
         (set_field("prompt", "  \n"), "prompts", "fail", "1 are empty, first of sample 's1'"),
         (set_field("prompt", "Draw 0."), "prompts", "warn", "duplicated"),
         (set_field("id", "s0"), "samples", "fail", "'s0'"),
-        (set_field("id", ""), "ids", "fail", "empty"),
+        (set_field("id", ""), "samples", "fail", "must be text or a whole number"),
         (set_field("group", "pop_culture_and_news"), "categories", "fail", "first 's1'"),
         (set_field("colour", "red"), "samples", "fail", "colour"),
         (set_field("text_required", None), "text", "fail", "None in the sample"),

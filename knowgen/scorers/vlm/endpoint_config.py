@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
 from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, EncodedImageFile, ImageEncoding
-from knowgen.clients.endpoint_url import is_loopback
+from knowgen.clients.endpoint_url import endpoint_url, is_loopback
 from knowgen.clients.preflight import check_endpoint
 from knowgen.clients.pricing import chat_price
 from knowgen.clients.rate_control import RateLimits
@@ -117,7 +117,8 @@ class EndpointConfig:
         **_: Any,
     ) -> bool:
         """Return whether the cost of a call is known, or the endpoint is on this machine."""
-        return is_loopback(base_url) or chat_price(model, base_url, price_in, price_out, price_call).known
+        url = endpoint_url(base_url, f"scorer {model}")
+        return is_loopback(url) or chat_price(model, base_url, price_in, price_out, price_call).known
 
     async def check_service(self) -> str:
         """Check the address, the key and the model with one free call, before anything is generated.
