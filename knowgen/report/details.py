@@ -122,6 +122,12 @@ def recognised(details: dict[str, Any]) -> list[str]:
     return []
 
 
+def rubric_words(score: Score) -> str:
+    """Return the rubric that a judge was given, with the hash of its texts; empty if the score names none."""
+    name, digest = score.details.get("rubric"), score.details.get("rubric_hash")
+    return f"{name}, SHA-256 {digest}" if name and digest else str(name or "")
+
+
 def score_details(score: Score) -> dict[str, Any]:
     """Return the shown details of a score, including raw replies."""
     readings = [_parsed_score("strict", score.strict)]

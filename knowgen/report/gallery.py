@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.records import DIMENSIONS, Generation, GenerationStatus, GroundTruth, ImageRef, Row, Sample
-from knowgen.report.details import generation_details, score_details, truth_details
+from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
@@ -113,7 +113,7 @@ class Spending:
 
 @dataclass
 class Gallery:
-    """Content of the page on single samples."""
+    """Content of the page on single samples; `rubrics` are those of each system's scores, by scorer."""
 
     entries: list[GalleryEntry]
     truths: dict[SampleKey, dict[str, Any]]
@@ -121,12 +121,13 @@ class Gallery:
     images: list[tuple[ImageRef, Path | None]]
     problems: list[Problem]
     spending: list[Spending]
+    rubrics: list[dict[str, list[str]]]
 
 
 def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gallery:
     """Read all runs once, in order."""
     entries: dict[tuple[SampleKey, int], GalleryEntry] = {}
-    gallery = Gallery([], {}, {}, [], [], [])
+    gallery = Gallery([], {}, {}, [], [], [], [])
     problems: Counter[tuple[int, int, str, str]] = Counter()
     for system in systems:
         cells = _cells(system, gallery)
@@ -141,6 +142,7 @@ def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gal
 def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], GalleryCell]:
     """Return the cells of one system by sample and repeat, with their details, and add its spending."""
     store, cells, spending = system.run.store, dict[tuple[str, int], GalleryCell](), Spending()
+    rubrics: dict[str, list[str]] = {}
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
@@ -151,12 +153,15 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
     for _, score in store.scores():
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
         cell.details.setdefault("scores", []).append(score_details(score))
+        if (rubric := rubric_words(score)) and rubric not in rubrics.setdefault(score.scorer, []):
+            rubrics[score.scorer].append(rubric)
         spending.scores += 1
         spending.scoring_seconds += score.seconds
         spending.scoring_cost = _add(spending.scoring_cost, score.usage.cost)
         spending.tokens += score.usage.input_tokens + score.usage.output_tokens
         spending.cached += bool(score.attempts) and all(attempt.cached for attempt in score.attempts)
     gallery.spending.append(spending)
+    gallery.rubrics.append(rubrics)
     return cells
 
 

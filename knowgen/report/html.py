@@ -24,6 +24,7 @@ OWN = frozenset({"img", "data", "static", "index.html", MARKER})
 
 STATIC = (
     "theme.js",
+    "folds.js",
     "address.js",
     "page.js",
     "viewer.js",

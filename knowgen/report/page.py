@@ -64,7 +64,9 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class ScorerPanel:
-    """Content of the page for one scorer and protocol; `fit` is whether any system is fit for a leaderboard."""
+    """Content of the page for one scorer and protocol; `fit` is whether any system is fit for a leaderboard,
+    `failures` the number of failures of all systems.
+    """
 
     view: ReportView
     answer: Headline
@@ -74,6 +76,7 @@ class ScorerPanel:
     measures: tuple[tuple[str, str, tuple[FigureDot, ...]], ...]
     parts: tuple[tuple[str, str, tuple[tuple[str, tuple[FigureGroup, ...]], ...]], ...]
     fit: bool
+    failures: int
     notes: tuple[tuple[str, str], ...]
     worse_on: tuple[tuple[str, str], ...]
     more_worse: int
@@ -144,6 +147,7 @@ def render(
             definitions=definitions(views),
             provenance={system.index: provenance(system) for system in systems},
             citations={system.index: citation(system, views[0]) for system in systems},
+            rubrics=collected.rubrics,
             faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
         )
     )
@@ -180,6 +184,7 @@ def _panel(
         ),
         parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in shown_figures),
         fit=any(line.summary.fit_for_board for line in lines),
+        failures=sum(numbers.missing(line.coverage) for line in lines),
         notes=_notes(lines),
         worse_on=tuple((each, link(view, id=each)) for each in worse[:MAX_WORSE]),
         more_worse=max(0, len(worse) - MAX_WORSE),

@@ -222,7 +222,10 @@ class RunMaker:
             sample_id=sample.id, repeat=generation.repeat, scorer=scorer.name, status=status, strict=strict,
             lenient=strict if by_judge else None, image=generation.image.sha256, attempts=(reply,) if by_judge else (),
             judge_asked="tiny-judge" if by_judge else "", judge_returned="tiny-judge-2" if by_judge else "", parser="1",
-            details={"recognised": ["Teld", "1896"], "matches": [{"subject": self.subject, "similarity": 0.8123}]},
+            details={
+                **({"rubric": "tiny-rubric-1", "rubric_hash": "ab12" * 16} if by_judge else {}),
+                "recognised": ["Teld", "1896"], "matches": [{"subject": self.subject, "similarity": 0.8123}],
+            },
             seconds=0.2, usage=Usage(cost=0.0),
         )  # fmt: skip
         store.put_score(key, score, scorer)

@@ -57,6 +57,11 @@ class Watched:
             self.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
             self.page.wait_for_timeout(60)
 
+    def unfold(self) -> None:
+        """Open every section that is closed at first."""
+        self.page.evaluate("for (const one of document.querySelectorAll('main details[data-fold]')) one.open = true")
+        self.page.wait_for_timeout(50)  # the sections of the same name follow in a later task
+
     def clean(self) -> None:
         """Assert that there was no error and no request of a remote file."""
         assert self.complaints == []
@@ -193,10 +198,70 @@ def test_scorer_and_protocol_can_be_chosen_and_stay_in_the_url(site: Any, view: 
 def test_the_breakdown_shows_each_measure(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
-    page.locator("[data-measure]:visible").select_option("aesthetics")
+    page.locator(".fold:visible summary", has_text="By group").click()
+    page.locator(".categories:visible summary").click()
+    page.locator("[data-measure]:visible").select_option("aesthetics")  # the categories stay open
     expected = summary(runs[0]).slice("category", "biology").figures["aesthetics"]
     line = page.locator(".parts:visible tbody tr", has_text="biology")
     assert line.locator("td a.figure").first.inner_text() == f"{expected.value:.3f}"
+
+
+# -- sections that are closed at first ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "most"), [(390, 2500), (1280, 1500)])
+def test_the_samples_are_near_the_top(site: Any, view: Open, width: int, most: int) -> None:
+    page = view(site[0], width=width).page
+    assert page.locator("#samples").bounding_box()["y"] < most
+    assert page.locator(".fold:visible").count() == page.locator(".fold:visible > details:not([open])").count() == 5
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_links_to_sections_stay_in_view_and_open_them(site: Any, view: Open, width: int) -> None:
+    opened = view(site[0], width=width)
+    page = opened.page
+    opened.to_the_end()
+    links = page.locator(".top nav")
+    assert 0 <= links.bounding_box()["y"] < 60
+    for name in ("Failures", "Method", "Samples", "Breakdown"):
+        links.get_by_role("link", name=name).click()
+        section = page.locator(f"#{name.lower()}")
+        until(page, f"document.getElementById('{name.lower()}').contains(document.activeElement)")
+        assert 0 <= section.bounding_box()["y"] < 200, name
+        assert section.locator(".on, dd, #match-count").first.is_visible(), name
+    opened.clean()
+
+
+def test_a_link_from_elsewhere_opens_its_section(site: Any, view: Open) -> None:
+    page = view(site[0], "#failures?scorer=vlm%3Atiny-judge").page
+    assert page.locator(".problems:visible tbody tr").count() > 0
+    page.locator("#scorer").select_option("world_check")
+    until(page, "!document.querySelector('[data-view=\"0\"]').hidden")
+    assert page.locator(".problems:visible tbody tr").count() > 0
+
+
+def test_the_line_of_the_failures_counts_them(site: Any, view: Open) -> None:
+    index, runs = site
+    failed = sum(state != "scored" for run in runs for state in states(run).values())
+    assert view(index).page.locator("#failures summary").inner_text().split() == ["Failures", str(failed)]
+
+
+def test_without_scripts_and_on_paper_every_section_is_open(site: Any, view: Open, browser: Any) -> None:
+    index, _ = site
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    plain = context.new_page()
+    plain.goto(index.as_uri())
+    assert plain.locator(".fold:visible > details[open]").count() == 5
+    assert plain.locator(".categories:visible .parts").is_visible() and plain.locator("#method pre").first.is_visible()
+    context.close()
+    page = view(index).page
+    page.evaluate(
+        "window.addEventListener('beforeprint', () => {"
+        " document.title = String(document.querySelectorAll('main details[data-fold]:not([open])').length) })"
+    )
+    page.pdf()
+    until(page, "document.title === '0'")
+    assert page.locator(".fold:visible > details[open]").count() == 0
 
 
 # -- samples and filters ---------------------------------------------------------------------------------------------
@@ -274,6 +339,7 @@ def test_a_url_restores_a_view_and_the_back_button_works(site: Any, view: Open) 
 def test_every_number_links_to_its_samples(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(index)
+    opened.unfold()
     page = opened.page
     failures = page.locator(".problems:visible tbody tr")
     assert failures.count() > 3
@@ -294,7 +360,7 @@ def test_every_number_links_to_its_samples(site: Any, view: Open) -> None:
     for href in hrefs:
         section, _, query = href.partition("?")
         assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
-            "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol"
+            "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol", "by", "id"
         }, unquote(href)  # fmt: skip
     opened.clean()
 
@@ -399,7 +465,9 @@ def test_a_hostile_url_is_harmless(site: Any, view: Open) -> None:
 @pytest.mark.parametrize("which", ["site", "hostile"])
 def test_the_page_is_not_wider_than_the_screen(request: Any, view: Open, which: str, width: int) -> None:
     index = request.getfixturevalue(which)
-    page = view(index[0] if which == "site" else index, width=width).page
+    opened = view(index[0] if which == "site" else index, width=width)
+    opened.unfold()
+    page = opened.page
     page.evaluate(
         "for (const one of [...document.querySelectorAll('.card > footer > details')].slice(0, 4)) one.open = true"
     )
@@ -415,7 +483,9 @@ def test_the_page_is_not_wider_than_the_screen(request: Any, view: Open, which: 
 
 
 def test_the_tables_fit_a_printed_page(site: Any, view: Open) -> None:
-    page = view(site[0], width=740, theme="dark").page
+    opened = view(site[0], width=740, theme="dark")
+    opened.unfold()
+    page = opened.page
     page.emulate_media(media="print")
     assert page.evaluate("document.documentElement.scrollWidth") <= 740
     assert luminance(page.evaluate("getComputedStyle(document.querySelector('.wide')).backgroundColor")) > 0.9
@@ -441,7 +511,9 @@ CONTRASTS = """() => [...document.querySelectorAll('h1, h2, h3, p, a, td, th, dt
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_texts_have_enough_contrast_in_light_and_dark(site: Any, view: Open, theme: str) -> None:
-    page = view(site[0], theme=theme).page
+    opened = view(site[0], theme=theme)
+    opened.unfold()
+    page = opened.page
     assert (luminance(page.evaluate("getComputedStyle(document.documentElement).backgroundColor")) > 0.5) == (
         theme == "light"
     )
@@ -497,7 +569,9 @@ NAMELESS = """() => [...document.querySelectorAll('input, select, button, a, sum
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_controls_have_accessible_names_and_headings_are_in_order(site: Any, view: Open, width: int) -> None:
-    page = view(site[0], width=width).page
+    opened = view(site[0], width=width)
+    opened.unfold()
+    page = opened.page
     page.locator(".card > footer summary").first.click()
     page.wait_for_selector(".depth section")
     assert page.evaluate(NAMELESS) == []
@@ -543,6 +617,7 @@ def test_one_run_with_repeats_and_one_protocol_is_shown(maker: Any, view: Open, 
     assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
     assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
+    opened.unfold()
     assert "every sample has an image and a score" in opened.page.locator("main").inner_text()
     opened.clean()
 

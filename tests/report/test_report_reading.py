@@ -91,6 +91,12 @@ def test_the_method_can_be_cited(site: tuple[Path, list[Any]], view: Open) -> No
     assert f"open_book: {spec.task} {spec.task_version}, {spec.selection.label}, scorer world_check" in text
 
 
+def test_the_method_names_the_rubric_of_a_judge_with_its_hash(maker: RunMaker, view: Open, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(6), 0.8, scorers=(maker.CHECK, maker.JUDGE))
+    text = view(write_report([run], tmp_path / "page"), "#method").locator("#method .run > dl").inner_text()
+    assert re.findall(r"Rubric\n+(.*)", text) == [f"tiny-rubric-1, SHA-256 {'ab12' * 16}"], "world_check has none"
+
+
 def test_samples_are_sorted_and_filtered_by_a_dimension(site: tuple[Path, list[Any]], view: Open) -> None:
     index, runs = site
     page = view(index, "#samples?system=open_book&alone=1")
@@ -142,8 +148,9 @@ def test_the_viewer_walks_through_the_samples_of_the_list(site: tuple[Path, list
 
 
 @pytest.mark.parametrize("width", [1440, 420])
-def test_categories_are_closed_and_the_samples_near(site: tuple[Path, list[Any]], view: Open, width: int) -> None:
-    page = view(site[0], width=width)
+def test_categories_are_closed_in_the_breakdown(site: tuple[Path, list[Any]], view: Open, width: int) -> None:
+    page = view(site[0], "#breakdown", width=width)
+    assert page.locator(".panel:not([hidden]) .parts").first.is_visible()
     categories = page.locator(".panel:not([hidden]) details.categories").first
     assert not categories.locator("table").is_visible()
     categories.locator("summary").click()

@@ -176,6 +176,7 @@ def test_the_request_contains_rubric_answer_and_ground_truth(truth_image: ImageR
     assert [line for line in call.text.splitlines() if line.startswith("Sample id:")] == ["Sample id: s7"]
     assert score.strict.values == {"answer": 0.75} and score.strict.rationale == "The oars are right."
     assert (score.sample_id, score.repeat, score.scorer) == ("s7", 2, "answer:any-judge")
+    assert score.details["rubric_hash"] == hashlib.sha256(call.system.encode()).hexdigest()
     assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.image_bytes[0]).hexdigest()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -74,8 +75,6 @@ def upstream_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    raise RuntimeError('must not be run')\n"
     )
     file.write_text(file.read_text().replace(f"r{SYSTEM!r}", repr(SYSTEM)))
-    import hashlib
-
     words = {"SYSTEM_PROMPT": SYSTEM, "_build_user_message": USER}
     monkeypatch.setattr(
         upstream, "HASHES", {name: hashlib.sha256(text.encode()).hexdigest() for name, text in words.items()}
@@ -169,6 +168,7 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
     assert strict.parts[:3] == first.parts and "aesthetics" in strict.parts[3]["text"]
     ((_, score),) = scores_of(tmp_path / "run")
     assert score.details["rubric"].startswith("upstream e5078d3")
+    assert score.details["rubric_hash"] == hashlib.sha256(f"{SYSTEM}\0{USER}".encode()).hexdigest()
     assert score.lenient.values["aesthetics"] == 0.7 and score.strict.values["aesthetics"] == 0.5
     with pytest.MonkeyPatch.context():
         assert SYSTEM not in (tmp_path / "run" / "run.json").read_text()

@@ -35,7 +35,7 @@ from knowgen.core.records import (
 )
 from knowgen.scorers.contract import failed_score, scorer_capabilities, with_earlier
 from knowgen.scorers.vlm.judge import VlmJudge
-from knowgen.scorers.vlm.rubric import system_prompt
+from knowgen.scorers.vlm.rubric import system_prompt, user_text
 from tests.helpers.images import save_image
 from tests.helpers.judge_server import JudgeServer, Script, Step, good
 
@@ -104,6 +104,8 @@ def test_the_request_contains_rubric_prompt_and_images(item: Item) -> None:
     assert red[0] > 200 > red[2] and blue[2] > 200 > blue[0]
     digests = [hashlib.sha256(data).hexdigest() for data in call.image_bytes]
     assert score.details["pictures"] == {"generated": digests[0], "truth": digests[1]}
+    texts = [call.system, *(user_text("{sample_id}", "{prompt}", required) for required in (None, True, False))]
+    assert score.details["rubric_hash"] == hashlib.sha256("\0".join(texts).encode()).hexdigest()
     assert "category" not in call.text and "sports" not in call.text
 
 

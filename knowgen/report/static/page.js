@@ -36,6 +36,7 @@
   function scrollTo(section, panel) {
     const target = panel.querySelector('[data-section="' + CSS.escape(section) + '"]') || document.getElementById(section);
     if (!target) return;
+    page.unfold(target);
     target.scrollIntoView();
     const heading = target.querySelector("h1, h2");
     if (heading) {

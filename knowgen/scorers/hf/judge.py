@@ -21,7 +21,7 @@ from knowgen.scorers.hf.model import DTYPES, LocalVlm, ModelSource, load
 from knowgen.scorers.hf.weights import weights_id
 from knowgen.scorers.vlm.parsing import PARSER_VERSION, ReplyError, read_attempts, read_strict
 from knowgen.scorers.vlm.retry import TOO_LONG
-from knowgen.scorers.vlm.rubric import RUBRIC_VERSION, system_prompt, user_text
+from knowgen.scorers.vlm.rubric import RUBRIC_VERSION, rubric_hash, system_prompt, user_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -254,6 +254,7 @@ class _SampleInProgress:
             parser=PARSER_VERSION,
             details={
                 "rubric": RUBRIC_VERSION,
+                "rubric_hash": rubric_hash(),
                 "pictures": dict(zip(("generated", "truth"), self._digests, strict=True)),
                 "weights": self._vlm.weights,
                 "dtype": self._vlm.dtype,

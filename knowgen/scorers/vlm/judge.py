@@ -35,7 +35,7 @@ from knowgen.scorers.vlm.parsing import (
     strictly_read,
 )
 from knowgen.scorers.vlm.retry import ask_until_valid, decoding_details
-from knowgen.scorers.vlm.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
+from knowgen.scorers.vlm.rubric import CONTRACT, RUBRIC_VERSION, rubric_hash, system_prompt, texts_hash, user_text
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -125,6 +125,12 @@ class VlmJudge(EndpointConfig):
         call = await asyncio.to_thread(official_call, self.upstream_dir)
         return partial(official_messages, call.system, call.user_text(sample.id, sample.prompt)), None
 
+    def _rubric_hash(self) -> str:
+        if self.rubric == "own":
+            return rubric_hash()
+        call = official_call(self.upstream_dir)  # read for the question, and kept
+        return texts_hash(call.system, call.user_text("{sample_id}", "{prompt}"))
+
     @staticmethod
     def estimate_cost(
         items: Iterable[tuple[Sample, GroundTruth]],
@@ -184,6 +190,7 @@ class VlmJudge(EndpointConfig):
             parser=PARSER_VERSION,
             details={
                 "rubric": RUBRIC_VERSION if self.rubric == "own" else f"upstream {COMMIT[:12]}",
+                "rubric_hash": self._rubric_hash(),
                 "pictures": {"generated": images[0].sha256, "truth": images[1].sha256},
                 **decoding_details(attempts),
             },

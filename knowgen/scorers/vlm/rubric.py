@@ -6,6 +6,7 @@ the instruction, the JSON schema and what `knowgen.scorers.vlm.parsing.read_stri
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from typing import Any
 
@@ -187,6 +188,22 @@ def system_prompt() -> str:
                if rule.may_be_na else "")
         )  # fmt: skip
     return "\n\n".join([*parts, CONTRACT.format_instruction()])
+
+
+def texts_hash(*texts: str) -> str:
+    """Return the SHA-256 of the fixed texts of a judge's call, which identifies a rubric by its content.
+
+    Args:
+        texts: System prompt, and user texts with their fields in braces.
+    """
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+@cache
+def rubric_hash() -> str:
+    """Return the hash of the system prompt and of the user text in its three forms."""
+    forms = (user_text("{sample_id}", "{prompt}", required) for required in (None, True, False))
+    return texts_hash(system_prompt(), *forms)
 
 
 def user_text(sample_id: str, prompt: str, text_required: bool | None, fault: str = "") -> str:

@@ -31,6 +31,7 @@ from knowgen.scorers.vlm.parsing import (
     strictly_read,
 )
 from knowgen.scorers.vlm.retry import ask_until_valid, decoding_details
+from knowgen.scorers.vlm.rubric import texts_hash
 
 VALUE_PARSER_VERSION = "knowgen-verdict-3"
 """Version of both parsers. Increment it with any change that could parse a reply differently."""
@@ -344,6 +345,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             parser=VALUE_PARSER_VERSION,
             details={
                 "rubric": self.rubric_version,
+                "rubric_hash": texts_hash(self.system()),
                 "pictures": digests,
                 **question.details,
                 **decoding_details(attempts),
