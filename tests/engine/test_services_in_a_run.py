@@ -215,7 +215,8 @@ def test_a_judge_that_breaks_its_contract_every_time_is_paused_and_the_others_go
 
     bench, judge = Bench(tmp_path / "run"), Breaks(lambda sample_id, call: None)
     outcome = bench.run(60, Plain(), [judge.handle(), scorer_handle(Half(), name="half")], options())
-    assert services.MAX_EQUAL_FAILURES <= len(judge.calls) <= services.MAX_EQUAL_FAILURES + 2
+    # the judge fails at once, so that its slots take a few further samples before the failures are counted
+    assert services.MAX_EQUAL_FAILURES <= len(judge.calls) <= 2 * services.MAX_EQUAL_FAILURES
     assert outcome.notices == ("judge is paused: 10 results in a row failed for the same reason: no JSON",)
     assert outcome.stopped == "" and outcome.generated == 60
     assert sum(scorer == "half" for (_, _, scorer, _) in bench.scores()) == 60
