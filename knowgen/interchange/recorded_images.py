@@ -128,11 +128,8 @@ class RecordedImages:
     def _listing(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._names:
             names: defaultdict[str, list[str]] = defaultdict(list)
-            try:
-                for path in sorted(folder.iterdir()):
-                    names[name_key(path.name)].append(path.name)
-            except (OSError, ValueError):
-                pass  # not a folder, so nothing is in it
+            for name in _names_in(folder):
+                names[name_key(name)].append(name)
             self._names[folder] = dict(names)
         return self._names[folder]
 
@@ -202,3 +199,11 @@ def _readings(name: str) -> list[_Parts]:
     plain = name[address.end() :] if address else name
     decoded = unquote(plain)
     return list(dict.fromkeys(_parts(each) for each in ((decoded,) if address else (plain, decoded))))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted; none for what is not a folder that can be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (OSError, ValueError):  # ValueError: a NUL in its name
+        return []
