@@ -85,7 +85,7 @@ def test_progress_bars_draw_on_stderr_only() -> None:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), BrokenPipeError(), ValueError("closed file")])
 def test_what_stderr_does_not_take_is_dropped(error: Exception) -> None:
-    CleanStream(Broken(error), "stderr").write("a note\n")
+    assert CleanStream(Broken(error), "stderr").write("a note\n") == len("a note\n")
 
 
 def test_an_error_of_stdout_differs_from_a_reader_that_has_left() -> None:
