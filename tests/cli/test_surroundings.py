@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -149,19 +150,32 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.setattr(Path, "expanduser", lambda path: no_home() if str(path).startswith("~") else path)
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what caches warn of, whatever other tests of this process left of the logging configuration."""
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger = logging.Logger("caches", logging.WARNING)
+    logger.addHandler(Collector())
+    monkeypatch.setattr(cache, "_log", logger)
     monkeypatch.setattr(cache, "_warned", set())
+    return messages
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_nothing_is_cached_and_one_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_home_nothing_is_cached_and_one_warning_says_so(warnings: list[str]) -> None:
     for name in ("replies", "images", "embeddings"):
         one = Cache(name)
         one.put("key", b"value")
         assert one.get("other") is None and one.error
         one.close()
-    assert [record.getMessage() for record in caplog.records] == [
-        "knowgen: no cache: the user has no home folder; set KNOWGEN_CACHE to a folder for caches"
-    ]
+    assert warnings == ["knowgen: no cache: the user has no home folder; set KNOWGEN_CACHE to a folder for caches"]
 
 
 @pytest.mark.usefixtures("homeless")
@@ -177,22 +191,19 @@ def test_without_a_home_the_commands_that_need_one_say_what_to_set(capsys: pytes
     assert len(load_task("knowgen_mini")) == 48
 
 
-def test_a_cache_turned_off_is_not_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_turned_off_is_not_warned_of(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
-    assert Cache("replies").error and caplog.records == []
+    assert Cache("replies").error and warnings == []
 
 
-def test_a_cache_folder_that_cannot_be_used_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cache_folder_that_cannot_be_used_is_said_once(tmp_path: Path, warnings: list[str]) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cache, "_warned", set())
     for name in ("replies", "images", "replies"):
         one = Cache(name, tmp_path / "file" / "cache")
         one.put("key", b"value")
         one.close()
         assert one.get("key") is None
-    assert len(caplog.records) == 1 and "Not a directory" in caplog.records[0].getMessage()
+    assert len(warnings) == 1 and "Not a directory" in warnings[0]
 
 
 def test_the_time_of_use_follows_a_clock_that_was_set_back(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
 
 def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
     with ScoreServer(seconds=0.02) as server:
-        process = child(tmp_path / "run", 400, server.url)
+        process = child(tmp_path / "run", 400, server.url, grace=20)
         wait_until(lambda: server.answered() >= 10, process)
         process.terminate()
         outcome = json.loads(process.communicate(timeout=PATIENCE)[0])

@@ -1,12 +1,14 @@
 """A run in a separate process that tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
 
 The keys of the JSON argument are path, count and url; optional are hang (number of a sample whose generation never
-finishes) and pause (seconds per generation). Prints the outcome as JSON.
+finishes), pause (seconds per generation) and grace (seconds that work in flight gets after an interruption). Prints the
+outcome as JSON.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
 import time
@@ -31,6 +33,9 @@ class SlowGenerator:
 
 def main() -> None:
     arguments = json.loads(sys.argv[1])
+    if "grace" in arguments:
+        engine = importlib.import_module("knowgen.engine.run")
+        vars(engine).update(GRACE_SECONDS=arguments["grace"], INTERRUPT_LIMIT_SECONDS=2 * arguments["grace"])
     outcome = Bench(Path(arguments["path"])).run(
         arguments["count"],
         SlowGenerator(arguments.get("pause", 0.0), arguments.get("hang", "")),
