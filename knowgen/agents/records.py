@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from knowgen.core.records import ImageRef, Record, Usage
+from knowgen.core.records import ImageRef, Record, Usage, UsagePart
 
 Role = Literal["system", "user", "assistant"]
 
@@ -152,6 +152,9 @@ class Trajectory:
         reason: Why it ended so, in words.
         gen_prompt: The rewritten prompt; None without an answer.
         references: The chosen images with the policy's notes, in the order of the answer.
+        evidence: Text that tools gathered: title, url, text.
+        usage: What each part used.
+        seconds: Time it took, in seconds.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -162,3 +165,6 @@ class Trajectory:
     reason: str = ""
     gen_prompt: str | None = None
     references: list[tuple[SeenImage, str]] = field(default_factory=list)
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    usage: list[UsagePart] = field(default_factory=list)
+    seconds: float = 0.0
