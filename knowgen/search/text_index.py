@@ -12,7 +12,7 @@ from typing import Any
 class TextIndex:
     """BM25 over texts. English stop words are removed and words are stemmed.
 
-    Building takes 4 bytes of memory per word of the texts, which are read once and not kept.
+    The texts are read once and not kept. Building takes about 40 bytes of memory per word of the texts at its peak.
 
     Args:
         texts: Texts to index.
@@ -84,10 +84,14 @@ class TextIndex:
             return flat
         wanted = {self._stem(word) for word in self.words(query)}
         starts = [0, *(place + 2 for place in _all_places(flat, ". ") if place + 2 < len(flat))]
-        scored = [
-            (len(wanted & set(map(self._stem, self.words(flat[start : start + length])))), start) for start in starts
-        ]
-        best = max(scored, key=lambda each: (each[0], -each[1]))[1]
+
+        def common(start: int) -> int:
+            return len(wanted & set(map(self._stem, self.words(flat[start : start + length]))))
+
+        best = max(starts, key=lambda start: (common(start), -start))
+        for start in starts:  # leave out the sentences before the first that has one of the words
+            if best < start < best + length and common(start) == common(best):
+                best = start
         return flat[best : best + length]
 
     def _stem(self, word: str) -> str:

@@ -71,7 +71,7 @@ def build_corpus(
     """Read all pages and images below a folder, and write a corpus that `corpus:DIR` searches.
 
     Files are read in order of their names, so that the same files give the same corpus. Memory grows by the words of
-    the pages, not by the pages (about 4 bytes per word).
+    the pages (about 40 bytes per word), not by the files.
 
     Args:
         folder: Folder with HTML, text, JSONL, WARC and image files. Hidden files and folders are left out.

@@ -176,18 +176,21 @@ def page_from_html(data: str | bytes, url: str) -> FoundPage | None:
     base = canonical if canonical and canonical.startswith(("http://", "https://")) else url
     title = next((" ".join(each.itertext()) for each in tree.iter("title")), "")
     links = tuple(itertools.islice(_addresses(tree, "a", "href", base), _MAX_LINKS))
-    pictures = tuple((address, caption) for caption, address in _addresses(tree, "img", "src", base))
+    # a page that was saved with its images names them by path, whatever its canonical URL is
+    shown = dict.fromkeys(
+        (address, text) for each in (base, url) for text, address in _addresses(tree, "img", "src", each)
+    )
     text = trafilatura.extract(tree, output_format="txt", include_comments=False, favor_recall=True) or ""
     if not text.strip():
         return None
-    return FoundPage(base, " ".join(title.split()) or unquote(base.rsplit("/", 1)[-1]), text, links, pictures)
+    return FoundPage(base, " ".join(title.split()) or unquote(base.rsplit("/", 1)[-1]), text, links, tuple(shown))
 
 
 def _addresses(tree: Any, tag: str, attribute: str, base: str) -> Iterator[tuple[str, str]]:
     """Yield text and absolute URL of the elements of a kind, without repetitions."""
     seen = set()
     for element in tree.iter(tag):
-        text = " ".join((element.get("alt") if tag == "img" else "".join(element.itertext())) or [])
+        text = element.get("alt", "") if tag == "img" else "".join(element.itertext())
         try:
             address = urldefrag(urljoin(base, element.get(attribute) or "")).url
         except ValueError:  # an address that cannot be parsed
@@ -267,7 +270,11 @@ def _warc(path: Path) -> Iterator[Found | Html]:
                 if not url or (http is not None and http.get_statuscode() != "200"):
                     continue
                 kind = str((http or record.rec_headers).get_header("Content-Type") or "").split(";")[0].strip().lower()
-                found = _warc_record(kind, record.content_stream().read(), url, f"{path}: {url}")
+                data, where = record.content_stream().read(), f"{path}: {url}"
+                if getattr(record.raw_stream, "limit", 0) > 0:
+                    yield Skipped(where, "the archive ends within this record")
+                    continue
+                found = _warc_record(kind, data, url, where)
                 if found is not None:
                     yield found
     except (ArchiveLoadFailed, OSError, EOFError) as error:
