@@ -1,6 +1,6 @@
 """The agent: drives the state machine with a policy and tools, from a prompt to an answer.
 
-    agent = Agent(policy, search, tools, texts)
+    agent = SearchAgent(policy, search, tools, texts)
     trajectory = await agent.run("A poster of the 2024 Tour de France winner")
 
 What happens next is decided in `machine`; here it is done, timed and recorded. Errors of services end `run` with the
@@ -82,7 +82,7 @@ def _ignore(step: Step) -> None:
     """Do nothing with a step."""
 
 
-class Agent:
+class SearchAgent:
     """An agent that searches before it answers.
 
     Args:
@@ -157,7 +157,7 @@ class Agent:
 class _Rollout:
     """One trajectory while it runs."""
 
-    def __init__(self, agent: Agent, prompt: str, session: PolicySession, watch: Callable[[Step], None]) -> None:
+    def __init__(self, agent: SearchAgent, prompt: str, session: PolicySession, watch: Callable[[Step], None]) -> None:
         self._agent, self.session, self._watch = agent, session, watch
         self._state = begin(agent.texts.system + agent.today(), prompt)
         self._tools = ToolRunner(agent.tools, agent.search, agent.reader, prompt, agent.texts.official)
@@ -218,6 +218,7 @@ class _Rollout:
         """Run the calls of the last reply, and record what they found."""
         assert self._step is not None and self._state.reading is not None
         started = self._time()
+        seen_before = len(self._tools.images.by_id)
         results = await self._tools.run(self._state.reading.calls)
         cut = [cut_to_tokens(result.text, self._agent.limits.result_tokens) for result in results]
         images = [image for result in results for image in list(result.images)[:MAX_SHOWN]]
@@ -233,6 +234,7 @@ class _Rollout:
         update: dict[str, Any] = {
             "observation": added[0].text,
             "images": tuple(image.id for image in images),
+            "new_images": tuple(self._tools.images.by_id.values())[seen_before:],
             "error": "; ".join(dict.fromkeys(filter(None, errors))),
             "blocked": tuple(reason for result in results for reason in result.blocked),
             "capped": sum(tokens for _, tokens in cut),
@@ -251,7 +253,9 @@ class _Rollout:
                 return f"{image.id} is not shown: {error.what}"
 
         copies = await all_results([copy(image) for image in images])
-        return [each for each in copies if isinstance(each, ImageRef)], [each for each in copies if isinstance(each, str)]
+        return [each for each in copies if isinstance(each, ImageRef)], [
+            each for each in copies if isinstance(each, str)
+        ]
 
     def _advance(self, event: Event) -> tuple[Message, ...]:
         """Go on to the next state, and return the messages that this added."""

@@ -125,7 +125,7 @@ def parse_call(text: str) -> ToolCall:
         raise CallFormatError(f"a tool call is an object with name and arguments, not {_kind(value)}")
     name = value.get("name", "")
     if isinstance(name, list | dict):
-        raise CallFormatError(f"the name of a tool is a string, not {_kind(name)}")
+        raise CallFormatError(f"the name of a tool must be a string, not {_kind(name)}")
     return ToolCall(name=name if isinstance(name, str) else str(name), arguments=value.get("arguments", {}))
 
 
@@ -162,7 +162,7 @@ def _kind(value: object) -> str:
 def parse_answer(reply: str, known: Collection[str], *, last_call: bool = False) -> ParsedAnswer:
     """Read the answer of a reply, which is strict JSON.
 
-    At the last call references to unknown images are left out, and a `gen_prompt` that is no string is taken.
+    At the last call references to unknown images are left out, and a `gen_prompt` of another type is taken.
 
     Args:
         reply: The reply.
@@ -170,7 +170,7 @@ def parse_answer(reply: str, known: Collection[str], *, last_call: bool = False)
         last_call: Whether it is the last call.
 
     Raises:
-        AnswerFormatError: There is no answer block that begins and ends with a brace, it is not JSON, lacks a key, or
+        AnswerFormatError: No answer block begins and ends with a brace, it is not JSON, lacks a key, or
             refers to an unknown image.
 
     Example:
@@ -183,9 +183,9 @@ def parse_answer(reply: str, known: Collection[str], *, last_call: bool = False)
             raise AnswerFormatError(f"the answer has no {key}")
     prompt, listed = answer["gen_prompt"], answer["reference_images"]
     if not isinstance(listed, list):
-        raise AnswerFormatError(f"reference_images is a list, not {_kind(listed)}")
+        raise AnswerFormatError(f"reference_images must be a list, not {_kind(listed)}")
     if not isinstance(prompt, str) and not last_call:
-        raise AnswerFormatError(f"gen_prompt is a string, not {_kind(prompt)}")
+        raise AnswerFormatError(f"gen_prompt must be a string, not {_kind(prompt)}")
     items = [item for item in listed[:MAX_REFERENCES] if isinstance(item, dict)]
     references = [_reference(item, known, last_call) for item in items]
     return ParsedAnswer(_as_text(prompt), tuple(each for each in references if each is not None))
@@ -195,7 +195,7 @@ def _answer_json(reply: str) -> dict[str, Any]:
     start = _ANSWER_START.search(reply)
     end = _ANSWER_END.search(reply, start.end() + 1) if start else None
     if start is None or end is None:
-        raise AnswerFormatError("there is no answer block that holds one JSON object and nothing else")
+        raise AnswerFormatError("no answer block holds one JSON object and nothing else")
     try:
         answer = _clean(parse_json(reply[start.end() : end.end()]))
     except ValueError as error:
@@ -208,7 +208,7 @@ def _reference(item: dict[str, Any], known: Collection[str], last_call: bool) ->
     """Return id and note of a reference; None for one that is left out at the last call."""
     name = item.get("img_id") or ""
     if not isinstance(name, str):
-        raise AnswerFormatError(f"img_id is a string, not {_kind(name)}")
+        raise AnswerFormatError(f"img_id must be a string, not {_kind(name)}")
     name = name.strip()
     if name in known:
         return name, _as_text(item.get("note", ""))

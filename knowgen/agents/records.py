@@ -114,6 +114,7 @@ class Step(Record):
         calls: Tool calls of the reply, in order.
         observation: Text of the message that followed; empty when the trajectory ended with the reply.
         images: Ids of the images that the observation showed, with those seen before.
+        new_images: The images among all that were listed for the first time.
         error: What was wrong with the reply or the calls; empty when nothing was.
         blocked: Reasons why something was not fetched, one for each time.
         capped: Number of tokens that were cut from tool results.
@@ -130,6 +131,7 @@ class Step(Record):
     calls: tuple[ToolCall, ...] = ()
     observation: str = ""
     images: tuple[str, ...] = ()
+    new_images: tuple[SeenImage, ...] = ()
     error: str = ""
     blocked: tuple[str, ...] = ()
     capped: int = 0

@@ -56,7 +56,8 @@ class TimeLimit:
     def _report(self, waits: bool) -> None:
         """Pass on that the block waits, and stop or start the clock. May be called from any thread."""
         if self._outer is not None:
-            (self._outer.begin if waits else self._outer.end)()
+            report = self._outer.begin if waits else self._outer.end
+            report()
         self._loop.call_soon_threadsafe(self._pause if waits else self._go_on)
 
     def _go_on(self) -> None:

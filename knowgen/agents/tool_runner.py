@@ -77,7 +77,7 @@ class ToolRunner:
         tool = self._tools.get(call.name)
         if tool is None:
             text = unknown_tool(call.name, list(self._tools))
-            return ToolResult(text, error=f"there is no tool {call.name!r}")
+            return ToolResult(text, error=f"unknown tool {call.name!r}")
         if not isinstance(call.arguments, Mapping):
             text = tool_error(NOT_AN_OBJECT) if call.name == IMAGE_SEARCH else call_error(call.name, NOT_AN_OBJECT)
             return ToolResult(text, error=NOT_AN_OBJECT)

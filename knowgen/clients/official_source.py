@@ -96,10 +96,10 @@ class OfficialFile:
     def _piece(self, part: ast.expr, fields: Sequence[str]) -> str:
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
             return part.value
-        plain = isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None
-        if plain and isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name):
-            if part.value.id in fields:
-                return "{" + part.value.id + "}"
+        if isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None:
+            name = part.value.id if isinstance(part.value, ast.Name) else ""
+            if name in fields:
+                return "{" + name + "}"
         raise DataError(f"an f-string contains more fields than {' and '.join(fields)}", where=self.where)
 
 

@@ -16,6 +16,9 @@ from knowgen.core.yaml_files import read_yaml
 
 PromptName = Literal["own", "upstream"]
 
+OWN_VERSION = "knowgen-agent-1"
+"""Version of the own texts. Increment it with any change: answers under different versions are never mixed."""
+
 OWN_FILE = Path(__file__).with_name("own.yaml")
 
 
@@ -80,7 +83,7 @@ def agent_texts(name: str, tools: Iterable[Tool], *, calls: int, upstream_dir: s
     system = texts["system"].replace("{calls}", str(calls)).replace("{tools}", listed)
     summary = _filler(texts["summary"])
     return AgentTexts(
-        version=texts["version"],
+        version=OWN_VERSION,
         system=system.rstrip("\n"),
         final=texts["final"],
         too_long=texts["too_long"],

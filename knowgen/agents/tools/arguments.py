@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def number_of_results(arguments: Mapping[str, Any], default: int = MAX_RESULTS) 
         (10, 1, 10)
     """
     value = arguments.get("top_k", default)
-    if not isinstance(value, int | float) or value != value:
+    if not isinstance(value, int | float) or math.isnan(value):
         raise ToolArgumentError("'top_k' must be a whole number")
     return int(min(MAX_RESULTS, max(1, value)))
 

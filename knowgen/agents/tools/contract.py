@@ -30,7 +30,7 @@ class PageReader(Protocol):
         """Return the answer, and what it used.
 
         Raises:
-            KnowgenError: There is no answer.
+            KnowgenError: It has none.
         """
         ...
 

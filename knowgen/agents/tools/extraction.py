@@ -45,7 +45,7 @@ class PassageReader:
 def relevant_passages(text: str, query: str, max_tokens: int = MAX_TOKENS) -> str:
     """Return the passages of a page that answer a question best, by BM25, in the order of the page.
 
-    A page that is short enough is returned whole. Where no passage shares a word with the question, it is the beginning.
+    A page that is short enough is returned whole, and the beginning of a page that shares no word with the question.
 
     Args:
         text: Text of the page, with a blank line between paragraphs.

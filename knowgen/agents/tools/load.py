@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
+from knowgen.agents.tools.browse import Browse
 from knowgen.agents.tools.contract import Tool
+from knowgen.agents.tools.image_search import ImageSearch
+from knowgen.agents.tools.text_search import TextSearch
 from knowgen.core import registry
 from knowgen.core.errors import UsageError
 
 PUBLISHED_ORDER = ("image_search", "search", "browse")
 """Order in which the published agent lists its tools in errors."""
+
+
+_BUNDLED: Mapping[str, type[Any]] = {"search": TextSearch, "image_search": ImageSearch, "browse": Browse}
 
 
 def load_tools(names: str | Sequence[str | Tool]) -> list[Tool]:
@@ -21,7 +27,7 @@ def load_tools(names: str | Sequence[str | Tool]) -> list[Tool]:
         names: Names, also as one text with commas between them, or tools.
 
     Raises:
-        UsageError: A name is unknown or given twice, or an object is no tool.
+        UsageError: A name is unknown or given twice, or an object is not a tool.
     """
     listed: list[str | Tool] = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
     tools = [_loaded(each) if isinstance(each, str) else _checked(each, type(each).__name__) for each in listed if each]
@@ -36,7 +42,8 @@ def _place(name: str) -> int:
 
 
 def _loaded(name: str) -> Tool:
-    return _checked(registry.create(registry.resolve("tools", name), {}), name)
+    bundled = _BUNDLED.get(name)  # as in `entries`, a plugin cannot take over a bundled name
+    return _checked(bundled() if bundled else registry.create(registry.resolve("tools", name), {}), name)
 
 
 def _checked(tool: object, name: str) -> Tool:

@@ -81,7 +81,9 @@ async def _found(number: int, query: str, count: int, context: ToolContext) -> T
         return _failed(sent, error.what)
     if not hits:
         return ToolResult(f"No results for '{sent}'.")
-    return ToolResult("\n\n".join(_item(hit) for hit in hits[:count]), evidence=[_evidence(hit) for hit in hits[:count]])
+    return ToolResult(
+        "\n\n".join(_item(hit) for hit in hits[:count]), evidence=[_evidence(hit) for hit in hits[:count]]
+    )
 
 
 def _failed(query: str, reason: str) -> ToolResult:
@@ -95,11 +97,11 @@ def _service_failure(error: TransientError) -> str:
 
 
 def _item(hit: Hit) -> str:
-    title, url, snippet = (escape_frames(_BOLD.sub("", text[:_MAX_FIELD])) for text in (hit.title, hit.url, hit.snippet))
+    title, url, snippet = (
+        escape_frames(_BOLD.sub("", text[:_MAX_FIELD])) for text in (hit.title, hit.url, hit.snippet)
+    )
     return f"[{title}]({url}) {snippet}"
 
 
 def _evidence(hit: Hit) -> dict[str, str]:
     return {"title": hit.title, "url": hit.url, "text": hit.snippet}
-
-
