@@ -11,7 +11,7 @@ from knowgen.agents.gen_searcher import GenSearcher
 from knowgen.agents.policies.contract import Sampling
 from knowgen.agents.records import Ending, Message, Trajectory
 from knowgen.core.errors import DataError
-from knowgen.search.contract import Hit, ImageHit, Page
+from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
 from knowgen.worlds.baselines.scripted import MAX_CALLS, ScriptedPolicy
 from knowgen.worlds.baselines.text_rules import parse_prompt
 from tests.helpers.built_world import BuiltWorld
@@ -19,7 +19,7 @@ from tests.helpers.built_world import BuiltWorld
 PROMPT = "In a flower garden, a dark billboard gives the year in which it was built; near it stands the tower Ovar."
 
 
-def trajectories(world: BuiltWorld, search: object = None) -> list[Trajectory]:
+def trajectories(world: BuiltWorld, search: SearchBackend | None = None) -> list[Trajectory]:
     agent = GenSearcher(ScriptedPolicy(), search or world.search)
 
     async def run() -> list[Trajectory]:
