@@ -48,7 +48,7 @@ LATENCY = 0.2
 ANSWER = '<answer>{"gen_prompt": "A red boat.", "reference_images": []}</answer>'
 
 
-# --------------------------------------------------------------------------------------------------- a service with latency
+# ----------------------------------------------------------------------------------------------- a service with latency
 
 
 class SearchService(BaseHTTPRequestHandler):
@@ -145,7 +145,7 @@ def measure_search() -> None:
         print(f"{name}: {1000 * together:.0f} ms, {share:.2f} x the latency; one after another {1000 * apart:.0f} ms")
 
 
-# ------------------------------------------------------------------------------------------------- rollouts in virtual time
+# --------------------------------------------------------------------------------------------- rollouts in virtual time
 
 
 class Course:
@@ -322,7 +322,7 @@ def lock_step(courses: Sequence[Course], places: int) -> float:
     return total
 
 
-# ----------------------------------------------------------------------------------------------------------- memory
+# --------------------------------------------------------------------------------------------------------------- memory
 
 
 def measure_memory(count: int) -> None:
