@@ -9,12 +9,13 @@ from typing import Any
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError
 from knowgen.core.metering import judge_repeat, reuse_replies
+from knowgen.core.records import AgentAnswer
 from knowgen.core.text import error_summary
 from knowgen.core.tracebacks import place_of
 from knowgen.core.waiting import WaitReporter, current_reporter
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
-from knowgen.engine.snapshot import score_snapshot, snapshot
+from knowgen.engine.snapshot import answer_snapshot, score_snapshot, snapshot
 from knowgen.generators.contract import GeneratedImage
 from knowgen.scorers.short_form import compute_item, has_batch_form, score_item
 
@@ -95,6 +96,15 @@ async def generate(plugin: Any, request: Any) -> GeneratedImage:
     return snapshot(await plugin.generate(request))
 
 
+async def answer(plugin: Any, request: Any) -> AgentAnswer:
+    """Call `answer` of an agent; its result is checked and copied before the agent's event loop goes on.
+
+    Raises:
+        BaseException: What the agent raised.
+    """
+    return answer_snapshot(await plugin.answer(request))
+
+
 def _draw(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     for request in batch:
         references = [reference.open() for reference in request.references]
@@ -154,7 +164,7 @@ _METHODS: dict[str, Callable[[Any, Sequence[Any], Emit], None]] = {
 }
 
 
-COROUTINES: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {"generate": generate, "score": score}
+COROUTINES: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {"answer": answer, "generate": generate, "score": score}
 """How a coroutine of a plugin is called with one payload, by the shape of the plugin."""
 
 
