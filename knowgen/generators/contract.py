@@ -154,8 +154,9 @@ class GeneratorCapabilities:
 
 
 def is_agent(target: Any) -> bool:
-    """Return whether an object or class is an agent: it has `answer`."""
-    return callable(getattr(target, "answer", None))
+    """Return whether an object or class is an agent: it has `answer`, and none of the methods of a generator."""
+    generates = any(callable(getattr(target, name, None)) for name in ("generate_batch", "generate", "draw"))
+    return not generates and callable(getattr(target, "answer", None))
 
 
 def shape_of(target: Any) -> Shape:
@@ -170,17 +171,19 @@ def shape_of(target: Any) -> Shape:
         >>> shape_of(Model)
         'draw'
     """
-    coroutines: tuple[Literal["answer", "generate"], ...] = ("answer", "generate")
-    for name in coroutines:
-        if name == "generate" and callable(getattr(target, "generate_batch", None)):
-            return "generate_batch"
-        if callable(method := getattr(target, name, None)):
-            if not inspect.iscoroutinefunction(method):
-                fix = "or call it `draw`" if name == "generate" else "write `async def answer`"
-                raise UsageError(f"`{name}` must be `async def`", where=_name(target), fix=fix)
-            return name
+    if callable(getattr(target, "generate_batch", None)):
+        return "generate_batch"
+    generate = getattr(target, "generate", None)
+    if callable(generate):
+        if not inspect.iscoroutinefunction(generate):
+            raise UsageError("`generate` must be `async def`", where=_name(target), fix="or call it `draw`")
+        return "generate"
     if callable(getattr(target, "draw", None)):
         return "draw"
+    if is_agent(target):
+        if not inspect.iscoroutinefunction(target.answer):
+            raise UsageError("`answer` must be `async def`", where=_name(target), fix="write `async def answer`")
+        return "answer"
     raise UsageError(
         "not a generator",
         where=_name(target),
