@@ -120,3 +120,7 @@ def agent_handle(
         component_ref,
         references_optional=bool(getattr(agent, "references_optional", False)),
     )
+
+
+AGENT = ComponentRef("generators", "tests.helpers.agents:FakeAgent")
+"""An agent that a worker process builds."""
