@@ -474,7 +474,7 @@ class Row(Record):
         lenient: Values under the official parser; None when the scorer has only one.
         judge_returned: Model name that the judge's endpoint returned.
         answer: Status of the agent's answer; None in a run without an agent.
-        answer_reason: Why there is no answer, when that status is failed.
+        answer_reason: Why the answer is missing, when that status is failed.
         answer_cause: What caused the failure of the answer, when it failed.
         ending: How the agent ended, in the terms of its own protocol.
         fallback: Why the agent's answer was not used; empty where it was.

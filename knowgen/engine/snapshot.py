@@ -67,7 +67,7 @@ def answer_snapshot(value: Any) -> AgentAnswer:
     """Return a checked copy of what an agent returned, of exactly the type of the contract, with the paths of images.
 
     Raises:
-        ContractError: It is no `AgentAnswer`, or not a valid one.
+        ContractError: It is not an `AgentAnswer`, or not a valid one.
     """
     if not isinstance(value, AgentAnswer):
         raise ContractError(f"the agent returned {type(value).__name__}, not an AgentAnswer")

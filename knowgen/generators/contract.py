@@ -285,7 +285,7 @@ class KeyedAnswers(Protocol):
     """Stored answers of another run, which are taken over by key, so that nothing is searched twice."""
 
     def take(self, key: str, store: RunStore) -> AgentAnswer | None:
-        """Copy the answer of a key with its images into a run, and return it; None if there is no usable one."""
+        """Copy the answer of a key with its images into a run, and return it; None if none is usable."""
         ...
 
 

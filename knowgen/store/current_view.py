@@ -43,7 +43,7 @@ class AnswerState:
 
     Attributes:
         status: Its status.
-        reason: Why there is no answer, or what of it could not be used.
+        reason: Why the answer is missing, or what of it could not be used.
         ending: How the agent ended, in the terms of its own protocol.
         cause: What caused the failure, when it failed.
     """

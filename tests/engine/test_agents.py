@@ -58,7 +58,7 @@ def test_another_image_model_takes_every_search_of_a_run(tmp_path: Path) -> None
     assert all(image.path is not None and image.path.is_file() for image in taken.images)
 
 
-def test_an_image_that_failed_is_no_reason_to_search_again(tmp_path: Path) -> None:
+def test_a_failed_image_does_not_make_the_agent_search_again(tmp_path: Path) -> None:
     class Fails(Painter):
         def draw(self, prompt: str, references: object, seed: int) -> object:  # type: ignore[override]
             raise RuntimeError("out of paint")
@@ -135,7 +135,7 @@ def test_a_phased_run_finishes_each_stage_and_frees_its_plugin_before_the_next(t
     assert outcome.endings == {"answer": 3}
 
 
-def test_a_failure_of_the_infrastructure_is_no_result_and_searched_for_again(tmp_path: Path) -> None:
+def test_a_failure_of_the_infrastructure_is_not_a_result_and_is_searched_for_again(tmp_path: Path) -> None:
     def script(request: GenerationRequest, call: int) -> AgentAnswer | BaseException | None:
         if "number 1" in request.prompt and not healed:
             return AgentAnswer(status=AnswerStatus.FAILED, cause=FailureCause.INFRASTRUCTURE, reason="no network")
