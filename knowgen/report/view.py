@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.records import AgentAnswer, Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.core.spec import RunSpec, canonical
 from knowgen.stats.summary import Summary
 from knowgen.store.manifest import Manifest
@@ -81,6 +81,10 @@ class RunView(Protocol):
 
     def image_path(self, ref: ImageRef) -> Path:
         """Return the path of a stored image."""
+        ...
+
+    def answers(self) -> Iterator[tuple[str, AgentAnswer]]:
+        """Yield the current answers of an agent with their keys."""
         ...
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
