@@ -2,9 +2,8 @@
 
 A name is `name`, `name:model`, `module:attribute` or `file.py:attribute`. Plugins register by entry points in the
 groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators`, `knowgen.scorers`, `knowgen.policies` and
-`knowgen.tools`. An error while a plugin is
-imported, including `SystemExit` and a call of `os._exit`, is reported with the plugin's name and does not affect other
-plugins.
+`knowgen.tools`. An error while a plugin is imported, including `SystemExit` and a call of `os._exit`, is reported with
+the plugin's name and does not affect other plugins.
 """
 
 from __future__ import annotations
