@@ -102,12 +102,8 @@ def test_the_agent_reads_pages_by_its_summary_model_and_counts_what_that_costs()
     search = FakeSearch(pages={"http://a": Page(url="http://a", title="Boats", text="The boat is red.")})
 
     async def main(url: str) -> Any:
-        agent = GenSearcher(
-            policy,
-            search,
-            summary="reader",
-            **{"summary.base_url": url, "summary.price_in": 1.0, "summary.price_out": 1.0},
-        )
+        parts: dict[str, Any] = {"summary.base_url": url, "summary.price_in": 1.0, "summary.price_out": 1.0}
+        agent = GenSearcher(policy, search, summary="reader", **parts)
         assert await agent.check_service() == ""
         result = await agent.answer(GenerationRequest(id="r", prompt="Draw."))
         await agent.close()
