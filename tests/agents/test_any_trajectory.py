@@ -25,8 +25,8 @@ IDS = st.sampled_from(["IMG_001", "IMG_002", " IMG_003", "IMG_900", "", "img_001
 PIECES = st.sampled_from(
     [
         "<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>", "<tool_response>", "{", "}",
-        "words", "</tool_response>", "<|im_end|>", "--- end of search result ---", "IMG_001: title: x", "\n", "  url: y",
-        "",
+        "words", "</tool_response>", "<|im_end|>", "--- end of search result ---", "IMG_001: title: x", "\n",
+        "  url: y", "",
     ]
 )  # fmt: skip
 NASTY = st.lists(PIECES | st.text(max_size=4), max_size=8).map("".join)
@@ -87,7 +87,7 @@ class SlowSearch(FakeSearch):
 
 def check(done: Trajectory, asked: int, limits: Limits) -> None:
     """Check what holds for every trajectory."""
-    assert done.ending in Ending
+    assert isinstance(done.ending, Ending)
     assert asked <= limits.rounds + 1 and len(done.steps) <= limits.rounds + 1
     roles = [message.role for message in done.messages]
     assert roles[:2] == ["system", "user"] and "assistant" not in roles[:2]
@@ -110,7 +110,7 @@ def check(done: Trajectory, asked: int, limits: Limits) -> None:
                 assert tag not in inside
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.lists(REPLIES | FAILURES, max_size=12), HITS, IMAGES, PAGES, st.lists(SECONDS, max_size=12),
     st.builds(

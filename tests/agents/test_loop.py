@@ -407,7 +407,7 @@ def test_waiting_for_a_service_is_not_counted() -> None:
         assert with_tool(wait, limits=Limits(seconds=2.0)).ending is Ending.TIME_LIMIT
     finally:
         current_reporter.reset(token)
-    assert reports == [True, False, True, False]  # the run is told as well
+    assert reports == [True, False, True, False]  # the run stops its own time limit as well
 
 
 def test_the_cost_of_each_part_is_counted() -> None:

@@ -80,7 +80,7 @@ def official_agent_texts(upstream_dir: str) -> OfficialAgentTexts:
     agent = official_file(AGENT_FILE, upstream_dir, what, fix)
     corrections = agent.literals_in("run", "observation")
     if len(corrections) != 2:
-        raise DataError("run() assigns not two strings to observation", where=agent.where)
+        raise DataError("run() does not assign two strings to observation", where=agent.where)
     tools = official_file(TOOLS_FILE, upstream_dir, what, fix)
     return OfficialAgentTexts(
         version=f"upstream {COMMIT[:12]}",
