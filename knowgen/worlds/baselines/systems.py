@@ -106,10 +106,11 @@ class OpenBook(GenSearcher):
     """
 
     revision = f"{GenSearcher.revision} rules-{VERSION}"
+    painter = "painter"
     concurrency = 4
 
     def __init__(self, search: str | SearchBackend) -> None:
-        super().__init__(ScriptedPolicy(), search, painter="painter")
+        super().__init__(ScriptedPolicy(), search, painter=self.painter)
 
 
 class Oracle:
