@@ -22,7 +22,7 @@ from knowgen.core.records import OFFICIAL_SKIP, TEXT, GenerationStatus, GroundTr
 from knowgen.core.sample_ids import comparable_id, id_text
 from knowgen.core.spec import fingerprint
 from knowgen.core.text import clean_text, error_message, one_line
-from knowgen.core.text_files import parse_json, read_text
+from knowgen.core.text_files import parse_strict_json, read_text
 from knowgen.interchange.image_sources import SourceImage, digest_or_unreadable, image_facts, no_image, source_image
 from knowgen.interchange.recorded_images import RecordedImages, is_file_name
 
@@ -191,7 +191,7 @@ def read_results(path: Path, images: Path | None = None) -> OfficialResults:
     where = str(path)
     if images is not None and not images.is_dir():
         raise DataError("not a folder", where=str(images), fix="give the folder of the images with --images")
-    data = parse_json(read_text(path), where, nan=True)  # the official evaluator reads NaN as well
+    data = parse_strict_json(read_text(path), where, nan=True)  # the official evaluator reads NaN as well
     if not isinstance(data, list):
         raise DataError("must be a JSON array of rows", where=where)
     return _results_of(data, path.resolve().parent, path.name, images)
