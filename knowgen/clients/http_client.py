@@ -28,7 +28,7 @@ class HttpClient:
     def __init__(self, headers: Mapping[str, str], connect_seconds: float) -> None:
         import aiohttp
 
-        self._headers = dict(headers)
+        self._headers, self._connect_seconds = dict(headers), connect_seconds
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=_timeout(connect_seconds),
@@ -49,8 +49,8 @@ class HttpClient:
         Raises:
             ConfigError: The environment names a proxy that cannot be used.
         """
-        limit = {} if connect_seconds is None else {"timeout": _timeout(connect_seconds)}
-        return self._session.get(url, headers=self._headers, **limit, **_routing(url))
+        limit = _timeout(self._connect_seconds if connect_seconds is None else connect_seconds)
+        return self._session.get(url, headers=self._headers, timeout=limit, **_routing(url))
 
     def post(
         self, url: str, *, headers: Mapping[str, str] | None = None, data: Any = None, json: Any = None

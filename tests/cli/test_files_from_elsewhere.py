@@ -281,7 +281,7 @@ def test_a_folder_with_some_of_the_images_has_no_overall_score_and_says_what_it_
     [
         (("--ids", "s0"), ""),
         (("--ids", "s1,s3,s4"), "images for 1 of 3 selected samples of small; none for 's3', 's4'"),
-        (("--limit", 1), ""),
+        (("--limit", "1"), ""),
         (("--shard", "1/2"), "images for 1 of 3 selected samples of small; none for 's2', 's4'"),
         ((), "images for 2 of 6 samples of small; none for 's2', 's3', 's4' and 1 more"),
     ],
@@ -292,11 +292,11 @@ def test_the_note_on_a_folder_counts_the_selected_samples(
     folder = task.parent / "pictures"
     for number in range(2):
         put_image(folder / f"s{number}.png", number)
-    words = ["score", folder, "--task", task, "--scorer", "pixels", "--out", task.parent / "run", *chosen]
+    words: list[str | Path] = ["score", folder, "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
     if chosen[:1] == ("--limit",):
         for number in range(N):
             put_image(folder / f"s{number}.png", number)
-    called = call(capsys, *words)
+    called = call(capsys, *words, *chosen)
     assert own_lines(called) == ([f"knowgen: {folder}: {said}"] if said else [])
     notes = source_notes(task.parent / "run")
     assert [note["notes"] for note in notes] == ([[f"{folder}: {said}"]] if said else [])
@@ -307,7 +307,7 @@ def test_the_note_on_a_folder_counts_the_selected_samples(
 def test_the_note_on_a_results_file_counts_the_selected_rows(there: Path, capsys: Capture) -> None:
     rows = result_rows(N, lambda number: f"out/\u00e9{number}.png" if number < 2 else f"out/no{number}.png", truth)
     source = write_results(there / "results.json", rows)
-    words = ["score", source, "--scorer", "pixels", "--out"]
+    words: list[str | Path] = ["score", source, "--scorer", "pixels", "--out"]
     called = call(capsys, *words, there / "both", "--ids", "0,1")
     assert (called.code, own_lines(called), source_notes(there / "both")) == (0, [], [])
     called = call(capsys, *words, there / "some", "--ids", "1,2,3")
@@ -318,7 +318,7 @@ def test_the_note_on_a_results_file_counts_the_selected_rows(there: Path, capsys
 
 def test_an_unknown_id_is_the_only_line(task: Path, capsys: Capture) -> None:
     put_image(task.parent / "pictures" / "s0.png", 0)
-    words = ["score", task.parent / "pictures", "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
+    words: list[str | Path] = ["score", task.parent / "pictures", "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
     called = call(capsys, *words, "--ids", "s99")
     assert called.code == 2 and "no sample 's99'" in called.error and "\n" not in called.error
 

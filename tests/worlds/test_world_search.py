@@ -82,7 +82,8 @@ def test_no_path_of_a_hit_leads_to_the_folder_of_the_world(built_world: BuiltWor
 def test_a_copy_cannot_be_changed_by_accident(built_world: BuiltWorld) -> None:
     title = rows_of(built_world.folder / "search" / "pictures.jsonl")[0]["title"]
     image = asyncio.run(built_world.search.image_search(title, 1))[0].image
-    assert image is not None and (path := image.path) is not None and not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    assert image is not None and image.path is not None
+    assert not image.path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
 
 
 def test_an_image_file_that_differs_from_its_record_is_an_error(built_world: BuiltWorld, tmp_path: Path) -> None:
