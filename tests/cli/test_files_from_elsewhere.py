@@ -318,8 +318,8 @@ def test_the_note_on_a_results_file_counts_the_selected_rows(there: Path, capsys
 
 def test_an_unknown_id_is_the_only_line(task: Path, capsys: Capture) -> None:
     put_image(task.parent / "pictures" / "s0.png", 0)
-    words: list[str | Path] = ["score", task.parent / "pictures", "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
-    called = call(capsys, *words, "--ids", "s99")
+    words: list[str | Path] = ["score", task.parent / "pictures", "--task", task, "--scorer", "pixels", "--ids", "s99"]
+    called = call(capsys, *words, "--out", task.parent / "run")
     assert called.code == 2 and "no sample 's99'" in called.error and "\n" not in called.error
 
 
