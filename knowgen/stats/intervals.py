@@ -55,13 +55,13 @@ MIN_SAMPLES = 18
 MIN_VALUES = 5
 """Minimum number of values of each dimension in each group; with fewer, nothing is known of their spread."""
 
-MIN_VALUES_ALONE = 10
+MIN_VALUES_ALONE = 12
 """Minimum number of values in each group for the interval of a single dimension."""
 
 _GRADED, _OVERALL = 1 / 2, 0.02
 """Weight of the added samples for a dimension on a scale of grades, and for an overall or a measure."""
 
-_GRADED_DIFFERENCE, _OVERALL_DIFFERENCE = 1 / 6, 0.005
+_GRADED_DIFFERENCE, _OVERALL_DIFFERENCE = 1 / 20, 0.005
 """The same for a paired difference, where the added samples are -1 and 1."""
 
 _MAX_ADDED = 1 / 5
@@ -157,11 +157,11 @@ def figure_intervals(sampled: Sampled, points: Sequence[float]) -> list[Interval
         points: The figures, NaN where there is none; an interval always contains its figure.
     """
     graded = _graded(sampled.tables)[: sampled.dimensions]
+    scales = [*graded.tolist(), not sampled.several and bool(graded.all())]
     weights = np.where(graded, _GRADED, _OVERALL)
     spreads = _spreads(sampled, weights, _OVERALL)
     found: list[Interval | str] = []
-    for place, (point, spread) in enumerate(zip(points, spreads, strict=True)):
-        on_grades = not sampled.several and graded.all() if place == sampled.dimensions else graded[place]
+    for place, (point, spread, on_grades) in enumerate(zip(points, spreads, scales, strict=True)):
         if isinstance(spread, str):
             found.append(spread)
         elif _level(sampled.values[:, place]):

@@ -96,6 +96,7 @@ def image_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward
     values, reason = _parsed(score, parsing)
     if reason:
         return masked(reason, scores=(score,))
+    value: float | None
     if len(values) == 1 and not set(values) & set(DIMENSIONS):
         value = next(iter(values.values()))
     elif set(values) | {TEXT} == set(DIMENSIONS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,14 +11,15 @@ from scipy.stats import beta
 from scipy.stats import t as student
 
 from benchmarks.interval_coverage import (
-    PLACES,
+    FIGURES,
+    PAIRS,
     SIZES,
     SYSTEMS,
     Measured,
     difference_coverage,
     figure_coverage,
 )
-from knowgen.core.records import DIMENSIONS, POP, SCIENCE, TEXT, Row
+from knowgen.core.records import POP, SCIENCE, TEXT, Row
 from knowgen.report import tables
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
@@ -119,13 +119,13 @@ def test_a_short_note_in_the_table_says_that_nearly_all_samples_are_equal() -> N
 
 
 def test_a_measure_that_hardly_varies_has_no_interval() -> None:
-    """A measure such as a similarity does not reach 0 and 1; ten different values suffice, one other value does not."""
+    """A measure such as a similarity does not reach 0 and 1; twelve different values do, one other value does not."""
 
     def note(values: list[float]) -> str:
         rows = [row(f"s{i:02}", "physics", reading(each, each, each, each)) for i, each in enumerate(values)]
         return aggregate(rows).slice("group", SCIENCE).figures["faithfulness"].note
 
-    assert note([0.7 + i / 100 for i in range(10)]) == ""
+    assert note([0.7 + i / 100 for i in range(12)]) == ""
     assert note([0.7] * 30 + [0.8]) == "too few different values"
 
 
@@ -262,38 +262,53 @@ def near_nominal(found: Measured) -> None:
 
 @pytest.mark.parametrize("system", ["floor", "middle"])
 def test_intervals_of_48_samples_contain_the_true_value_at_the_nominal_rate(system: str) -> None:
-    found = figure_coverage(SYSTEMS[system], (18, 30), 300, np.random.default_rng(1))
+    found = figure_coverage(SYSTEMS[system], (18, 30), 300, np.random.default_rng(1))[-1]
     assert found.given > 0.9 * found.rounds
     near_nominal(found)
+
+
+USUALLY_GIVEN = 0.5
+"""Share of the benchmarks with an interval from which on those that are given are judged by themselves."""
+
+
+def near_nominal_or_rare(found: Measured) -> None:
+    """Check the intervals of a figure.
+
+    Where nearly all values are equal in most benchmarks, the few with an interval are those in which rare values happen
+    to be frequent. Of them, more than 5 % are wrong; of all benchmarks, no more than elsewhere.
+    """
+    if found.given >= USUALLY_GIVEN * found.rounds:
+        near_nominal(found)
+    else:
+        assert found.wrong <= 0.05, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [name for name in SIZES if name != "10 + 200"])
-@pytest.mark.parametrize("system", ["floor", "weak", "middle", "ceiling"])
-def test_intervals_of_the_overall_contain_the_true_value_at_the_nominal_rate(system: str, sizes: str) -> None:
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_intervals_of_every_figure_contain_the_true_value_at_the_nominal_rate(system: str, sizes: str) -> None:
     found = figure_coverage(SYSTEMS[system], SIZES[sizes], 800, np.random.default_rng(0))
-    assert found.given > 0.9 * found.rounds
-    near_nominal(found)
+    for one in found:
+        near_nominal_or_rare(one)
+    if sizes != "category of 20":
+        assert found[-1].given > 0.75 * found[-1].rounds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", ["18 + 30", "294 + 336", "group of 48"])
-@pytest.mark.parametrize("system", ["middle", "ceiling"])
-def test_intervals_of_a_dimension_contain_the_true_value_at_the_nominal_rate(system: str, sizes: str) -> None:
-    measure = partial(figure_coverage, SYSTEMS[system], SIZES[sizes], 800, np.random.default_rng(0))
-    near_nominal(measure(figure=PLACES[DIMENSIONS[1]]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sizes", ["18 + 30", "24 + 24", "294 + 336", "category of 20"])
-@pytest.mark.parametrize(("one", "two"), [("weak", "weak"), ("weak", "strong"), ("middle", "middle")])
+@pytest.mark.parametrize("sizes", [name for name in SIZES if name != "10 + 200"])
+@pytest.mark.parametrize(("one", "two"), PAIRS)
 def test_paired_intervals_contain_the_true_difference(one: str, two: str, sizes: str) -> None:
-    found = difference_coverage(SYSTEMS[one], SYSTEMS[two], SIZES[sizes], 800, np.random.default_rng(0))
-    assert found.given > 0.9 * found.rounds
-    near_nominal(found)
+    for found in difference_coverage(SYSTEMS[one], SYSTEMS[two], SIZES[sizes], 800, np.random.default_rng(0)):
+        near_nominal_or_rare(found)
 
 
 def test_a_group_of_ten_samples_gives_no_interval_but_a_test() -> None:
     """10 and 200 samples: the small group has half of the weight, and nobody can say how far it varies."""
-    found = figure_coverage(SYSTEMS["middle"], (10, 200), 3, np.random.default_rng(0))
-    assert found.given == 0
+    assert figure_coverage(SYSTEMS["middle"], (10, 200), 3, np.random.default_rng(0))[-1].given == 0
+
+
+@pytest.mark.parametrize("system", ["floor", "ceiling"])
+def test_text_that_is_nearly_always_right_or_wrong_has_an_interval_in_few_benchmarks(system: str) -> None:
+    """An interval wide enough for the samples that could have differed would contain the true value nearly always."""
+    found = figure_coverage(SYSTEMS[system], (18, 30), 200, np.random.default_rng(1))[FIGURES.index(TEXT)]
+    assert found.given < 0.2 * found.rounds and found.wrong <= 0.05
