@@ -79,6 +79,32 @@ def test_a_run_killed_three_times_loses_nothing(tmp_path: Path) -> None:
     assert plain(killed) == plain(whole) and len(whole.scores()) == 160
 
 
+def test_a_killed_run_repeats_no_finished_search(tmp_path: Path) -> None:
+    bench, count = Bench(tmp_path / "run"), 60
+    with ScoreServer(seconds=0.01) as server:
+
+        def searches() -> list[str]:
+            return [
+                call.name.removeprefix("search Draw number ").strip(".") for call in server.calls if " " in call.name
+            ]
+
+        for number in (1, 2):
+            process = child(bench.path, count, server.url, pause=0.01, agent=True)
+            wait_until(lambda number=number: searches() and len(bench.answers()) >= number * count // 3, process)
+            process.kill()
+            process.wait()
+            finished = {sample.removeprefix("s") for sample, _ in bench.answers()}
+            made = len(searches())
+            time.sleep(0.05)  # requests in flight reach the server
+            before = len(searches())
+            assert before - made <= 4, "more was in flight than the agent's concurrency"
+        outcome = json.loads(child(bench.path, count, server.url, agent=True).communicate()[0])
+        assert not finished & set(searches()[before:])
+        assert (outcome["stopped"], outcome["answered"] + outcome["answer_cached"]) == ("", count)
+        assert len(searches()) <= count + 2 * 4 + 20, "a kill costs what was in flight or not committed yet"
+    assert len(bench.answers()) == count == len(bench.generations())
+
+
 @pytest.mark.slow
 def test_a_run_killed_thirty_times_loses_nothing(tmp_path: Path) -> None:
     killed, whole = kill_and_resume(tmp_path, count=1240, kills=30)
