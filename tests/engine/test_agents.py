@@ -264,7 +264,7 @@ def test_an_image_file_that_was_changed_is_left_out_with_the_reason(tmp_path: Pa
     assert [note["img_id"] for note in answer.reference_notes] == ["IMG_001"]
 
 
-# -- whatever happens in whatever order ---------------------------------------------------------------------------------
+# -- whatever happens in whatever order -------------------------------------------------------------------------------
 
 RUNS = st.lists(
     st.tuples(
@@ -290,9 +290,9 @@ class Unreliable(Painter):
         return super().draw(prompt, references, seed)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(runs=RUNS)
-def test_nothing_is_searched_for_twice_whatever_becomes_of_the_images(
+def test_no_prompt_is_searched_for_twice_whatever_becomes_of_images(
     runs: list[tuple[str, frozenset[str], str]],
 ) -> None:
     agent, made, painted = FakeAgent(), list[Path](), dict[str, set[str]]()
