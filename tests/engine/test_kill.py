@@ -27,9 +27,9 @@ def has_stored(bench: Bench, server: ScoreServer, scores: int) -> bool:
     return server.answered() >= scores and len(bench.scores()) >= scores
 
 
-def has_answers(bench: Bench, answers: int) -> bool:
-    """Return whether a run has committed some answers of its agent."""
-    return (bench.path / "run.sqlite").is_file() and len(bench.answers()) >= answers
+def has_answers(bench: Bench, server: ScoreServer, answers: int) -> bool:
+    """Return whether a run has committed some answers; the store exists once the server has answered."""
+    return server.answered() >= answers and len(bench.answers()) >= answers
 
 
 def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -95,7 +95,7 @@ def test_a_killed_run_repeats_no_finished_search(tmp_path: Path) -> None:
 
         for number in (1, 2):
             process = child(bench.path, count, server.url, pause=0.01, agent=True)
-            wait_until(partial(has_answers, bench, number * count // 3), process)
+            wait_until(partial(has_answers, bench, server, number * count // 3), process)
             process.kill()
             process.wait()
             finished = {sample.removeprefix("s") for sample, _ in bench.answers()}
