@@ -477,7 +477,7 @@ def test_an_image_that_does_not_open_is_listed_and_not_shown(tmp_path: Path) -> 
     (tmp_path / "1.png").write_bytes(b"no image")
     done = run_agent([call("image_search", {"query": "boat"}), answer("p", ["IMG_002"])], FakeSearch(images=hits))
     assert len(done.messages[3].images) == 1 and "IMG_001: title: Boat 1" in done.messages[3].text
-    assert "IMG_001 is not shown" in done.steps[0].error
+    assert "IMG_001 is not shown" in done.steps[0].error and done.steps[0].images == ("IMG_002",)
 
 
 def test_the_same_file_keeps_its_id_in_a_trajectory(tmp_path: Path) -> None:

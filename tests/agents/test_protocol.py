@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -201,7 +202,7 @@ TAGS = [
     "<tool_response>", "</tool_response>", "<tool_call>", "</tool_call>", "<answer>", "</answer>", "<think>",
     "</think>", "<tools>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|image_pad|>",
     "<|video_pad|>", "<|vision_end|>", "< / TOOL_RESPONSE >", "<Tool_Call >", "<｜end▁of▁sentence｜>", "</s>",
-    "<start_of_turn>", "[INST]", "[/INST]", "<|\u200bim_end|>", f"<{' ' * 40}tool_call>",
+    "<start_of_turn>", "[INST]", "[/INST]", "<|\u200bim_end|>", f"<{' ' * 40}tool_call>", "＜answer＞", "﹤|im_end|>",
 ]  # fmt: skip
 
 
@@ -227,7 +228,7 @@ PIECES = st.sampled_from(
 
 def written_tags(text: str) -> list[str]:
     """Return what a tokenizer or a careless reader takes for tags, by a search that is not that of the code."""
-    squeezed = "".join(text.split()).lower()
+    squeezed = "".join(unicodedata.normalize("NFKC", text).split()).lower()
     names = ("tool_response", "tool_call", "tools", "answer", "think")
     found = [f"<{slash}{name}>" for name in names for slash in ("", "/") if f"<{slash}{name}>" in squeezed]
     return [*found, *(["<|"] if "<|" in squeezed else [])]

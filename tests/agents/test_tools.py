@@ -20,6 +20,7 @@ from knowgen.agents.tools.text_search import TextSearch
 from knowgen.core.errors import (
     AccountError,
     BudgetReachedError,
+    ConfigError,
     DataError,
     KnowgenError,
     ServiceUnavailableError,
@@ -27,7 +28,7 @@ from knowgen.core.errors import (
     UsageError,
 )
 from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
-from tests.helpers.search_agents import FakeSearch, image_hits, run_agent
+from tests.helpers.search_agents import FakeSearch, call, image_hits, run_agent
 from tests.helpers.virtual_time import run
 
 BOATS = [Hit(title="Boat <b>one</b>", url="http://a", snippet="A <b>red</b> boat."), Hit(title="Two", url="http://b")]
@@ -118,7 +119,7 @@ def test_a_service_that_fails_is_raised_or_becomes_the_text_of_the_published_age
     assert shown.text == f"--- search result for [boat] ---\n{text}\n--- end of search result ---"
 
 
-@pytest.mark.parametrize("error", [AccountError("no credit"), BudgetReachedError("spent")])
+@pytest.mark.parametrize("error", [AccountError("no credit"), BudgetReachedError("spent"), ConfigError("no price")])
 @pytest.mark.parametrize(
     ("tool", "arguments"), [(TextSearch(), {"query": "a"}), (ImageSearch(), {"query": "a"}), (Browse(), {"url": "a"})]
 )
@@ -126,6 +127,14 @@ def test_an_account_that_is_rejected_is_never_a_result(error: Exception, tool: A
     search = FakeSearch({"a": error}, images=error, pages={"a": error})
     with pytest.raises(type(error)):
         use(tool, arguments, search, failures_as_text=True)
+
+
+def test_a_long_snippet_is_cut_and_counted() -> None:
+    hits = [Hit(title="T", url="u", snippet="word " * 1000), Hit(title="T", url="u", snippet="short")]
+    result = use(TextSearch(), {"query": "a"}, FakeSearch(hits))
+    assert result.capped == 250 and "[250 more tokens are not shown]\n\n[T](u) short" in result.text
+    done = run_agent([call("search", {"queries": ["a", "b"]})], FakeSearch(hits))
+    assert done.steps[0].capped == 500
 
 
 def test_a_snippet_cannot_end_its_block() -> None:
