@@ -190,7 +190,7 @@ def _object_agent(description: Description, args: Mapping[str, Any], fallback: F
 
 def _read_parts(args: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of an agent's parts as values, read by the annotations of each part's plugin."""
-    values: dict[str, Any] = plain_arguments(flat)
+    values: dict[str, Any] = plain_arguments(flat, "generator")
     kinds: dict[str, registry.Kind | None] = {**PART_KINDS, "search": "search"}
     for role, kind in kinds.items():
         name = args.get(role)

@@ -88,17 +88,22 @@ class ToolResult:
 
 
 class Tool(Protocol):
-    """Something an agent can call.
+    """Something an agent can call."""
 
-    Attributes:
-        name: Name in calls.
-        description: What it does, for the system prompt.
-        parameters: JSON schema of its arguments, an object.
-    """
+    @property
+    def name(self) -> str:
+        """Name in calls."""
+        ...
 
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
+    @property
+    def description(self) -> str:
+        """What it does, for the system prompt."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of its arguments, an object."""
+        ...
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
         """Run a call.
