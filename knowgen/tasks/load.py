@@ -32,7 +32,7 @@ def load_task(name: str) -> Task:
         ['a robin']
     """
     refuse_secrets({"task": name})
-    if name.strip() and name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
+    if is_task_folder(name):
         folder = Path(name).parent if Path(name).name == TASK_FILE else Path(name)
         return FolderTask(folder)
     if not name.strip():
@@ -44,6 +44,12 @@ def load_task(name: str) -> Task:
     if missing:
         raise UsageError(f"task {name!r} lacks {', '.join(missing)}", fix="see knowgen.tasks.contract.Task")
     return cast(Task, task)
+
+
+def is_task_folder(name: str) -> bool:
+    """Return whether a name is a task folder or its `task.yaml`, which holds data and no code."""
+    named = name in registry.entries("tasks") or not name.strip()
+    return not named and (Path(name).is_dir() or Path(name).name == TASK_FILE)
 
 
 def content_folder(kind: str) -> Path:
