@@ -61,7 +61,8 @@ class HostileImport(NamedTuple):
 
     Attributes:
         code: What it does wrong.
-        ends: Whether the run cannot go on, and must end with a reason; otherwise all samples must be ok.
+        ends: Whether the run cannot go on, and must end with a reason; otherwise all samples must be ok. (A task cannot
+            be made without `json`.)
         role: What it is run as.
     """
 
@@ -110,7 +111,7 @@ IMPORTS: dict[str, HostileImport] = {
     "ScorerImportCrashes": HostileImport(CRASH, ends=True, role="scorer"),
     "ScorerImportReplacesJson": HostileImport(REPLACE, ends=False, role="scorer"),
     "TaskImportCrashes": HostileImport(CRASH, ends=True, role="task"),
-    "TaskImportReplacesJson": HostileImport(REPLACE, ends=False, role="task"),
+    "TaskImportReplacesJson": HostileImport(REPLACE, ends=True, role="task"),
     "TaskImportHoldsTheInterpreter": HostileImport(HOLD, ends=True, role="task"),
     "SearchImportCrashes": HostileImport(CRASH, ends=True, role="search"),
     "SearchImportReplacesJson": HostileImport(REPLACE, ends=False, role="search"),

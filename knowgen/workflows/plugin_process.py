@@ -125,12 +125,10 @@ class PluginProcess:
         child = self._child
         assert child is not None
         self._end(_DEATH_SECONDS)
-        if child.late:
-            place = f" (at {child.place})" if child.place else ""
-            return self._broken(
-                f"{self._doing(question)} and did not end within {duration_text(ANSWER_SECONDS)}{place}"
-            )
         place = f" ({child.place})" if child.place else ""
+        if child.late:
+            limit = duration_text(ANSWER_SECONDS)
+            return self._broken(f"gave no answer within {limit} while it {self._doing(question)}{place}")
         printed = f", after it printed {child.printed!r}" if child.printed else ""
         return self._broken(f"while it {self._doing(question)}, its process {child.ending}{place}{printed}")
 

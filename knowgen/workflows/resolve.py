@@ -123,6 +123,10 @@ class Description:
         except UsageError:
             return True
 
+    def estimate_of(self, arguments: Mapping[str, Any]) -> Callable[..., Any] | None:
+        """Return the function that estimates the cost of scoring some samples; None for a plugin without one."""
+        return None if self.estimate is None else partial(self.estimate, **{**arguments, **self._model})
+
     @property
     def _model(self) -> dict[str, str]:
         return {} if self.plugin.model is None else {"model": self.plugin.model}
@@ -373,7 +377,7 @@ def resolve_scorer(
         capabilities=capabilities,
         build=build,
         component_ref=description.component_ref(given),
-        estimate=description.estimate and partial(description.estimate, model=description.plugin.model, **arguments),
+        estimate=description.estimate_of(arguments),
         price_known=description.price_known(given),
     )
 
