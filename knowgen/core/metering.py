@@ -17,8 +17,8 @@ budget a call may wait until others end, so `paid_call` blocks must not be neste
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -186,6 +186,39 @@ class Reservation:
 current_meter: ContextVar[Meter | None] = ContextVar("knowgen_meter", default=None)
 """The budget meter of the current run; None outside a run."""
 
+
+@dataclass
+class SpendingCount:
+    """What the paid calls of a block cost, those of the tasks it starts included.
+
+    Attributes:
+        calls: Number of calls that have ended.
+        cost: Their cost in US dollars, a call of unknown cost at its reserved amount; None when that is unknown too.
+    """
+
+    calls: int = 0
+    cost: float | None = 0.0
+
+    def add(self, cost: float | None) -> None:
+        """Add a call of some cost in US dollars; None when it is not known."""
+        self.calls += 1
+        self.cost = None if cost is None or self.cost is None else self.cost + cost
+
+
+_spending: ContextVar[tuple[SpendingCount, ...]] = ContextVar("knowgen_spending", default=())
+
+
+@contextmanager
+def spending() -> Iterator[SpendingCount]:
+    """Yield an object that counts the paid calls of the block. Blocks may be nested: a call counts in all of them."""
+    spent = SpendingCount()
+    token = _spending.set((*_spending.get(), spent))
+    try:
+        yield spent
+    finally:
+        _spending.reset(token)
+
+
 reuse_replies: ContextVar[bool] = ContextVar("knowgen_reuse_replies", default=True)
 """Whether a cached reply may answer a request; False in a run with `--fresh`, which asks again."""
 
@@ -221,14 +254,15 @@ async def paid_call(worst_case: float | None, caller: str) -> AsyncIterator[Rese
         BudgetReachedError: The call could exceed the budget.
         ConfigError: There is a budget and the price is not known.
     """
-    meter = current_meter.get()
-    if meter is None:
-        yield Reservation(-1)
-        return
-    with waiting():
-        number = await meter.reserve(worst_case, caller)
+    meter, number = current_meter.get(), -1
+    if meter is not None:
+        with waiting():
+            number = await meter.reserve(worst_case, caller)
     reservation = Reservation(number)
     try:
         yield reservation
     finally:
-        await meter.settle(reservation.number, reservation.cost)
+        for spent in _spending.get():
+            spent.add(worst_case if reservation.cost is None else reservation.cost)
+        if meter is not None:
+            await meter.settle(reservation.number, reservation.cost)

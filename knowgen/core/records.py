@@ -242,6 +242,78 @@ class Usage(Record):
     cost: float | None = Field(default=None, allow_inf_nan=False)
 
 
+class UsagePart(Record):
+    """What one part of an agent used.
+
+    Attributes:
+        part: `policy`, `search`, `summary`, or the name of a tool that pays for its calls.
+        calls: Number of paid calls.
+        usage: Their tokens and cost.
+        seconds: Time that the agent spent in this part, in seconds; parts may overlap.
+    """
+
+    part: str
+    calls: int = 0
+    usage: Usage = Usage()
+    seconds: float = Field(default=0.0, allow_inf_nan=False)
+
+
+class AnswerStatus(StrEnum):
+    """Status of an agent's answer.
+
+    Attributes:
+        OK: The agent gave an answer.
+        NONE: It ended without one, as `AgentAnswer.ending` says. The ending is a result: the agent is not run again.
+        FAILED: It could not be run to its end, for example because a service was unavailable.
+        NOT_RUN: It was not attempted yet.
+    """
+
+    OK = "ok"
+    NONE = "none"
+    FAILED = "failed"
+    NOT_RUN = "not_run"
+
+
+class AgentAnswer(Record):
+    """The result of an agent that searched: what an image model generates from in place of the sample's prompt.
+
+    It is stored on its own, so that another image model can generate from the same search.
+
+    Attributes:
+        sample_id: Id of the sample; empty in an answer that a file recorded.
+        repeat: Number of the repeat, from 0.
+        status: Whether there is an answer.
+        reason: Why there is none, or what of it could not be used.
+        cause: What caused the failure, when the status is failed; None otherwise.
+        ending: How the agent ended, in the terms of its own protocol, such as `answer` or `repeated_response`.
+        prompt: The rewritten prompt; empty to use the sample's own.
+        references: Reference images, in order.
+        reference_notes: The agent's notes on each reference: img_id, title, url, page_url, note.
+        evidence: Text it gathered: title, url, text.
+        trajectory: Its steps, oldest first.
+        images: Every image that it saw, without repetitions.
+        usage: What each of its parts used.
+        seconds: Time it took in seconds.
+        attempts: Number of attempts, over all calls on this run directory.
+    """
+
+    sample_id: str = ""
+    repeat: int = 0
+    status: AnswerStatus = AnswerStatus.OK
+    reason: str = ""
+    cause: FailureCause | None = None
+    ending: str = ""
+    prompt: str = ""
+    references: tuple[ImageRef, ...] = ()
+    reference_notes: tuple[dict[str, Any], ...] = ()
+    evidence: tuple[dict[str, Any], ...] = ()
+    trajectory: tuple[dict[str, Any], ...] = ()
+    images: tuple[ImageRef, ...] = ()
+    usage: tuple[UsagePart, ...] = ()
+    seconds: float = Field(default=0.0, allow_inf_nan=False)
+    attempts: int = 1
+
+
 class Generation(Record):
     """The stored result of generating one image.
 

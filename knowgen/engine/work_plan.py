@@ -11,10 +11,19 @@ from dataclasses import dataclass
 from itertools import islice
 
 from knowgen.core.errors import ConfigError
-from knowgen.core.records import FailureCause, Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
+from knowgen.core.records import (
+    AgentAnswer,
+    FailureCause,
+    Generation,
+    GenerationStatus,
+    GroundTruth,
+    Sample,
+    Score,
+    ScoreStatus,
+)
 from knowgen.core.spec import RunSpec, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.engine.components import ScorerHandle
-from knowgen.generators.contract import SAMPLE_PROMPT, AgentAnswer, AnswerSource
+from knowgen.generators.contract import SAMPLE_PROMPT, AnswerSource
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 

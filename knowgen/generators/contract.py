@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef, Usage
+from knowgen.core.records import AgentAnswer, GenerationRequest, GenerationStatus, Usage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -220,28 +220,6 @@ def _name(target: Any) -> str:
     return target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
 
 
-@dataclass(frozen=True)
-class AgentAnswer:
-    """The answer of an agent that searched: what an image model generates from in place of the sample's prompt.
-
-    Attributes:
-        prompt: The rewritten prompt; empty to use the sample's own.
-        references: Reference images, in order, with their paths.
-        reference_notes: The agent's notes on each reference: title, url, note.
-        evidence: Text it gathered.
-        trajectory: Its steps.
-        reason: Why the agent gave no answer; the image is then generated from the sample's own prompt, without
-            references.
-    """
-
-    prompt: str = ""
-    references: tuple[ImageRef, ...] = ()
-    reference_notes: tuple[dict[str, Any], ...] = ()
-    evidence: tuple[dict[str, Any], ...] = ()
-    trajectory: tuple[dict[str, Any], ...] = ()
-    reason: str = ""
-
-
 SAMPLE_PROMPT = AgentAnswer()
 """The answer that stands for the sample's own prompt."""
 
@@ -276,7 +254,6 @@ class GenerationSource(Protocol):
 __all__ = [
     "GPU_FAULT_CODE",
     "SAMPLE_PROMPT",
-    "AgentAnswer",
     "AnswerSource",
     "AsyncGenerator",
     "BatchGenerator",

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import Generation, ImageRef
+from knowgen.core.records import AgentAnswer, Generation, ImageRef
 from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
 from knowgen.core.spec import fingerprint
 from knowgen.core.text_files import parse_json, read_text, split_lines
-from knowgen.generators.contract import AgentAnswer, AnswerSource
+from knowgen.generators.contract import AnswerSource
 from knowgen.interchange.image_sources import image_facts
 from knowgen.interchange.recorded_images import RecordedImages
 from knowgen.store.folder import is_run_directory
@@ -164,12 +163,16 @@ def _answer(
     if generation is not None:
         answer = AgentAnswer(evidence=generation.evidence, trajectory=generation.trajectory)
     if not prompt.strip():
-        return replace(answer, reason="the prompt alone: the agent returned no prompt")
+        return _updated(answer, reason="the prompt alone: the agent returned no prompt")
     if not images:
         why = problems[0] if problems else "it names none"
-        return replace(answer, reason=f"the prompt alone: no reference of the agent is usable ({why})")
+        return _updated(answer, reason=f"the prompt alone: no reference of the agent is usable ({why})")
     reason = f"references left out: {'; '.join(problems)}" if problems else ""
-    return replace(answer, prompt=prompt, references=tuple(images), reference_notes=tuple(notes), reason=reason)
+    return _updated(answer, prompt=prompt, references=tuple(images), reference_notes=tuple(notes), reason=reason)
+
+
+def _updated(answer: AgentAnswer, **fields: Any) -> AgentAnswer:
+    return answer.model_copy(update=fields)
 
 
 def _recorded(reference: Mapping[str, Any]) -> str:

@@ -1,10 +1,44 @@
-"""The contract of a search backend. Methods are coroutines, because most backends wait for a network."""
+"""The contract of a search backend. Methods are coroutines, because most backends wait for a network.
+
+A backend that pays for its queries wraps each request in `core.metering.paid_call`, by which a run knows its cost. One
+that has connections to close may have `async close()`.
+"""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
+from knowgen.core.errors import KnowgenError
 from knowgen.core.records import ImageRef, Record
+
+
+class BlockReason(StrEnum):
+    """Why a page or an image is not fetched.
+
+    Attributes:
+        ADDRESS: Its address does not lead to the public internet.
+        ROBOTS: The site's robots.txt excludes it.
+        LEAK: It is the benchmark's own data, a mirror of it, or a ground-truth image.
+    """
+
+    ADDRESS = "address_blocked"
+    ROBOTS = "robots_blocked"
+    LEAK = "leak_blocked"
+
+
+class PageBlockedError(KnowgenError):
+    """A page that is not opened.
+
+    Args:
+        what: What is wrong, in one line.
+        reason: Why it is not opened.
+        where: Its URL.
+    """
+
+    def __init__(self, what: str, reason: BlockReason, *, where: str = "") -> None:
+        super().__init__(what, where=where)
+        self.reason = reason
 
 
 class Hit(Record):
@@ -14,11 +48,13 @@ class Hit(Record):
         title: Title of the page.
         url: URL of the page.
         snippet: Text of the page around the match, empty when there is none.
+        date: Date of the page as the source gives it, empty when unknown.
     """
 
     title: str
     url: str
     snippet: str = ""
+    date: str = ""
 
 
 class ImageHit(Record):
@@ -28,13 +64,21 @@ class ImageHit(Record):
         title: Caption as the source gives it; it need not be true.
         url: URL of the image.
         page_url: URL of the page with the image, empty when unknown.
-        image: The downloaded image, with its path on this machine.
+        thumbnail_url: URL of a smaller copy, empty when unknown.
+        source: Name of the site with the image, empty when unknown.
+        image: The downloaded image, with its path on this machine; None when there is none.
+        failure: Why the image is missing; empty when it is there.
+        blocked: Why the image was not fetched; None when nothing blocked it.
     """
 
     title: str
     url: str
     page_url: str = ""
-    image: ImageRef
+    thumbnail_url: str = ""
+    source: str = ""
+    image: ImageRef | None = None
+    failure: str = ""
+    blocked: BlockReason | None = None
 
 
 class Link(Record):
@@ -79,18 +123,31 @@ class SearchBackend(Protocol):
         ...
 
     async def search(self, query: str, k: int = 5) -> list[Hit]:
-        """Return at most `k` pages, best first; an empty list when nothing is found."""
+        """Return at most `k` pages, best first; an empty list when nothing is found.
+
+        Raises:
+            TransientError: The service cannot answer now.
+            AccountError: The service rejects the account.
+        """
         ...
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
-        """Return at most `k` images, best first; an empty list when nothing is found."""
+        """Return at most `k` images, best first; an empty list when nothing is found.
+
+        An image that could not be downloaded is a hit without image, which says why.
+
+        Raises:
+            TransientError: The service cannot answer now.
+            AccountError: The service rejects the account.
+        """
         ...
 
     async def open(self, url: str) -> Page:
         """Return the page at a URL.
 
         Raises:
-            DataError: The page does not exist.
+            DataError: The page does not exist, or has no text.
+            PageBlockedError: It must not be fetched.
             TransientError: It could not be fetched now.
         """
         ...

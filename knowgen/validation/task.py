@@ -313,8 +313,8 @@ async def _try_search(backend: Any, queries: Iterable[str]) -> tuple[int, int]:
         pages += len(hits)
         if hits:
             await backend.open(hits[0].url)
-        image_hits = await backend.image_search(query, 3)
-        images += len(image_hits)
-        if image_hits:
-            await asyncio.to_thread(image_hits[0].image.open)
+        found = [hit.image for hit in await backend.image_search(query, 3) if hit.image is not None]
+        images += len(found)
+        if found:
+            await asyncio.to_thread(found[0].open)
     return pages, images

@@ -48,7 +48,7 @@ class Sprayer:
         for page in pages.values():
             texts |= dict.fromkeys(fact.strip('"') for fact in FACTS.findall(f"{page.title}\n{page.text}"))
             for image_hit in await self.search.image_search(page.title, 3):
-                if len(images) < 24:
+                if len(images) < 24 and image_hit.image is not None:
                     images.setdefault(image_hit.url, image_hit.image.open())
         return list(texts), list(images.values())
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from knowgen.core import registry
 from knowgen.core.errors import DataError, UsageError
-from knowgen.worlds.search import TextIndex, WorldSearch
+from knowgen.search.text_index import TextIndex
+from knowgen.worlds.search import WorldSearch
 from tests.helpers.built_world import BuiltWorld, rows_of
 
 
@@ -45,6 +46,7 @@ def test_image_hits_have_files_that_open(built_world: BuiltWorld) -> None:
     hits = asyncio.run(built_world.search.image_search(name, 8))
     assert 2 <= len(hits) <= 8
     for hit in hits:
+        assert hit.image is not None
         assert hit.image.open().size == (hit.image.width, hit.image.height) == (256, 256)
         assert hit.url.startswith("https://pictures.example/") and hit.page_url.startswith("https://")
 

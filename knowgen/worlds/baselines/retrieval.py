@@ -168,5 +168,7 @@ class Retriever:
 
 
 def _open_usable_image(hit: ImageHit) -> Image | None:
+    if hit.image is None:
+        return None
     image = hit.image.open()
     return image if cut_out(image) is not None else None
