@@ -112,6 +112,9 @@ IMPORTS: dict[str, HostileImport] = {
     "ScorerImportReplacesJson": HostileImport(REPLACE, ends=False, role="scorer"),
     "TaskImportCrashes": HostileImport(CRASH, ends=True, role="task"),
     "TaskImportReplacesJson": HostileImport(REPLACE, ends=True, role="task"),
+    "TaskImportPatchesBuiltins": HostileImport(
+        "import builtins, time\nbuiltins.print = None\ntime.time = lambda: 0\n", ends=False, role="task"
+    ),
     "TaskImportHoldsTheInterpreter": HostileImport(HOLD, ends=True, role="task"),
     "SearchImportCrashes": HostileImport(CRASH, ends=True, role="search"),
     "SearchImportReplacesJson": HostileImport(REPLACE, ends=False, role="search"),

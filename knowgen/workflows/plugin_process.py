@@ -47,8 +47,8 @@ _CURRENT = re.compile(r"^Current thread 0x", re.MULTILINE)
 _STACKS = re.compile(r"^(Fatal Python error|Timeout \(|Thread 0x|Current thread 0x|Stack \()", re.MULTILINE)
 
 _DOING: Mapping[str, str] = {
-    "samples": "gave its samples", "truth": "gave a ground truth", "estimate": "estimated its cost",
-    "reparse": "read replies",
+    "task": "was opened", "samples": "gave its samples", "truth": "gave a ground truth",
+    "estimate": "estimated its cost", "reparse": "read replies",
 }  # fmt: skip
 """What a plugin was doing when its process ended, by the question; for all others it was imported."""
 

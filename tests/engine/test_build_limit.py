@@ -37,7 +37,7 @@ def workers_of(marker: str) -> list[str]:
     [
         (isolated.HangsWhenBuilt, {"until": "/nowhere/at/all"}),
         (isolated.HangsWhenBuilt, {"holds": True}),
-        (isolated.HangsInSetup, {"until": "/nowhere/at/all"}),
+        pytest.param(isolated.HangsInSetup, {"until": "/nowhere/at/all"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_is_not_built_in_time_is_killed(
@@ -96,7 +96,7 @@ def test_a_larger_patience_raises_the_limit() -> None:
 
 @pytest.mark.parametrize("kind", [isolated.CachingJudge, isolated.CachingMeasure])
 def test_fresh_reaches_judges_wherever_they_run(tmp_path: Path, kind: type[Any]) -> None:
-    for number, (workers, fresh) in enumerate([(None, True), (None, False), (0, True)]):
+    for number, (workers, fresh) in enumerate([(None, True), (0, True), (0, False)]):
         bench = Bench(tmp_path / str(number))
         bench.run(2, Plain(), [scorer_in_worker(kind)], quick(workers=workers, fresh=fresh))
         assert {score.details["reuse"] for score in bench.scores().values()} == {not fresh}

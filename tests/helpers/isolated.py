@@ -178,7 +178,7 @@ class Raises:
 
 
 class HangsWhenBuilt:
-    """Has a constructor that ends when a file appears, and holds the lock of the interpreter where it is told so."""
+    """Has a constructor that ends when a file appears, and holds the lock of the interpreter where `holds`."""
 
     def __init__(self, until: str = "", holds: bool = False) -> None:
         import ctypes
