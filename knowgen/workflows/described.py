@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from knowgen.core.arguments import ArgumentText
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import Attempt, GroundTruth, ParsedScore, Sample
-from knowgen.core.registry import SINGULAR, Kind
+from knowgen.core.registry import SINGULAR, Kind, is_bundled
 from knowgen.core.spec import GeneratorSpec, ScorerSpec, is_plain
 from knowgen.core.text import one_line
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
@@ -23,7 +23,7 @@ from knowgen.engine.executors.protocol import pack_truth, unpack_truth
 from knowgen.generators.contract import GeneratorCapabilities
 from knowgen.scorers.contract import ScorerCapabilities
 from knowgen.tasks.contract import Task
-from knowgen.tasks.load import is_task_folder, load_task
+from knowgen.tasks.load import find_task, load_task
 from knowgen.workflows.plugin_process import PluginProcess, ask, is_foreign
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ def open_task(name: str, *, in_worker: bool) -> Task:
     Raises:
         KnowgenError: As for `load_task`.
     """
-    if not in_worker or is_task_folder(name) or not is_foreign("tasks", name):
+    code = find_task(name)
+    if not in_worker or code is None or is_bundled(code.origin):
         return load_task(name)
     return _TaskOfOthers(name)
 

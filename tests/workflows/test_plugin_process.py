@@ -273,6 +273,16 @@ def test_a_task_of_others_has_the_same_samples_and_truths(folder: Path) -> None:
     assert str(raised.value) == str(known.value)
 
 
+def test_a_task_of_others_may_be_in_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    for name in ("../tasked.py:plain", str(folder / "tasked.py:plain")):
+        assert len(open_task(name, in_worker=True)) == 3
+    assert len(load_task("../tasked.py:plain")) == 3
+    with pytest.raises(UsageError, match="no task folder"):
+        open_task("../nothing", in_worker=True)
+
+
 def test_a_run_imports_code_of_others_in_other_processes_only(folder: Path) -> None:
     fields: dict[str, Any] = {"generator_args": {"search": "found.py:Backend"}, "progress": False}
     for workers in (None, 0):

@@ -154,8 +154,12 @@ class WorkerProcess:
             loop.call_later(NOTICE_SECONDS, self._report_slow_build),
             loop.call_later(self._launch.build_timeout, self._end_slow_build),
         )
-        for timer in timers:
-            self.ready.add_done_callback(lambda _, timer=timer: timer.cancel())
+
+        def cancel(_: asyncio.Future[None]) -> None:
+            for timer in timers:
+                timer.cancel()
+
+        self.ready.add_done_callback(cancel)
 
     def _report_slow_build(self) -> None:
         _log.warning(
