@@ -148,7 +148,7 @@ def _named_agent(
     flat = {name: value for name, value in args.items() if "." in name}
     arguments = {
         **description.read({name: value for name, value in args.items() if name not in flat}),
-        **_read_parts(args, flat),
+        **_read_parts(args, flat, plugin.where),
     }
     capabilities = capabilities_of(plugin.target)
     search = SearchChoice()
@@ -236,9 +236,9 @@ def _object_agent(description: Description, args: Mapping[str, Any], fallback: F
     )
 
 
-def _read_parts(args: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+def _read_parts(args: Mapping[str, Any], flat: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the arguments of an agent's parts as values, read by the annotations of each part's plugin."""
-    values: dict[str, Any] = plain_arguments(flat)
+    values: dict[str, Any] = plain_arguments(flat, where)
     kinds: dict[str, registry.Kind | None] = {**PART_KINDS, "search": "search"}
     for role, kind in kinds.items():
         name = args.get(role)

@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.records import AgentAnswer, GenerationRequest
 from tests.helpers.agents import FakeAgent, agent_handle
-from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
+from tests.helpers.engine import Bench, loopback_handle, quick
 
 
 class SlowGenerator:
