@@ -53,9 +53,9 @@ class Engine:
         store: Where results are written.
         options: How the run is carried out.
         requests: Agent answers that replace the samples' prompts.
+        before_calls: Called once, when the services have been checked and before the first call.
         agent: The agent that answers before the generator generates; None without one.
         answers: Stored answers of the same agent.
-        before_calls: Called once, when the services have been checked and before the first call.
     """
 
     def __init__(
@@ -67,13 +67,14 @@ class Engine:
         store: RunStore,
         options: EngineOptions,
         requests: AnswerSource | None = None,
+        before_calls: Callable[[], None] = lambda: None,
+        *,
         agent: AgentHandle | None = None,
         answers: KeyedAnswers | None = None,
-        before_calls: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
-        self._agent, self._answers, self._before_calls = agent, answers, before_calls
+        self._before_calls, self._agent, self._answers = before_calls, agent, answers
         self._loop = asyncio.new_event_loop()
         self._bridge = LoopBridge(self._loop)
         self._state = RunState()
@@ -340,9 +341,10 @@ def run(
     store: RunStore,
     options: EngineOptions | None = None,
     requests: AnswerSource | None = None,
+    before_calls: Callable[[], None] = lambda: None,
+    *,
     agent: AgentHandle | None = None,
     answers: KeyedAnswers | None = None,
-    before_calls: Callable[[], None] = lambda: None,
 ) -> RunOutcome:
     """Carry out a run and return when it has ended.
 
@@ -358,10 +360,10 @@ def run(
         store: An open run directory.
         options: How the run is carried out.
         requests: Agent answers (rewritten prompts, references) that replace the samples' prompts.
-        agent: The agent that answers before the generator generates; that of `spec.agent`.
-        answers: Stored answers of the same agent, taken by key before it searches.
         before_calls: Called once, when the services that have work have been checked and before the first call; not
             where there is nothing to do.
+        agent: The agent that answers before the generator generates; that of `spec.agent`.
+        answers: Stored answers of the same agent, taken by key before it searches.
 
     Returns:
         Counts, cost and the reason of an early end.
@@ -372,7 +374,9 @@ def run(
         DataError: A ground truth is missing, or the disk is full.
     """
     options = options or EngineOptions()
-    engine = Engine(spec, task, generator, scorers, store, options, requests, agent, answers, before_calls)
+    engine = Engine(
+        spec, task, generator, scorers, store, options, requests, before_calls, agent=agent, answers=answers
+    )
     progress = Progress(options.progress)
     store.note_session("start")
     ending = ""

@@ -21,6 +21,7 @@ from knowgen.core.spec import fingerprint
 from knowgen.core.text_files import parse_strict_json, read_text, split_lines
 from knowgen.generators.contract import AnswerSource
 from knowgen.interchange.image_sources import image_facts
+from knowgen.interchange.official import SUMMARY_MARK
 from knowgen.interchange.recorded_images import RecordedImages
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
@@ -287,4 +288,4 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
         records = [(number, parse_strict_json(line, f"{path}:{number}")) for number, line in lines if line.strip()]
     if not records or not all(isinstance(record, Mapping) for _, record in records):
         raise DataError("contains no records", where=str(path), fix="write a JSON array of records, or JSON Lines")
-    return records
+    return [(number, record) for number, record in records if SUMMARY_MARK not in record]

@@ -50,9 +50,9 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
             store,
             options,
             plan.requests,
-            plan.agent,
-            plan.answers,
             before_calls,
+            agent=plan.agent,
+            answers=plan.answers,
         )
     # after Ctrl-C the user should not wait; the next call writes the outputs
     if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):

@@ -17,8 +17,8 @@ from knowgen.stats.protocol import get_protocol
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
-from knowgen.tasks.load import load_task
 from knowgen.workflows.agents import resolve_system
+from knowgen.workflows.described import open_task
 from knowgen.workflows.resolve import ScorerRequest, resolve_scorers, scorer_requests
 from knowgen.workflows.selection import SelectedTask, select_samples, select_shard
 
@@ -85,8 +85,9 @@ def plan(
         }
     )
     get_protocol(config.protocol)
-    whole = load_task(task) if isinstance(task, str) else task
-    system = resolve_system(generator, config.generator_args or {}, whole)
+    in_worker = config.workers != 0
+    whole = open_task(task, in_worker=in_worker) if isinstance(task, str) else task
+    system = resolve_system(generator, config.generator_args or {}, whole, in_worker=in_worker)
     requested = scorer_requests(
         scorers or whole.default_scorers, config.scorer_args or {}, get_protocol(config.protocol).judge_attempts
     )
@@ -134,7 +135,7 @@ def _plan(
     names = [request.name for request in requested]
     handles = [
         replace(handle, spec=_with_repeats(handle, config.judge_repeats, earlier))
-        for handle in resolve_scorers(requested)
+        for handle in resolve_scorers(requested, in_worker=config.workers != 0)
     ]
     samples, selection = select_samples(whole, limit=config.limit, ids=config.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
@@ -212,7 +213,7 @@ def plan_scoring(
     get_protocol(config.protocol)
     opened = open_source(
         Path(source),
-        load_task(task) if isinstance(task, str) else task,
+        open_task(task, in_worker=config.workers != 0) if isinstance(task, str) else task,
         duplicates,
         images=None if config.images is None else Path(config.images),
         pattern=config.pattern,

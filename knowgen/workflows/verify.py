@@ -37,7 +37,9 @@ from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
-from knowgen.workflows.resolve import locate
+from knowgen.workflows.described import described_capabilities
+from knowgen.workflows.located import locate
+from knowgen.workflows.plugin_process import is_foreign
 from knowgen.workflows.run import Run, load_run
 
 _TOLERANCE = 1e-9
@@ -233,7 +235,10 @@ class _Checker:
     def _capabilities(self, scorer: ScorerSpec) -> ScorerCapabilities | None:
         """Return what the scorer declares; None with a note if it cannot be loaded here, or has another version."""
         try:
-            capabilities = scorer_capabilities(locate("scorers", scorer.name).target)
+            if is_foreign("scorers", scorer.name):
+                capabilities = described_capabilities(scorer.name)
+            else:
+                capabilities = scorer_capabilities(locate("scorers", scorer.name).target)
         except (KnowgenError, ImportError) as error:
             reason = str(error)
             self.notes.append(

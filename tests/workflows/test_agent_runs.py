@@ -70,7 +70,7 @@ def test_an_object_is_an_agent_too(tmp_path: Path) -> None:
     [
         ({"painter": "nobody"}, "unknown generator 'nobody'"),
         ({"painter": None}, "names no image model"),
-        ({"painter": AGENT}, "is an agent, not an image model"),
+        ({"painter": AGENT}, "is an agent, which generates no images itself"),
         ({"painter": "noise"}, "takes no reference images"),
         ({"painter": PAINTER, "painter.size": 3}, "unexpected keyword argument 'size'"),
         ({"painter": PAINTER, "rounds": 3}, "unexpected keyword argument 'rounds'"),
