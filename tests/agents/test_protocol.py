@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowgen.agents.protocol import (
@@ -234,6 +234,7 @@ def written_tags(text: str) -> list[str]:
     return [*found, *(["<|"] if "<|" in squeezed else [])]
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=6), max_size=15).map("".join))
 def test_no_text_opens_or_closes_a_tag(text: str) -> None:
     escaped = escape_tags(text)
@@ -246,6 +247,7 @@ def test_no_text_opens_or_closes_a_tag(text: str) -> None:
     assert written_tags(shown.replace("<tool_response>", "").replace("</tool_response>", "")) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(PIECES | st.sampled_from(["--- ", "---", "-", "end of", "begin", "search result"]), max_size=20).map(
         "".join
@@ -256,6 +258,7 @@ def test_no_text_writes_the_lines_that_mark_off_results(text: str) -> None:
         assert frame not in escape_frames(f"{text}{frame}{text}")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.booleans())
 def test_any_reply_is_read_without_an_unexpected_error(text: str, last_call: bool) -> None:
     reply = cut_reply(text, last_call=last_call)
@@ -279,6 +282,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, JSON, st.booleans())
 def test_whatever_json_an_answer_has_it_is_valid_or_an_error(prompt: Any, references: Any, last_call: bool) -> None:
     try:
