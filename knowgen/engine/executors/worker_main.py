@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 from knowgen.core.errors import KnowgenError
 from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.metering import current_meter, reuse_replies
+from knowgen.core.scratch import close_all
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
 from knowgen.engine.executors.channel import Channel
@@ -145,6 +146,7 @@ def _close_in_child(descriptor: int) -> None:
 
 def end_process(code: int = 0) -> NoReturn:
     """End this process without waiting for threads and processes of the plugin; the run kills the latter."""
+    close_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
