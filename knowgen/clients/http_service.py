@@ -1,4 +1,4 @@
-"""HTTP to a service: the connections and rate control of an event loop, and an exchange whose failures are exceptions."""
+"""HTTP to a service: connections and rate control of an event loop, and one exchange with failures as exceptions."""
 
 from __future__ import annotations
 

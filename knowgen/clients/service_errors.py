@@ -17,7 +17,7 @@ Sources, looked up in November 2026:
   input, 408 and 502 for the model behind it, 503 without a provider.
 - Azure: 400 `content_filter`; 404 `DeploymentNotFound`. Ark: 403 `AccountOverdueError`, 404 `ModelNotOpen`, 429
   `SetLimitExceeded`. Together: 403 where prompt and `max_tokens` exceed the context.
-- Serper: `{message, statusCode}`; 403 "Unauthorized." for a wrong key, 400 "Not enough credits" (reported by its users).
+- Serper: `{message, statusCode}`; 403 "Unauthorized." for a wrong key, 400 "Not enough credits" (as its users report).
 - Tavily: `{detail: {error}}`; 401 key, 429 rate, 432 limit of the plan, 433 limit of pay-as-you-go (its help pages).
 - Brave: `{type: "ErrorResponse", error: {code, detail, status, meta}}`, in its examples also as a list `errors`; 422
   `SUBSCRIPTION_TOKEN_INVALID`, 404 `SUBSCRIPTION_NOT_FOUND`, 429 `RATE_LIMITED` a second and `QUOTA_LIMITED` a month.
@@ -68,7 +68,7 @@ _REFUSAL_CODES = frozenset(
         "image_prohibited_content", "recitation", "image_recitation", "blocklist", "spii",
     }
 )  # fmt: skip
-_REQUEST_CODES = frozenset({"securitycompromiseerror", "assertionfailureerror"})
+_REQUEST_CODES = frozenset({"securitycompromiseerror", "assertionfailureerror", "budgetexceedederror"})
 """Codes of errors about the page that a reader was asked for, whatever their status."""
 
 _REFUSAL_PARTS = ("sensitive", "riskdetection")
@@ -88,14 +88,15 @@ _ACCOUNT_CODES = frozenset(
         "invalid_api_key", "invalid_authentication", "authentication_error", "permission_error", "unauthenticated",
         "permission_denied", "model_not_found", "model_not_available", "deploymentnotfound", "modelnotopen",
         "accountoverdueerror", "setlimitexceeded", "unsupported_country_region_territory", "api_key_invalid",
-        "ip_not_authorized", "subscription_token_invalid", "subscription_not_found", "quota_limited", "option_not_in_plan",
+        "ip_not_authorized", "subscription_token_invalid", "subscription_not_found", "quota_limited",
+        "option_not_in_plan",
         "insufficientbalanceerror", "authenticationfailederror", "readapidenied",
     }
 )  # fmt: skip
 _ACCOUNT_MESSAGE = re.compile(
     r"(?:invalid|incorrect|expired|missing|no|bad) api[ _-]?key|api[ _-]?key (?:not (?:valid|found)|(?:is )?(?:invalid|"
-    r"expired|missing))|credit balance is too low|(?:insufficient|not enough) (?:credits?|balance|funds)|billing|overdue|"
-    r"spend(?:ing)? limit|model\b.{0,80}\b(?:does not exist|not found|is not (?:a )?valid|has been (?:retired|"
+    r"expired|missing))|credit balance is too low|(?:insufficient|not enough) (?:credits?|balance|funds)|billing|"
+    r"overdue|spend(?:ing)? limit|model\b.{0,80}\b(?:does not exist|not found|is not (?:a )?valid|has been (?:retired|"
     r"deprecated|shut down))|not a valid model|no such model|unknown model|location is not supported|country, region",
     re.IGNORECASE,
 )
