@@ -1,4 +1,4 @@
-"""What the backends over search services share: their arguments, their client and the reading of responses.
+"""What the backends over search services share: their arguments and their client.
 
 | service     | pages                        | images                       | key                     |
 |-------------|------------------------------|------------------------------|-------------------------|
@@ -11,10 +11,8 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -33,8 +31,6 @@ from knowgen.search.web.pages import PageReader
 PAGES = ("fetch", "jina")
 """How pages are opened: fetched by this machine, or by Jina's reader."""
 
-_TAG = re.compile(r"<[^<>]*>")
-
 
 @dataclass(eq=False, repr=False)
 class ServiceAccess:
@@ -48,6 +44,7 @@ class ServiceAccess:
         concurrency: Maximum number of concurrent calls.
         rpm: Requests per minute that the service admits, 0 for no limit.
         price: US dollars per credit of the service, or per query where it has none; the published price when None.
+        page_price: US dollars per million tokens of a page that Jina's reader opens with a key.
     """
 
     _: KW_ONLY
@@ -58,6 +55,7 @@ class ServiceAccess:
     concurrency: int = 16
     rpm: float = 0
     price: float | None = None
+    page_price: float | None = None
 
     def check(self, where: str) -> None:
         """Check the arguments.
@@ -101,7 +99,7 @@ class ServiceSearch(ServiceAccess, WebSearch):
         """Check the access and create the client. Nothing is sent yet.
 
         Args:
-            trusted: As for `WebSearch`.
+            trusted: As for `WebSearch`; `base_url` when empty.
             user_agent: User agent of calls to the service.
             fetcher: As for `WebSearch`.
             fixes: As for `SearchClient`.
@@ -128,8 +126,8 @@ class ServiceSearch(ServiceAccess, WebSearch):
             key=key,
             fixes=fixes or ({0: f"check the key in {self.key_env or self.default_key}"} if key else {}),
         )
-        reader: PageReader | None = JinaReader() if self.pages == "jina" else None
-        WebSearch.__init__(self, fetcher=fetcher, pages=reader, trusted=trusted)
+        reader: PageReader | None = JinaReader(price=self.page_price) if self.pages == "jina" else None
+        WebSearch.__init__(self, fetcher=fetcher, pages=reader, trusted=trusted or self.base_url)
 
     @classmethod
     def price_at(cls, url: str, price: float | None) -> SearchPrice:
@@ -154,53 +152,3 @@ class ServiceSearch(ServiceAccess, WebSearch):
     async def close_service(self) -> None:
         """Close the connections to the service."""
         await self._client.close()
-
-
-def plain(text: str) -> str:
-    """Return text of a response without markup, on one line.
-
-    Example:
-        >>> plain("a <span class='searchmatch'>red</span> &amp; blue\\n kit")
-        'a red & blue kit'
-    """
-    return " ".join(html.unescape(_TAG.sub("", text)).split())
-
-
-def text_at(data: Any, *names: str) -> str:
-    """Return the text under nested names, without markup; empty where it is missing or not a text."""
-    for name in names:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return plain(data) if isinstance(data, str) else ""
-
-
-def url_at(data: Any, *names: str) -> str:
-    """Return the http address under nested names; empty where there is none. One without a scheme is https."""
-    for name in names:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    if not isinstance(data, str):
-        return ""
-    url = data.strip()
-    url = f"https:{url}" if url.startswith("//") else url
-    return url if url.lower().startswith(("http://", "https://")) else ""
-
-
-def rows_at(data: Any, *names: str) -> list[Mapping[str, Any]]:
-    """Return the objects of the list under nested names; empty where it is missing."""
-    for name in names:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return [row for row in data if isinstance(row, Mapping)] if isinstance(data, list) else []
-
-
-def shortened(query: str, characters: int, words: int | None = None) -> str:
-    """Return a query cut at a word to what a service takes.
-
-    Example:
-        >>> shortened("one two three", characters=9), shortened("one two three", characters=400, words=1)
-        ('one two', 'one')
-    """
-    parts: Sequence[str] = query.split()[:words]
-    kept = " ".join(parts)
-    if len(kept) <= characters:
-        return kept
-    cut = kept[: characters + 1].rpartition(" ")[0]
-    return cut or kept[:characters]

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from knowgen.core.errors import DataError
 from knowgen.search.contract import Hit
-from knowgen.search.services.base import ServiceSearch, rows_at, shortened, text_at, url_at
+from knowgen.search.services.base import ServiceSearch
 from knowgen.search.services.client import SearchRequest
+from knowgen.search.services.reading import rows_at, shortened, text_at, url_at
 from knowgen.search.web.images import RawImageHit
 
 MAX_PAGES, MAX_IMAGES = 20, 200

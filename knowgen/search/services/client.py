@@ -1,7 +1,8 @@
 """HTTP client of the search services: rate control, budget, and errors as exceptions.
 
 Redirects are not followed, because the key would go along. A request whose connection is lost is sent once more, as it
-changes nothing at the service; every other repetition is left to the engine.
+changes nothing at the service: a GET request by aiohttp, a POST request here, with a reservation of its own. All other
+repetitions are left to the engine.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class SearchClient:
         try:
             return await self._send(request, worst_case, cost, error_inside)
         except ConnectionLostError:
+            if request.body is None:
+                raise
             return await self._send(request, worst_case, cost, error_inside)
 
     async def _send(

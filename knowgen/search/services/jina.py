@@ -18,8 +18,9 @@ from knowgen.clients.safe_fetch import BlockedError, check_url
 from knowgen.core.errors import DataError, ServiceUnavailableError, UsageError
 from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.search.contract import Link, Page
-from knowgen.search.services.client import SearchClient, SearchRequest
 from knowgen.search.services.cached_reader import CachedReader
+from knowgen.search.services.client import SearchClient, SearchRequest
+from knowgen.search.services.reading import number_at
 from knowgen.search.web.guarding import address_blocked
 
 URL = "https://r.jina.ai"
@@ -53,7 +54,8 @@ class JinaReader(CachedReader):
         super().__init__()
         check_variable_name(key_env or KEY, "key_env", KEY)
         if price is not None and (isinstance(price, bool) or not price >= 0):
-            raise UsageError(f"price must be a number >= 0, got {price}", where="jina", fix="give US dollars per million")
+            fix = "give US dollars per million tokens"
+            raise UsageError(f"price must be a number >= 0, got {price}", where="jina", fix=fix)
         key = os.environ.get(key_env or KEY, "").strip()
         if key:
             remember_secret(key)
@@ -117,12 +119,8 @@ class JinaReader(CachedReader):
         )
 
     def _cost(self, data: Mapping[str, Any]) -> float | None:
-        page = data.get("data")
-        usage = page.get("usage") if isinstance(page, Mapping) else None
-        tokens = usage.get("tokens") if isinstance(usage, Mapping) else None
-        if self._price is None or isinstance(tokens, bool) or not isinstance(tokens, int | float):
-            return None
-        return self._price * tokens / MILLION
+        tokens = number_at(data, "data", "usage", "tokens")
+        return None if tokens is None or self._price is None else self._price * tokens / MILLION
 
     async def close(self) -> None:
         """Close connections and the cache."""

@@ -13,14 +13,15 @@ from typing import Any, ClassVar
 from knowgen.clients.pricing import FREE, SearchPrice
 from knowgen.core.errors import ServiceUnavailableError, UsageError
 from knowgen.search.contract import Hit
-from knowgen.search.services.base import ServiceSearch, rows_at, text_at, url_at
+from knowgen.search.services.base import ServiceSearch
 from knowgen.search.services.client import SearchRequest
+from knowgen.search.services.reading import rows_at, text_at, url_at
 from knowgen.search.web.images import RawImageHit
 
 MAX_RESULT_PAGES = 3
 """Maximum number of result pages that are asked for; the server decides how many results one has."""
 
-_NO_JSON = "the server does not offer JSON: add `json` to search.formats in its settings.yml, or use a server of your own"
+_NO_JSON = "add `json` to search.formats in the server's settings.yml, or use a server of your own"
 _EXAMPLE = "write searxng:http://127.0.0.1:8888"
 
 
@@ -54,7 +55,9 @@ class Searxng(ServiceSearch):
         self.base_url = (self.base_url or self.model).removesuffix("/search")
         if not self.base_url:
             raise UsageError("no URL is given", where=where, fix=_EXAMPLE)
-        self.connect(trusted=self.base_url, fixes={403: _NO_JSON})
+        if not self.base_url.lower().startswith(("http://", "https://")):
+            raise UsageError(f"{self.base_url!r} is not an http address", where=where, fix=_EXAMPLE)
+        self.connect(fixes={403: _NO_JSON})
 
     def settings(self) -> str:
         """Return the server, the language and the engines."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from knowgen.search.contract import Hit
-from knowgen.search.services.base import ServiceSearch, rows_at, text_at, url_at
+from knowgen.search.services.base import ServiceSearch
 from knowgen.search.services.client import SearchRequest
+from knowgen.search.services.reading import number_at, rows_at, text_at, url_at
 from knowgen.search.web.images import RawImageHit
 
 MAX_RESULTS = 100
@@ -92,9 +93,8 @@ class Serper(ServiceSearch):
         return data
 
     def _cost(self, data: Mapping[str, Any]) -> float | None:
-        credits = data.get("credits")
-        is_number = isinstance(credits, int | float) and not isinstance(credits, bool)
-        return self.prices.cost(credits) if is_number else None
+        credits = number_at(data, "credits")
+        return None if credits is None else self.prices.cost(credits)
 
     async def check_service(self) -> str:
         """Check the address and the key with one free call, before anything is paid.
@@ -107,5 +107,7 @@ class Serper(ServiceSearch):
             ServiceUnavailableError: The service cannot be reached, or is busy.
         """
         data = await self._client.send(SearchRequest(f"{self.url}/account"), 0.0)
-        balance = data.get("balance")
-        return "the account of serper has no credits left" if balance == 0 else ""
+        balance = number_at(data, "balance")
+        if balance is None:
+            raise self.unexpected("balance")
+        return "" if balance > 0 else "the account of serper has no credits left"

@@ -1,6 +1,6 @@
 """Pages and images through Tavily.
 
-Format: docs.tavily.com/api-reference/endpoint/search and its OpenAPI description (looked up in 2026-11). Its images come
+Format: docs.tavily.com/api-reference/endpoint/search and its OpenAPI description (looked up in 2026-11). Images come
 with a search for pages, and without the pages that they stand on.
 """
 
@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from knowgen.core.errors import UsageError
 from knowgen.search.contract import Hit
-from knowgen.search.services.base import ServiceSearch, rows_at, shortened, text_at, url_at
+from knowgen.search.services.base import ServiceSearch
 from knowgen.search.services.client import SearchRequest
+from knowgen.search.services.reading import number_at, rows_at, shortened, text_at, url_at
 from knowgen.search.web.images import RawImageHit
 
 MAX_RESULTS = 20
@@ -60,7 +61,7 @@ class Tavily(ServiceSearch):
     def query_price(
         cls, base_url: str = "", price: float | None = None, depth: str = "basic", **_arguments: Any
     ) -> float | None:
-        """Return the cost of a query in US dollars, None when the price is not known; arguments as the constructor's."""
+        """Return the cost of a query in US dollars, None when the price is unknown; arguments as the constructor's."""
         return cls.price_at(base_url or cls.service_url, price).cost(CREDITS.get(depth, max(CREDITS.values())))
 
     async def find_pages(self, query: str, k: int) -> list[Hit]:
@@ -100,10 +101,8 @@ class Tavily(ServiceSearch):
         return data
 
     def _cost(self, data: Mapping[str, Any]) -> float | None:
-        usage = data.get("usage")
-        credits = usage.get("credits") if isinstance(usage, Mapping) else None
-        is_number = isinstance(credits, int | float) and not isinstance(credits, bool)
-        return self.prices.cost(credits) if is_number else None
+        credits = number_at(data, "usage", "credits")
+        return None if credits is None else self.prices.cost(credits)
 
     async def check_service(self) -> str:
         """Check the address and the key with the free call `GET /usage`.

@@ -29,9 +29,10 @@ from knowgen.clients.service_errors import ServiceError, error_from
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.version import __version__
 from knowgen.search.contract import Hit, Page
-from knowgen.search.services.base import ServiceSearch, rows_at, shortened, text_at, url_at
+from knowgen.search.services.base import ServiceSearch
 from knowgen.search.services.cached_reader import CachedReader
 from knowgen.search.services.client import SearchClient, SearchRequest
+from knowgen.search.services.reading import rows_at, shortened, text_at, url_at
 from knowgen.search.web.images import RawImageHit
 from knowgen.search.web.pages import PageFetcher, PageReader
 
@@ -102,9 +103,10 @@ class Wikimedia(ServiceSearch):
         self._images_api = endpoint_url(self.images_url, where, _COMMONS)
         agent = user_agent(self._contact)
         fetcher = Fetcher(per_host=MEDIA_CONCURRENCY, user_agent=agent)
-        self.connect(user_agent=agent, fetcher=fetcher, fixes={403: _NO_CONTACT})
-        if self.text == "extract" and self.pages == "fetch":
-            self._pages: PageReader = WikiPages(self._client, self.url, PageFetcher(fetcher))
+        self.connect(trusted=self._images_api, user_agent=agent, fetcher=fetcher, fixes={403: _NO_CONTACT})
+        if self.pages == "fetch":
+            fetched = PageFetcher(fetcher, trusted=self.base_url)
+            self._pages: PageReader = WikiPages(self._client, self.url, fetched) if self.text == "extract" else fetched
 
     def settings(self) -> str:
         """Return the wikis and the width of images."""
@@ -287,7 +289,8 @@ def page_url(api: str, title: str) -> str:
         'https://en.wikipedia.org/wiki/AC/DC_(band)'
     """
     parts = urlsplit(api)
-    return f"{parts.scheme}://{parts.netloc}/wiki/{quote(title.replace(' ', '_'), safe="/:()',;!*@~")}"
+    path = quote(title.replace(" ", "_"), safe="/:()',;!*@~")
+    return f"{parts.scheme}://{parts.netloc}/wiki/{path}"
 
 
 def _caption(title: str) -> str:
