@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import logging
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from knowgen.core.errors import DataError
 from knowgen.core.text import clean_text, one_line
@@ -121,16 +121,19 @@ def _from_html(text: str, url: str) -> Page:
     for name in _PARSER_LOGS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     tree = load_html(text)
-    if tree is None:  # a fragment without a root of its own
+    if tree is None or tree.find(".//body") is None:  # a fragment without a root of its own
         tree = load_html(f"<html><body>{text}</body></html>")
     if tree is None:
         return Page(url=url, title="", text="")
-    title, base = _title(tree), _base(tree, url)
+    title = _title(tree)
+    tree.make_links_absolute(url, handle_failures="ignore")
     document = bare_extraction(tree, url=url, include_comments=False, include_links=True)
     body = getattr(document, "body", None)
     if body is None:
-        return Page(url=url, title=title, text=clean_text(html2txt(text)).strip())
-    links = _links(body, base)
+        return Page(url=url, title=title, text=clean_text(html2txt(tree)).strip())
+    links = _links((one, one.get("target")) for one in body.iter("ref"))
+    if not links:  # a page of links alone, or one whose text was not recognised
+        links = _links((one, one.get("href")) for one in tree.iter("a"))
     return Page(url=url, title=title, text=_text(body), links=links)
 
 
@@ -142,27 +145,15 @@ def _title(tree: _Element) -> str:
     return ""
 
 
-def _base(tree: _Element, url: str) -> str:
-    found = tree.find(".//base[@href]")
-    return _joined(url, str(found.get("href"))) or url if found is not None else url
-
-
-def _links(body: _Element, base: str) -> tuple[Link, ...]:
-    """Return the http links of the text, each URL once."""
+def _links(elements: Iterable[tuple[_Element, str | None]]) -> tuple[Link, ...]:
+    """Return the http links among elements with their targets, each URL once."""
     links: dict[str, Link] = {}
-    for element in body.iter("ref"):
-        url = _joined(base, str(element.get("target") or ""))
+    for element, target in elements:
+        url = clean_text(target or "").strip()
         text = one_line(" ".join(str(part) for part in element.itertext()), _MAX_TITLE)
         if text and url.startswith(("http://", "https://")) and len(links) < MAX_LINKS:
             links.setdefault(url, Link(text=text, url=url))
     return tuple(links.values())
-
-
-def _joined(base: str, url: str) -> str:
-    try:
-        return urljoin(base, url.strip())
-    except ValueError:
-        return ""
 
 
 def _text(body: _Element) -> str:

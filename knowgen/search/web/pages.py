@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 from urllib.parse import urldefrag
 
@@ -16,8 +16,8 @@ from knowgen.core.metering import reuse_replies
 from knowgen.core.retry import exponential, retry
 from knowgen.search.contract import Page
 from knowgen.search.web.guarding import address_blocked, check_leaks
-from knowgen.search.web.html_text import read_page
 from knowgen.search.web.query_cache import CACHE, KeyedLocks, cache_key, day_of
+from knowgen.search.web.reading import PageReading
 from knowgen.search.web.robots import Robots
 
 READING_VERSION = "1"
@@ -52,7 +52,9 @@ class PageFetcher:
         fetcher: Fetches the pages; it is not closed with this object.
         robots: Whether sites' robots.txt files are respected.
         trusted: As for `Fetcher.fetch`.
+        reading: Reads what was fetched; it is closed with this object.
         clock: Returns the current time in seconds since the epoch.
+        sleep: Waits before another attempt.
     """
 
     def __init__(
@@ -61,13 +63,17 @@ class PageFetcher:
         *,
         robots: bool = True,
         trusted: str = "",
+        reading: PageReading | None = None,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._fetcher = fetcher
         self._trusted = trusted
         self._clock = clock
         self._cache = Cache(CACHE)
         self._locks = KeyedLocks()
+        self._reading = PageReading() if reading is None else reading
+        self._sleep = sleep
         self._robots = Robots(fetcher, self._cache, trusted=trusted, clock=clock) if robots else None
 
     async def open(self, url: str) -> Page:
@@ -87,14 +93,15 @@ class PageFetcher:
                 check_leaks(stored["via"])
                 return Page.model_validate(stored["page"])
             fetched = await self._fetch(address)
-            page = await asyncio.to_thread(read_page, fetched.data, fetched.content_type, fetched.charset, fetched.url)
+            page = await self._reading.read(fetched)
             stored = {"via": fetched.via, "page": page.model_dump(mode="json")}
             self._cache.put(key, json.dumps(stored).encode())
             return page
 
     async def close(self) -> None:
-        """Write what was cached."""
+        """Write what was cached, and end the processes that read pages."""
         self._cache.close()
+        await self._reading.close()
 
     async def _fetch(self, url: str) -> FetchResult:
         async def attempt(_number: int) -> FetchResult:
@@ -108,7 +115,11 @@ class PageFetcher:
 
         try:
             return await retry(
-                attempt, attempts=ATTEMPTS, retryable=lambda error: isinstance(error, TransientError), wait=wait
+                attempt,
+                attempts=ATTEMPTS,
+                retryable=lambda error: isinstance(error, TransientError),
+                wait=wait,
+                sleep=self._sleep,
             )
         except BlockedError as error:
             raise address_blocked(error, url) from error
