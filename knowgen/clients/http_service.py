@@ -141,7 +141,7 @@ async def exchange(
     Args:
         request: The request, as a client's `get` or `post` returns it.
         connection: How the service is reached.
-        slot: Place of the call in rate control; its signal is set where there is no response.
+        slot: Place of the call in rate control; its signal is set where a response is missing.
         reservation: Reservation of the cost, settled at 0 where the call was not sent.
         max_bytes: Maximum size of the body, before and after decompression.
 

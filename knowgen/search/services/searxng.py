@@ -127,7 +127,7 @@ class Searxng(ServiceSearch):
             A warning in one line where its engines do not answer, or an empty text.
 
         Raises:
-            AccountError: The server does not offer JSON, or is no SearXNG server.
+            AccountError: The server does not offer JSON, or is not a SearXNG server.
             ServiceUnavailableError: The server cannot be reached.
         """
         params = {"q": "test", "format": "json"}

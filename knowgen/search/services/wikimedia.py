@@ -213,7 +213,7 @@ class WikiPages(CachedReader):
         """Return an article that is not cached; without text where the wiki has no extract of it.
 
         Raises:
-            DataError: There is no such article.
+            DataError: The wiki has no such article.
         """
         api, title = self._article(url)
         params = {"prop": "extracts|info", "explaintext": "1", "exsectionformat": "plain", "inprop": "url"}
