@@ -46,6 +46,7 @@ DESCRIPTIONS = {
     },
     "search": {
         "brave": "pages and images of Brave's index; needs BRAVE_SEARCH_API_KEY",
+        "corpus": "pages and images of a folder that `knowgen corpus build` indexed; no key and no network",
         "searxng": "pages and images through a SearXNG server that offers JSON; searxng:URL, no key",
         "serper": "Google's pages and images through Serper; needs SERPER_API_KEY",
         "tavily": "pages and images through Tavily; needs TAVILY_API_KEY",
