@@ -278,7 +278,7 @@ class WikimediaServer(SearchServer):
     def _images(self, params: Mapping[str, str]) -> dict[str, Any]:
         assert params["gsrnamespace"] == "6" and params["iiurlwidth"], params
         words = [word for word in params["gsrsearch"].casefold().split() if not word.startswith("filetype:")]
-        pages = []
+        pages: list[dict[str, Any]] = []
         for name in self.files:
             if not all(word in name.casefold() for word in words):
                 continue
