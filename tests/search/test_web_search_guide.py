@@ -13,7 +13,7 @@ import pytest
 from knowgen.cli.doctor import KEYS
 from knowgen.clients.pricing import SEARCH_PRICES, price_list
 from knowgen.core import registry
-from knowgen.search.services.base import ServiceAccess, ServiceSearch
+from knowgen.search.services.base import SearchAccess, ServiceSearch
 from knowgen.search.services.brave import Brave
 from knowgen.search.services.searxng import Searxng
 from knowgen.search.services.serper import Serper
@@ -60,7 +60,7 @@ def test_every_service_is_registered_under_its_name() -> None:
 
 
 def test_the_guide_names_every_argument_and_no_other() -> None:
-    shared = {field.name for field in dataclasses.fields(ServiceAccess)}
+    shared = {field.name for field in dataclasses.fields(SearchAccess)}
     table = GUIDE.partition("| argument | meaning |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)[1:])
     assert {name for cell in named for name in re.findall(r"`(\w+)`", cell)} == shared

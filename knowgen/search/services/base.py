@@ -33,7 +33,7 @@ PAGES = ("fetch", "jina")
 
 
 @dataclass(eq=False, repr=False)
-class ServiceAccess:
+class SearchAccess:
     """How a search service is reached. A backend inherits these as arguments of its own constructor.
 
     Args:
@@ -73,8 +73,8 @@ class ServiceAccess:
             raise UsageError(f"pages={self.pages!r} is unknown", where=where, fix=f"write {' or '.join(PAGES)}")
 
 
-class ServiceSearch(ServiceAccess, WebSearch):
-    """A backend over a search service. Its arguments are those of `ServiceAccess` and those that its own class adds.
+class ServiceSearch(SearchAccess, WebSearch):
+    """A backend over a search service. Its arguments are those of `SearchAccess` and those that its own class adds.
 
     Attributes:
         service_url: URL of the service, used where none is given.

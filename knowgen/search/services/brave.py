@@ -32,7 +32,7 @@ class Brave(ServiceSearch):
         country: Country of the results as two letters, or `ALL`; empty for the service's default.
         language: Language of the results, such as `en`; empty for the service's default.
 
-    Further arguments are those of `ServiceAccess`.
+    Further arguments are those of `SearchAccess`.
 
     Raises:
         UsageError: An argument is out of its range.

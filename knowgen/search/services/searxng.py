@@ -34,7 +34,7 @@ class Searxng(ServiceSearch):
         language: Language of the results, such as `en`; empty for the server's default.
         engines: Engines to ask, separated by commas; empty for those of the category.
 
-    Further arguments are those of `ServiceAccess`.
+    Further arguments are those of `SearchAccess`.
 
     Raises:
         UsageError: No URL is given, or an argument is out of its range.

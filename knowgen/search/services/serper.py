@@ -29,7 +29,7 @@ class Serper(ServiceSearch):
         country: Country of the results as two letters, such as `us`; empty for the service's default.
         language: Language of the results, such as `en`; empty for the service's default.
 
-    Further arguments are those of `ServiceAccess`.
+    Further arguments are those of `SearchAccess`.
 
     Raises:
         UsageError: An argument is out of its range.

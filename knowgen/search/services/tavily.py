@@ -32,7 +32,7 @@ class Tavily(ServiceSearch):
     Args:
         depth: `basic`, one credit a query, or `advanced`, two.
 
-    Further arguments are those of `ServiceAccess`.
+    Further arguments are those of `SearchAccess`.
 
     Raises:
         UsageError: An argument is out of its range.

@@ -70,7 +70,7 @@ class Wikimedia(ServiceSearch):
         text: `extract` for the text that the API gives; `page` to fetch the page, with its tables and info boxes.
         images_url: URL of the API for images, empty for that of Commons.
 
-    Further arguments are those of `ServiceAccess`; `base_url` is the URL of a wiki's API.
+    Further arguments are those of `SearchAccess`; `base_url` is the URL of a wiki's API.
 
     Raises:
         UsageError: An argument is out of its range.
