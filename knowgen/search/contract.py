@@ -50,6 +50,7 @@ class Hit(Record):
         snippet: Text of the page around the match, empty when there is none.
         date: Date of the page as the source gives it, empty when unknown.
         blocked: Why the page must not be opened, as far as its URL shows; its snippet is then empty. None otherwise.
+        found_by: Name of the backend that found it, where several were asked; empty otherwise.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Hit(Record):
     snippet: str = ""
     date: str = ""
     blocked: BlockReason | None = None
+    found_by: str = ""
 
 
 class ImageHit(Record):
@@ -71,6 +73,7 @@ class ImageHit(Record):
         image: The downloaded image, with its path on this machine; None when there is none.
         failure: Why the image is missing; empty when it is there.
         blocked: Why the image was not fetched; None when nothing blocked it.
+        found_by: Name of the backend that found it, where several were asked; empty otherwise.
     """
 
     title: str
@@ -81,6 +84,7 @@ class ImageHit(Record):
     image: ImageRef | None = None
     failure: str = ""
     blocked: BlockReason | None = None
+    found_by: str = ""
 
 
 class Link(Record):

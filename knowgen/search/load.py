@@ -29,6 +29,22 @@ def with_search(target: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def named_backend(name: str, arguments: Mapping[str, Any]) -> tuple[str, SearchBackend]:
+    """Return a search backend that another one contains, and its short name.
+
+    Args:
+        name: Its name; arguments of a registered one as in `name:model`.
+        arguments: Its other arguments.
+
+    Raises:
+        UsageError: As for `load_search`, or an argument is unknown.
+    """
+    resolved = registry.resolve("search", name)
+    backend = load_search(registry.create(resolved, arguments))
+    # the whole name of a user's own backend: one file may define several
+    return name if resolved.origin == registry.LOCAL else name.partition(":")[0], backend
+
+
 def load_search(search: str | SearchBackend) -> SearchBackend:
     """Return a search backend by registered name, `name:model`, `module:Class` or `file.py:Class`.
 

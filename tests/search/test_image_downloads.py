@@ -179,9 +179,7 @@ def png_header(width: int, height: int) -> bytes:
     ],
     ids=["bomb", "large", "icon", "page", "drawing", "cut", "broken"],
 )
-def test_what_is_no_usable_image_is_a_hit_with_its_reason(
-    web: FakeWeb, body: bytes, content_type: str, reason: str
-) -> None:
+def test_an_unusable_image_is_a_hit_with_its_reason(web: FakeWeb, body: bytes, content_type: str, reason: str) -> None:
     web.answers[url_of("odd")] = sends(body, content_type=content_type)
     (hit,) = download(web, raw("odd"), 1)
     assert hit.image is None and hit.blocked is None and re.search(reason, hit.failure), hit.failure

@@ -260,7 +260,7 @@ def test_a_decompression_bomb_stays_small(web: FakeWeb) -> None:
         (b"", "text/html", "the page has no text"),
     ],
 )
-def test_a_document_that_is_no_text_is_named(web: FakeWeb, body: bytes, content_type: str, match: str) -> None:
+def test_a_document_without_text_is_named(web: FakeWeb, body: bytes, content_type: str, match: str) -> None:
     web.answers["http://site.example/other"] = sends(body, content_type=content_type)
     with pytest.raises(DataError, match=match):
         opened(web, "http://site.example/other")

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar, TypeVar
 
 from knowgen.clients.safe_fetch import Fetcher
-from knowgen.core.leaks import blocked_url
-from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
+from knowgen.search.contract import Hit, ImageHit, Page
+from knowgen.search.web.guarding import check_leaks, guarded_hit
 from knowgen.search.web.images import ImageDownloader, RawImageHit
 from knowgen.search.web.pages import PageFetcher, PageReader
 from knowgen.search.web.query_cache import QueryCache
@@ -79,7 +79,7 @@ class WebSearch(ABC):
     async def search(self, query: str, k: int = 5) -> list[Hit]:
         """Return at most `k` pages, best first; an empty list when nothing is found."""
         hits = await self._cached("pages", query, k, self.find_pages, Hit)
-        return [_guarded(hit) for hit in hits[:k]]
+        return [guarded_hit(hit) for hit in hits[:k]]
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
         """Return at most `k` images, best first, with those that could not be downloaded on the way."""
@@ -93,8 +93,7 @@ class WebSearch(ABC):
 
     async def open(self, url: str) -> Page:
         """Return the page at a URL."""
-        if reason := blocked_url(url):
-            raise PageBlockedError(reason, BlockReason.LEAK, where=url)
+        check_leaks((url,))
         return await self._pages.open(url)
 
     async def close(self) -> None:
@@ -108,8 +107,3 @@ class WebSearch(ABC):
         self, kind: str, query: str, k: int, find: Callable[[str, int], Awaitable[list[R]]], record: type[R]
     ) -> list[R]:
         return await self._queries.get(kind, query, k, self.settings(), lambda: find(query, k), record)
-
-
-def _guarded(hit: Hit) -> Hit:
-    """Return a hit without its snippet where the leak guard blocks its page."""
-    return hit.model_copy(update={"snippet": "", "blocked": BlockReason.LEAK}) if blocked_url(hit.url) else hit

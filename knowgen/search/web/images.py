@@ -142,7 +142,7 @@ class ImageDownloader:
         return [one.result for one in candidates if one.result is not None]
 
     async def close(self) -> None:
-        """Write what was cached, and remove the images if there is no cache for them."""
+        """Write what was cached, and remove the images where caches are off."""
         self._cache.close()
         self._files.close()
 
