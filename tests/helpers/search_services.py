@@ -222,6 +222,12 @@ class SearxngServer(SearchServer):
         return Answer({**form, "query": call.params["q"], "results": rows})
 
 
+def _matches(query: str, text: str) -> bool:
+    """Return whether a text has all words of a query, or one of those with `OR` between them."""
+    words = [word.casefold() in text.casefold() for word in query.split() if word != "OR"]
+    return any(words) if " OR " in query else all(words)
+
+
 class WikimediaServer(SearchServer):
     """A wiki with articles and files, which turns away clients without a contact in their user agent.
 
@@ -266,21 +272,20 @@ class WikimediaServer(SearchServer):
         return Answer(self._extract(params))
 
     def _pages(self, params: Mapping[str, str]) -> dict[str, Any]:
-        words = params["srsearch"].casefold().split()
         row = forms.WIKI_SEARCH["query"]["search"][0]
         found = [
             {**row, "title": title, "pageid": number}
             for number, (title, text) in enumerate(self.articles.items(), 1)
-            if all(word in f"{title} {text}".casefold() for word in words)
+            if _matches(params["srsearch"], f"{title} {text}")
         ]
         return {"batchcomplete": True, "query": {"search": found[: int(params["srlimit"])]}}
 
     def _images(self, params: Mapping[str, str]) -> dict[str, Any]:
         assert params["gsrnamespace"] == "6" and params["iiurlwidth"], params
-        words = [word for word in params["gsrsearch"].casefold().split() if not word.startswith("filetype:")]
+        query = params["gsrsearch"].removeprefix("filetype:bitmap|drawing ")
         pages: list[dict[str, Any]] = []
         for name in self.files:
-            if not all(word in name.casefold() for word in words):
+            if not _matches(query, name):
                 continue
             page = copy.deepcopy(forms.WIKI_IMAGES["query"]["pages"][0])
             file = name.replace(" ", "_")

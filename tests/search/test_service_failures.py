@@ -366,7 +366,7 @@ def test_the_check_before_a_run_warns_of_an_empty_account_and_of_engines_that_fa
 
 def test_no_more_calls_run_at_a_time_than_a_service_admits() -> None:
     async def ask(backend: Any) -> None:
-        await asyncio.gather(*(backend.find_pages(f"query {number}", 1) for number in range(9)))
+        await asyncio.gather(*(backend.find_pages("harrow", number) for number in range(1, 10)))
 
     with WikimediaServer() as service:
         service.delay = 0.02

@@ -349,6 +349,10 @@ def test_jina_opens_the_pages_of_any_service(monkeypatch: pytest.MonkeyPatch) ->
     [
         (lambda: Serper(pages="curl"), "search backend serper: pages='curl' is unknown; write fetch or jina"),
         (lambda: Serper(timeout=0), "search backend serper: timeout must be a number > 0, got 0; give seconds"),
+        (
+            lambda: Brave(country=False),  # type: ignore[arg-type]
+            "search backend brave: country must be text, got False; put it in quotes: country='…'",
+        ),
         (lambda: Brave(concurrency=0), "search backend brave: concurrency must be an integer >= 1, got 0"),
         (lambda: Brave(price=-1.0), "price must be a number >= 0, got -1.0; give US dollars per query"),
         (lambda: Tavily(depth="deep"), "search backend tavily: depth='deep' is unknown; write basic or advanced"),

@@ -14,7 +14,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.version import __version__
 from knowgen.search.contract import BlockReason, Hit, PageBlockedError
-from knowgen.search.services.wikimedia import Wikimedia, page_url
+from knowgen.search.services.wikimedia import Wikimedia, any_word, page_url
 from knowgen.search.web.images import RawImageHit
 from tests.helpers import search_forms as forms
 from tests.helpers.search_services import WikimediaServer
@@ -95,6 +95,30 @@ def test_images_keep_the_rank_of_the_search_and_are_downloaded_as_thumbnails() -
     assert all(hit.image is not None and hit.image.width <= 960 for hit in hits)
     assert len(fetched) == 3 and all("960px-" in call.path for call in fetched)
     assert all(call.headers["user-agent"].startswith("knowgen/") for call in fetched)
+
+
+def test_pages_and_images_with_some_of_the_words_are_found_where_none_has_all() -> None:
+    query = "What is the home kit of Harrow Union in 2026?"
+    with WikimediaServer(ARTICLES, ("Harrow Union shirt.jpg",)) as server:
+        backend = backend_of(server)
+
+        async def ask() -> list[list[Any]]:
+            return [await backend.find_pages(query, 5), await backend.find_images(query, 5)]
+
+        pages, images = run(backend, ask)
+        asked = [call.params.get("srsearch") or call.params["gsrsearch"] for call in server.calls]
+    assert [hit.title for hit in pages] == ["Harrow Union"] and [hit.title for hit in images] == ["Harrow Union shirt"]
+    loose = "home OR kit OR Harrow OR Union OR 2026"
+    assert asked == [query, loose, f"filetype:bitmap|drawing {query}", f"filetype:bitmap|drawing {loose}"]
+
+
+def test_the_longest_queries_stay_within_what_the_wiki_takes() -> None:
+    query = "a very long question about the colours of the shirt " * 9
+    assert len(any_word(query)) <= 300 and not any_word(query).endswith("OR")
+    with WikimediaServer(ARTICLES) as server:
+        backend = backend_of(server)
+        run(backend, lambda: backend.find_images(query, 5))
+        assert all(len(call.params["gsrsearch"]) <= 300 for call in server.calls) and len(server.calls) == 2
 
 
 def test_nothing_found_is_an_empty_list() -> None:
@@ -228,6 +252,7 @@ def test_an_article_that_the_guard_blocks_is_not_opened_even_by_a_redirect() -> 
     ("arguments", "message"),
     [
         ({"language": "en.evil.org/"}, "language='en.evil.org/' is not a language code; write `en`"),
+        ({"language": False}, "language must be text, got False; put it in quotes: language='…'"),
         ({"width": 640}, "width=640 is not a width of thumbnails; write 120, 250, 330, 500, 960, 1280, 1920, 3840"),
         ({"text": "html"}, "text='html' is unknown; write extract or page"),
         ({"contact": "Me (at) home"}, "the contact is neither a mail nor a web address; give an address where"),

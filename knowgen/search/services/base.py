@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar
 
 from knowgen.clients.endpoint_url import endpoint_url, key_for
@@ -63,6 +63,11 @@ class SearchAccess:
         Raises:
             UsageError: One is out of its range.
         """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, str) and not isinstance(value, str):
+                fix = f"put it in quotes: {field.name}='…'"  # YAML reads `no`, the code of Norway, as false
+                raise UsageError(f"{field.name} must be text, got {value!r}", where=where, fix=fix)
         is_number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)
         if not is_number or not 0 < self.timeout < math.inf:
             raise UsageError(f"timeout must be a number > 0, got {self.timeout}", where=where, fix="give seconds")

@@ -52,8 +52,8 @@ class Brave(ServiceSearch):
         self.connect()
 
     def settings(self) -> str:
-        """Return country and language."""
-        return f"{self.country}/{self.language}"
+        """Return the server, the country and the language."""
+        return f"{self.base_url} {self.country} {self.language}"
 
     async def find_pages(self, query: str, k: int) -> list[Hit]:
         """Ask for pages."""

@@ -50,6 +50,7 @@ class Searxng(ServiceSearch):
     def __post_init__(self) -> None:
         """Check the arguments and create the client."""
         where = "search backend searxng"
+        self.check(where)
         if self.model and self.base_url:
             raise UsageError("the URL is given twice", where=where, fix=_EXAMPLE)
         self.base_url = (self.base_url or self.model).removesuffix("/search")

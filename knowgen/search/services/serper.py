@@ -3,7 +3,8 @@
 The service publishes its format in its playground alone. Request and response here are as its users show them (looked
 up in 2026-11): `POST {q, num, gl, hl}` with the header `X-API-KEY`; `organic[]` with title, link, snippet, date,
 position; `images[]` with title, imageUrl, imageWidth, imageHeight, thumbnailUrl, source, domain, link, googleUrl,
-position; `credits`, the cost of the call; `GET /account` gives `{balance, rateLimit}` and is free.
+position; `credits`, the cost of the call; `GET /account` gives `{balance, rateLimit}` and is free. A query is sent as
+given, with its quotes.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Serper(ServiceSearch):
         self.connect()
 
     def settings(self) -> str:
-        """Return country and language."""
-        return f"{self.country}/{self.language}"
+        """Return the server, the country and the language."""
+        return f"{self.base_url} {self.country} {self.language}"
 
     async def find_pages(self, query: str, k: int) -> list[Hit]:
         """Ask for pages."""

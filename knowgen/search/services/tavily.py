@@ -54,8 +54,8 @@ class Tavily(ServiceSearch):
         self.connect()
 
     def settings(self) -> str:
-        """Return the depth."""
-        return self.depth
+        """Return the server and the depth."""
+        return f"{self.base_url} {self.depth}"
 
     @classmethod
     def query_price(

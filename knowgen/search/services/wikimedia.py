@@ -7,7 +7,8 @@ Sources, looked up in 2026-11:
   asked for at most 3 requests at a time (mediawiki.org, Wikimedia APIs/Rate limits, as of 2026-06).
 - upload.wikimedia.org: at most 2 requests at a time (wikitech.wikimedia.org, Robot policy, since 2025-04).
 - `maxlag=5` for tools: Manual:Maxlag parameter. The error comes with status 200 and `Retry-After`.
-- Search: API:Search (`srsearch`, `srlimit` up to 500, `snippet` with markup). CirrusSearch finds pages with all words.
+- Search: API:Search (`srsearch`, `srlimit` up to 500, `snippet` with markup). CirrusSearch finds pages with all words
+  of a query, and with `OR` between them those with any (its `QueryStringRegexParser.php`).
 - Images: API:Imageinfo (`iiurlwidth`, `thumburl`, `descriptionurl`). Thumbnails exist in the widths of
   `THUMBNAIL_WIDTHS` alone (mediawiki.org, Common thumbnail sizes; phabricator T414805).
 - Text: Extension:TextExtracts (`explaintext`; a whole article is one request). Tables and info boxes are not in it.
@@ -51,6 +52,15 @@ MAX_QUERY = 300
 MAX_RESULTS = 50
 TEXTS = ("extract", "page")
 
+_IMAGES = "filetype:bitmap|drawing "
+_WORD = re.compile(r"[^\W_](?:[\w'’.-]*\w)?")
+_EMPTY_WORDS = frozenset(
+    {
+        "a", "an", "and", "are", "as", "at", "be", "by", "did", "do", "does", "for", "from", "has", "have", "how",
+        "in", "is", "it", "its", "of", "on", "or", "that", "the", "their", "this", "to", "was", "were", "what",
+        "when", "where", "which", "who", "why", "with",
+    }
+)  # fmt: skip
 _COMMONS = "https://commons.wikimedia.org/w/api.php"
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
 _CONTACT = re.compile(r"[\x21-\x7e]+@[\x21-\x7e]+|https?://[\x21-\x7e]+")
@@ -89,6 +99,7 @@ class Wikimedia(ServiceSearch):
     def __post_init__(self) -> None:
         """Check the arguments and create the client."""
         where = f"search backend {self.provider}"
+        self.check(where)
         if not _LANGUAGE.fullmatch(self.language):
             raise UsageError(f"language={self.language!r} is not a language code", where=where, fix="write `en`")
         if self.width not in THUMBNAIL_WIDTHS:
@@ -118,18 +129,23 @@ class Wikimedia(ServiceSearch):
         return FREE
 
     async def find_pages(self, query: str, k: int) -> list[Hit]:
-        """Ask for pages."""
-        data = await ask(
-            self._client,
-            self.url,
-            {
-                "list": "search",
-                "srsearch": shortened(query, MAX_QUERY),
-                "srlimit": str(max(1, min(k, MAX_RESULTS))),
-                "srprop": "snippet|timestamp",
-                "srinfo": "",
-            },
-        )
+        """Ask for pages: those with all words of the query, or if there are none, those with some."""
+        for words in (shortened(query, MAX_QUERY), any_word(query)):
+            if words and (hits := await self._pages_with(words, k)):
+                return hits
+        return []
+
+    async def find_images(self, query: str, n: int) -> list[RawImageHit]:
+        """Ask for images, at most `width` pixels wide; as for pages."""
+        for words in (shortened(query, MAX_QUERY - len(_IMAGES)), any_word(query)):
+            if words and (hits := await self._images_with(words, n)):
+                return hits
+        return []
+
+    async def _pages_with(self, words: str, k: int) -> list[Hit]:
+        number = str(max(1, min(k, MAX_RESULTS)))
+        params = {"list": "search", "srsearch": words, "srlimit": number, "srprop": "snippet|timestamp", "srinfo": ""}
+        data = await ask(self._client, self.url, params)
         hits = [
             Hit(
                 title=text_at(row, "title"),
@@ -141,21 +157,17 @@ class Wikimedia(ServiceSearch):
         ]
         return [hit for hit in hits if hit.title][:k]
 
-    async def find_images(self, query: str, n: int) -> list[RawImageHit]:
-        """Ask for images: photographs and drawings, at most `width` pixels wide."""
-        data = await ask(
-            self._client,
-            self._images_api,
-            {
-                "generator": "search",
-                "gsrsearch": f"filetype:bitmap|drawing {shortened(query, MAX_QUERY - 30)}",
-                "gsrnamespace": "6",
-                "gsrlimit": str(max(1, min(n, MAX_RESULTS))),
-                "prop": "imageinfo",
-                "iiprop": "url|size|mime",
-                "iiurlwidth": str(self.width),
-            },
-        )
+    async def _images_with(self, words: str, n: int) -> list[RawImageHit]:
+        params = {
+            "generator": "search",
+            "gsrsearch": f"{_IMAGES}{words}",
+            "gsrnamespace": "6",
+            "gsrlimit": str(max(1, min(n, MAX_RESULTS))),
+            "prop": "imageinfo",
+            "iiprop": "url|size|mime",
+            "iiurlwidth": str(self.width),
+        }
+        data = await ask(self._client, self._images_api, params)
         pages = sorted(rows_at(data, "query", "pages"), key=_rank)  # the order of `pages` says nothing
         hits = [
             RawImageHit(
@@ -279,6 +291,19 @@ def user_agent(contact: str) -> str:
     import aiohttp
 
     return f"knowgen/{__version__} ({contact or PROJECT}) aiohttp/{aiohttp.__version__}"
+
+
+def any_word(query: str) -> str:
+    """Return a query for pages with any of the words of another one; empty where that says no more.
+
+    Example:
+        >>> any_word("What is the home kit of Harrow Union?")
+        'home OR kit OR Harrow OR Union'
+        >>> any_word("Harrow")
+        ''
+    """
+    words = [word for word in _WORD.findall(query) if word.casefold() not in _EMPTY_WORDS]
+    return "" if len(words) < 2 else shortened(" OR ".join(words), MAX_QUERY - len(_IMAGES)).removesuffix(" OR")
 
 
 def page_url(api: str, title: str) -> str:
