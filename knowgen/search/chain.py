@@ -13,6 +13,7 @@ from knowgen.core.metering import note
 from knowgen.core.text import error_message
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
 from knowgen.search.load import named_backend
+from knowgen.search.prices import query_price
 
 T = TypeVar("T")
 
@@ -67,6 +68,14 @@ class ChainSearch:
         given = _by_member([name.partition(":")[0] for name in names], arguments, model)
         self._members = [_Member(*named_backend(name, given[name.partition(":")[0]])) for name in names]
         self._finders: dict[str, _Member] = {}
+
+    @classmethod
+    def query_price(cls, model: str, **arguments: Any) -> float | None:
+        """Return the cost in US dollars of a query that every backend is asked, None when one's price is not known."""
+        names = [name.strip() for name in model.split(",") if name.strip()]
+        given = _by_member([name.partition(":")[0] for name in names], arguments, model)
+        prices = [query_price(name, given[name.partition(":")[0]]) for name in names]
+        return None if None in prices else sum(price for price in prices if price is not None)
 
     @property
     def version(self) -> str:

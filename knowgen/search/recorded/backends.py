@@ -12,6 +12,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
 from knowgen.search.load import named_backend
+from knowgen.search.prices import query_price
 from knowgen.search.recorded.file import Call, Recording
 from knowgen.search.web.guarding import check_leaks, guarded_hit, guarded_image_hit
 from knowgen.search.web.query_cache import KeyedLocks
@@ -89,6 +90,11 @@ class RecordSearch(_RecordedSearch):
         super().__init__(Recording(expand_user(file), self._name))
         self._locks = KeyedLocks()
 
+    @classmethod
+    def query_price(cls, model: str, **arguments: Any) -> float | None:
+        """Return the price of a query of the backend, as if none was recorded yet; None when it is not known."""
+        return query_price(model.partition(",")[2].strip(), arguments)
+
     @property
     def version(self) -> str:
         """Name and version of the recorded backend."""
@@ -141,6 +147,11 @@ class ReplaySearch(_RecordedSearch):
 
     def __init__(self, model: str) -> None:
         super().__init__(Recording(expand_user(Path(model))))
+
+    @classmethod
+    def query_price(cls, **_arguments: Any) -> float:
+        """Return the cost of a query in US dollars: nothing."""
+        return 0.0
 
     @cached_property
     def version(self) -> str:
