@@ -121,6 +121,16 @@ def test_the_longest_queries_stay_within_what_the_wiki_takes() -> None:
         assert all(len(call.params["gsrsearch"]) <= 300 for call in server.calls) and len(server.calls) == 2
 
 
+def test_text_that_cannot_be_encoded_is_replaced() -> None:
+    with WikimediaServer(ARTICLES) as server:
+        form = copy.deepcopy(forms.WIKI_SEARCH)
+        form["query"]["search"][0]["title"] = "Harrow \ud83d Union"
+        server.next(form)
+        backend = backend_of(server)
+        hits = run(backend, lambda: backend.search("harrow", 1))
+        assert hits[0].title == "Harrow \ufffd Union" and hits[0].url.endswith("/wiki/Harrow_%EF%BF%BD_Union")
+
+
 def test_nothing_found_is_an_empty_list() -> None:
     with WikimediaServer(ARTICLES) as server:
         backend = backend_of(server)
