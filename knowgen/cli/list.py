@@ -45,6 +45,12 @@ DESCRIPTIONS = {
         "world_check": "rule-based scorer of synthetic worlds: text recognition and image features",
     },
     "search": {
+        "brave": "pages and images of Brave's index; needs BRAVE_SEARCH_API_KEY",
+        "corpus": "pages and images of a folder that `knowgen corpus build` indexed; no key and no network",
+        "searxng": "pages and images through a SearXNG server that offers JSON; searxng:URL, no key",
+        "serper": "Google's pages and images through Serper; needs SERPER_API_KEY",
+        "tavily": "pages and images through Tavily; needs TAVILY_API_KEY",
+        "wikimedia": "pages of Wikipedia and images of Wikimedia Commons; no key, KNOWGEN_CONTACT is asked for",
         "world": "search over the pages and images of a synthetic world",
     },
 }
