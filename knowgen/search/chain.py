@@ -27,7 +27,7 @@ _log = logging.getLogger("knowgen.search")
 
 
 @dataclass
-class _Member:
+class _ChainMember:
     """A backend of a chain.
 
     Attributes:
@@ -66,8 +66,8 @@ class ChainSearch:
         if len(names) < 2:
             raise UsageError("a chain has two backends or more", where=f"chain:{model}", fix="write chain:NAME,NAME")
         given = _by_member([name.partition(":")[0] for name in names], arguments, model)
-        self._members = [_Member(*named_backend(name, given[name.partition(":")[0]])) for name in names]
-        self._finders: dict[str, _Member] = {}
+        self._members = [_ChainMember(*named_backend(name, given[name.partition(":")[0]])) for name in names]
+        self._finders: dict[str, _ChainMember] = {}
 
     @classmethod
     def query_price(cls, model: str, **arguments: Any) -> float | None:
@@ -123,12 +123,12 @@ class ChainSearch:
 
     async def _first(
         self,
-        order: Sequence[_Member],
+        order: Sequence[_ChainMember],
         ask: Callable[[SearchBackend], Awaitable[T]],
         enough: Callable[[T], bool],
         *,
         of_page: bool = False,
-    ) -> tuple[_Member, T]:
+    ) -> tuple[_ChainMember, T]:
         """Return the first backend with enough results, and these; the last that answered where none has enough.
 
         Args:
@@ -142,7 +142,7 @@ class ChainSearch:
             TransientError, AccountError, DataError: No backend could answer.
         """
         failures: list[KnowgenError] = []
-        answered: tuple[_Member, T] | None = None
+        answered: tuple[_ChainMember, T] | None = None
         for member in order:
             try:
                 results = await ask(member.backend)
@@ -167,12 +167,12 @@ class ChainSearch:
         transient = next((error for error in failures if isinstance(error, TransientError)), failures[0])
         raise failures[0] if of_page else transient
 
-    def _order(self) -> list[_Member]:
+    def _order(self) -> list[_ChainMember]:
         """Return the backends to ask, those that could not answer lately last."""
         asked = [member for member in self._members if not member.turned_away] or self._members
         return sorted(asked, key=lambda member: member.paused_until > self._clock())
 
-    def _report(self, member: _Member, what: str) -> None:
+    def _report(self, member: _ChainMember, what: str) -> None:
         note("search", "fallback", {"backend": member.name, "reason": what})
         if member.reported != what:
             member.reported = what

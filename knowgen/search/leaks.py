@@ -120,12 +120,20 @@ class TruthGuard:
             UnreadableImageError: The file does not open.
             MissingDependencyError: The package `imagehash` is not installed.
         """
+        return self.blocked_hashes(image_hashes(image)) if len(self._known_hashes()) else ""
+
+    def blocked_hashes(self, hashes: Sequence[bytes]) -> str:
+        """Return why an image with these hashes must not be shown; empty when it may.
+
+        Args:
+            hashes: Those of `image_hashes`.
+        """
+        import numpy as np
+
         known = self._known_hashes()
-        if not len(known):
-            return ""
-        small = _shrunk(open_rgb(image))
-        distance = min(_distance(known, perceptual_hash(one)) for one in (small, _without_border(small)))
-        return "it looks like a ground-truth image of the task" if distance <= MAX_DISTANCE else ""
+        distances = [_distance(known, np.frombuffer(one, np.uint8)) for one in hashes if len(known)]
+        close = min(distances, default=MAX_DISTANCE + 1) <= MAX_DISTANCE
+        return "it looks like a ground-truth image of the task" if close else ""
 
     def _known_hashes(self) -> NDArray[np.uint8]:
         """Return the hashes of all ground truths and their variants, one row each: 32 bytes."""
@@ -141,6 +149,17 @@ class TruthGuard:
                 self._hashes = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, width)
                 self._truths = ()
             return self._hashes
+
+
+def image_hashes(image: Path | Image) -> list[bytes]:
+    """Return the hashes by which an image is compared: as it is, and without a border of one colour.
+
+    Raises:
+        UnreadableImageError: The file does not open.
+        MissingDependencyError: The package `imagehash` is not installed.
+    """
+    small = _shrunk(open_rgb(image))
+    return [perceptual_hash(one).tobytes() for one in (small, _without_border(small))]
 
 
 def comparable_address(url: str) -> str:

@@ -184,7 +184,7 @@ def test_the_leak_guard_is_asked_about_what_was_recorded_without_it(tmp_path: Pa
         ('{"format": "knowgen search recording", "version": 1}\n{broken\n', "web.jsonl:2: is not JSON"),
     ],
 )
-def test_a_file_that_is_no_recording_is_named_with_the_line(tmp_path: Path, content: str, match: str) -> None:
+def test_another_file_is_named_with_the_line(tmp_path: Path, content: str, match: str) -> None:
     (tmp_path / "web.jsonl").write_text(content)
     with pytest.raises(DataError, match=match):
         ReplaySearch(f"{tmp_path}/web.jsonl")

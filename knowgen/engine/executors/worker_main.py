@@ -23,10 +23,12 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from knowgen.core.errors import KnowgenError
+from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import current_meter
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
@@ -42,6 +44,9 @@ from knowgen.engine.executors.invoke import (
     report_waiting,
 )
 from knowgen.engine.executors.protocol import pack_error, unpack_batch, unpack_error
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _HIGH_DESCRIPTOR = 400
 """Lowest number of the connection's descriptor, so that code which closes the low ones does not close it."""
@@ -117,11 +122,15 @@ class RunConnection:
         Raises:
             KnowgenError: The error that the run replies with.
         """
+        return await asyncio.wrap_future(self.requested(message))
+
+    def requested(self, message: dict[str, Any]) -> Future[Any]:
+        """Send a message and return the future of what the run replies. May be used from any thread."""
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._pending[number] = future
         self.send({**message, "n": number})
-        return await asyncio.wrap_future(future)
+        return future
 
 
 def _private(descriptor: int) -> socket.socket:
@@ -179,6 +188,30 @@ class RemoteMeter:
         self._connection.send({"event": "note", "who": caller, "kind": kind, "data": data})
 
 
+class RemoteGuard:
+    """The run's leak guard, reached over the connection; see `knowgen.core.leaks.LeakGuard`.
+
+    Addresses are compared here. Of an image the hashes are sent: the process of a plugin holds nothing of the ground
+    truths.
+    """
+
+    def __init__(self, connection: RunConnection) -> None:
+        self._connection = connection
+
+    def blocked_url(self, url: str) -> str:
+        """Return why a URL must not be fetched or shown; empty when it may."""
+        from knowgen.search.leaks import TruthGuard
+
+        return TruthGuard(()).blocked_url(url)
+
+    def blocked_image(self, image: Path | Image) -> str:
+        """Return why an image must not be shown; empty when it may."""
+        from knowgen.search.leaks import image_hashes
+
+        hashes = [one.hex() for one in image_hashes(image)]
+        return str(self._connection.requested({"event": "leak", "hashes": hashes}).result())
+
+
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
@@ -194,13 +227,13 @@ def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results
     work: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
     def serve() -> None:
-        current_meter.set(RemoteMeter(connection))
         while True:
             message = work.get()
             invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
 
     for number in range(threads):
-        threading.Thread(target=serve, name=f"knowgen call {number}", daemon=True).start()
+        serving = partial(copy_context().run, serve)  # with the meter and the leak guard of the run
+        threading.Thread(target=serving, name=f"knowgen call {number}", daemon=True).start()
     while (message := connection.commands.get())["do"] != "close":
         if message["do"] == "invoke":
             work.put(message)
@@ -321,6 +354,7 @@ def main() -> None:
     connection = RunConnection(int(sys.argv.pop()))
     start = connection.first()
     current_meter.set(RemoteMeter(connection))
+    current_leak_guard.set(RemoteGuard(connection) if start["guarded"] else None)
     component_ref = ComponentRef(start["kind"], start["name"], start["args"])
     try:
         plugin = build_plugin(lambda: build_from_ref(component_ref), lambda: str(start["device"]), start["where"])

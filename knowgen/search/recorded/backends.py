@@ -142,7 +142,7 @@ class ReplaySearch(_RecordedSearch):
         model: File of the recording, or a zip file of it.
 
     Raises:
-        DataError: The file does not exist, or is no recording.
+        DataError: The file does not exist, or is not a recording.
     """
 
     def __init__(self, model: str) -> None:

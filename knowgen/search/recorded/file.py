@@ -56,7 +56,7 @@ class Recording:
         backend: Name of the backend that is recorded, for a file that does not exist yet; None to read only.
 
     Raises:
-        DataError: The file does not exist, is no recording, or a line of it is broken.
+        DataError: The file does not exist, is not a recording, or a line of it is broken.
         ConfigError: It cannot be written.
     """
 
