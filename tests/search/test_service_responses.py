@@ -74,7 +74,7 @@ async def answers(backend: ServiceSearch, data: Any) -> list[list[Hit] | list[Ra
 
 @pytest.mark.parametrize(("backend", "published"), BACKENDS, ids=lambda value: getattr(value, "provider", ""))
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_response_gives_hits_or_an_error(
     backend: ServiceSearch, published: list[Mapping[str, Any]], data: st.DataObject
 ) -> None:

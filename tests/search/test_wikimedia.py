@@ -32,7 +32,7 @@ def no_contact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def backend_of(server: WikimediaServer, **arguments: Any) -> Wikimedia:
-    return Wikimedia(base_url=server.api, images_url=server.api, **arguments)
+    return Wikimedia(base_url=server.api, images_url=server.api, **{"contact": "me@example.org", **arguments})
 
 
 def run(backend: Wikimedia, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -146,7 +146,7 @@ def test_nothing_found_is_an_empty_list() -> None:
     [
         ("me@example.org", "", "me@example.org"),
         ("", "https://example.org/me", "https://example.org/me"),
-        ("", "", "https://pypi.org/project/knowgen/"),
+        ("", "", "no contact given"),
     ],
 )
 def test_every_request_names_the_client_and_a_contact(
@@ -154,7 +154,7 @@ def test_every_request_names_the_client_and_a_contact(
 ) -> None:
     monkeypatch.setenv("KNOWGEN_CONTACT", variable)
     with WikimediaServer(ARTICLES) as server:
-        backend = backend_of(server, contact=contact, text="page")
+        backend = backend_of(server, contact=contact, text="page", rpm=0)
 
         async def ask() -> str:
             await backend.image_search("harrow", 1)
@@ -165,6 +165,12 @@ def test_every_request_names_the_client_and_a_contact(
         agents = {call.headers["user-agent"] for call in server.calls}
     assert agents == {f"knowgen/{__version__} ({agent}) aiohttp/{aiohttp.__version__}"}
     assert ("search.contact=you@example.org" in warning) is (not contact and not variable)
+
+
+def test_a_client_without_a_contact_asks_as_rarely_as_wikimedia_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Wikimedia().rpm == 10 and Wikimedia(contact="me@example.org").rpm == 200 and Wikimedia(rpm=30).rpm == 30
+    monkeypatch.setenv("KNOWGEN_CONTACT", "me@example.org")
+    assert Wikimedia().rpm == 200
 
 
 def test_an_article_is_the_text_of_the_api_in_paragraphs() -> None:
