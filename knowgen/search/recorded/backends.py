@@ -12,6 +12,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
 from knowgen.search.load import named_backend
+from knowgen.search.prices import query_price
 from knowgen.search.recorded.file import Call, Recording
 from knowgen.search.web.guarding import check_leaks, guarded_hit, guarded_image_hit
 from knowgen.search.web.query_cache import KeyedLocks
@@ -80,14 +81,15 @@ class RecordSearch(_RecordedSearch):
     """
 
     def __init__(self, model: str, **arguments: Any) -> None:
-        file, _, name = (part.strip() for part in model.partition(","))
-        if not file or not name:
-            raise UsageError(
-                "a recording has a file and a backend", where=f"record:{model}", fix="write record:FILE,NAME"
-            )
+        file, name = _file_and_name(model)
         self._name, self._backend = named_backend(name, arguments)
         super().__init__(Recording(expand_user(file), self._name))
         self._locks = KeyedLocks()
+
+    @classmethod
+    def query_price(cls, model: str, **arguments: Any) -> float | None:
+        """Return the maximum cost of a query of the recorded backend in US dollars; None when it is not known."""
+        return query_price(_file_and_name(model)[1], arguments)
 
     @property
     def version(self) -> str:
@@ -129,6 +131,13 @@ class RecordSearch(_RecordedSearch):
         return {"page": page.model_dump(mode="json")}
 
 
+def _file_and_name(model: str) -> tuple[str, str]:
+    file, _, name = (part.strip() for part in model.partition(","))
+    if not file or not name:
+        raise UsageError("a recording has a file and a backend", where=f"record:{model}", fix="write record:FILE,NAME")
+    return file, name
+
+
 class ReplaySearch(_RecordedSearch):
     """The search backend `replay:FILE`: answers what a recording has, without keys or network.
 
@@ -141,6 +150,11 @@ class ReplaySearch(_RecordedSearch):
 
     def __init__(self, model: str) -> None:
         super().__init__(Recording(expand_user(Path(model))))
+
+    @classmethod
+    def query_price(cls, **_arguments: Any) -> float:
+        """Return the cost of a query in US dollars: nothing."""
+        return 0.0
 
     @cached_property
     def version(self) -> str:
