@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import DataError, UsageError
+from knowgen.core.errors import DataError, NotRecordedError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
 from knowgen.search.load import named_backend
@@ -166,7 +166,7 @@ class ReplaySearch(_RecordedSearch):
         if line is None:
             method, *arguments = call
             asked = ", ".join(map(repr, arguments))
-            raise DataError(
+            raise NotRecordedError(
                 f"{method}({asked}) was not recorded",
                 where=str(self._recording.path),
                 fix="run the same system with the same options as the recorded run, or record again",
