@@ -232,6 +232,13 @@ def test_a_zip_file_unpacks_nothing_outside(tmp_path: Path) -> None:
         ReplaySearch(f"{inside}/no.zip")
 
 
+def test_looking_at_a_recording_leaves_nothing_behind(tmp_path: Path) -> None:
+    backend = RecordSearch(f"{tmp_path}/new.jsonl,{ONE}")
+    assert backend.version and not list(tmp_path.iterdir())
+    run(backend, lambda each: each.search("boats"))
+    assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
+
+
 def test_a_recording_says_what_is_wrong_with_its_name(tmp_path: Path) -> None:
     for model in ("web.jsonl", ",serper", "web.jsonl,"):
         with pytest.raises(UsageError, match="write record:FILE,NAME"):
