@@ -33,6 +33,11 @@ class HostTurns:
         self._total = asyncio.Semaphore(total)
         self._hosts: dict[str, _Host] = {}
 
+    @property
+    def known(self) -> int:
+        """Number of hosts that are remembered."""
+        return len(self._hosts)
+
     @asynccontextmanager
     async def turn(self, host: str, delay: float = 0.0) -> AsyncIterator[None]:
         """Wait for a turn, and hold it during the `with` block.
@@ -44,12 +49,10 @@ class HostTurns:
         state = self._hosts.setdefault(host, _Host(asyncio.Semaphore(self._at_once)))
         state.users += 1
         try:
-            with waiting():
-                await state.free.acquire()
+            await _acquire(state.free)
             try:
-                with waiting():
-                    await self._wait_for_start(state, delay)
-                    await self._total.acquire()
+                await self._wait_for_start(state, delay)
+                await _acquire(self._total)
                 try:
                     yield
                 finally:
@@ -61,13 +64,14 @@ class HostTurns:
             self._forget_idle()
 
     async def _wait_for_start(self, state: _Host, delay: float) -> None:
-        if not delay and not state.next_start:
+        clock = asyncio.get_running_loop().time
+        if not delay and state.next_start <= clock():
             return
-        async with state.order:
-            clock = asyncio.get_running_loop().time
-            if (left := state.next_start - clock()) > 0:
-                await asyncio.sleep(left)
-            state.next_start = clock() + delay
+        with waiting():
+            async with state.order:
+                if (left := state.next_start - clock()) > 0:
+                    await asyncio.sleep(left)
+                state.next_start = clock() + delay
 
     def _forget_idle(self) -> None:
         """Drop hosts without requests, so that a long run does not keep every host that it has seen."""
@@ -75,3 +79,11 @@ class HostTurns:
             return
         now = asyncio.get_running_loop().time()
         self._hosts = {name: state for name, state in self._hosts.items() if state.users or state.next_start > now}
+
+
+async def _acquire(semaphore: asyncio.Semaphore) -> None:
+    if not semaphore.locked():
+        await semaphore.acquire()
+        return
+    with waiting():
+        await semaphore.acquire()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from knowgen.core.errors import AccountError, DataError, KnowgenError, Transient
 from knowgen.core.metering import note
 from knowgen.core.text import error_message
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
-from knowgen.search.load import named_backend
+from knowgen.search.load import arguments_by_name, named_backend
 from knowgen.search.prices import query_price
 
 T = TypeVar("T")
@@ -62,20 +63,14 @@ class ChainSearch:
 
     def __init__(self, model: str, *, clock: Callable[[], float] = time.monotonic, **arguments: Any) -> None:
         self._clock = clock
-        names = [name.strip() for name in model.split(",") if name.strip()]
-        if len(names) < 2:
-            raise UsageError("a chain has two backends or more", where=f"chain:{model}", fix="write chain:NAME,NAME")
-        given = _by_member([name.partition(":")[0] for name in names], arguments, model)
-        self._members = [_ChainMember(*named_backend(name, given[name.partition(":")[0]])) for name in names]
+        self._members = [_ChainMember(*named_backend(name, given)) for name, given in _parts(model, arguments)]
         self._finders: dict[str, _ChainMember] = {}
 
     @classmethod
     def query_price(cls, model: str, **arguments: Any) -> float | None:
-        """Return the cost in US dollars of a query that every backend is asked, None when one's price is not known."""
-        names = [name.strip() for name in model.split(",") if name.strip()]
-        given = _by_member([name.partition(":")[0] for name in names], arguments, model)
-        prices = [query_price(name, given[name.partition(":")[0]]) for name in names]
-        return None if None in prices else sum(price for price in prices if price is not None)
+        """Return the maximum cost of a query in US dollars, where all backends are asked; None when it is not known."""
+        prices = [query_price(name, given) for name, given in _parts(model, arguments)]
+        return None if None in prices else math.fsum(price for price in prices if price is not None)
 
     @property
     def version(self) -> str:
@@ -183,15 +178,10 @@ def _has_image(hits: Sequence[ImageHit]) -> bool:
     return any(hit.image is not None for hit in hits)
 
 
-def _by_member(names: Sequence[str], arguments: dict[str, Any], model: str) -> dict[str, dict[str, Any]]:
-    given: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for argument, value in arguments.items():
-        name, _, key = argument.rpartition(".")
-        if name not in given or not key:
-            raise UsageError(
-                f"unknown argument {argument!r}",
-                where=f"chain:{model}",
-                fix=f"write NAME.KEY, NAME one of {set(given)}",
-            )
-        given[name][key] = value
-    return given
+def _parts(model: str, arguments: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the names of a chain's backends, each with its arguments."""
+    names = [name.strip() for name in model.split(",") if name.strip()]
+    if len(names) < 2:
+        raise UsageError("a chain has two backends or more", where=f"chain:{model}", fix="write chain:NAME,NAME")
+    given = arguments_by_name([name.partition(":")[0] for name in names], arguments, f"chain:{model}")
+    return [(name, given[name.partition(":")[0]]) for name in names]

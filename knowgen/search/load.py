@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from knowgen.core import registry
@@ -26,6 +26,27 @@ def with_search(target: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(arguments)
     if getattr(target, "wants_search", False) and isinstance(given.get("search"), str):
         given["search"] = load_search(given["search"])
+    return given
+
+
+def arguments_by_name(names: Sequence[str], arguments: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Return the arguments of backends from arguments that are called `NAME.KEY`.
+
+    Args:
+        names: Names of the backends, without what follows a colon.
+        arguments: The arguments.
+        where: The backend that contains these, for error messages.
+
+    Raises:
+        UsageError: An argument names none of them.
+    """
+    given: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for argument, value in arguments.items():
+        name, _, key = argument.rpartition(".")
+        if name not in given:
+            fix = f"write NAME.KEY with a NAME of {', '.join(given)}"
+            raise UsageError(f"unknown argument {argument!r}", where=where, fix=fix)
+        given[name][key] = value
     return given
 
 

@@ -13,6 +13,7 @@ from knowgen.core.errors import AccountError, BudgetReachedError, DataError, Tra
 from knowgen.core.records import image_ref
 from knowgen.search.chain import PAUSE, ChainSearch
 from knowgen.search.contract import BlockReason, ImageHit, PageBlockedError
+from knowgen.search.prices import query_price
 from tests.helpers.listed_search import PICTURE, ListedSearch, SecondSearch
 
 ONE, TWO = (f"tests.helpers.listed_search:{each.__name__}" for each in (ListedSearch, SecondSearch))
@@ -117,6 +118,17 @@ def test_identity_and_closing_are_those_of_all_backends(chain: Chain) -> None:
     assert chain.chain.version == f"{ONE}@one-1,{TWO}@two-1"
     asyncio.run(chain.chain.close())
     assert chain.one.closed and chain.two.closed
+
+
+def test_the_price_of_a_query_is_that_of_all_backends() -> None:
+    brave = "knowgen.search.services.brave:Brave"
+    name = "knowgen.search.chain:ChainSearch"
+    assert query_price(name, {"model": f"{brave},{brave}"}) == 0.01
+    assert query_price(name, {"model": f"{brave},{ONE}"}) is None
+    assert query_price(name, {"model": f"{brave},{brave}", "knowgen.search.services.brave.price": 0.5}) == 1.0
+    recorded = "knowgen.search.recorded.backends:RecordSearch"
+    assert query_price(recorded, {"model": f"web.jsonl,{brave}", "price": 0.5}) == 0.5
+    assert query_price("knowgen.search.recorded.backends:ReplaySearch", {"model": "web.jsonl"}) == 0.0
 
 
 def test_arguments_are_given_to_the_backend_that_they_name() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from knowgen.core.errors import ConfigError, DataError, TransientError, UsageError
+from knowgen.core.errors import ConfigError, DataError, NotRecordedError, TransientError, UsageError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.search.contract import BlockReason, PageBlockedError, SearchBackend
 from knowgen.search.recorded.backends import RecordSearch, ReplaySearch
@@ -105,7 +105,7 @@ def test_what_fails_for_a_while_is_not_recorded(tmp_path: Path, made: list[Liste
     with pytest.raises(TransientError):
         run(backend, lambda each: each.search("boats"))
     replay = ReplaySearch(f"{tmp_path}/web.jsonl")
-    with pytest.raises(DataError, match=r"search\('boats', 5\) was not recorded; run the same system") as caught:
+    with pytest.raises(NotRecordedError, match=r"search\('boats', 5\) was not recorded; run the same system") as caught:
         run(replay, lambda each: each.search("boats"))
     assert caught.value.where == f"{tmp_path}/web.jsonl"
 
@@ -230,6 +230,13 @@ def test_a_zip_file_unpacks_nothing_outside(tmp_path: Path) -> None:
     (inside / "no.zip").write_text("not a zip file")
     with pytest.raises(ConfigError, match="cannot be read"):
         ReplaySearch(f"{inside}/no.zip")
+
+
+def test_looking_at_a_recording_leaves_nothing_behind(tmp_path: Path) -> None:
+    backend = RecordSearch(f"{tmp_path}/new.jsonl,{ONE}")
+    assert backend.version and not list(tmp_path.iterdir())
+    run(backend, lambda each: each.search("boats"))
+    assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
 
 
 def test_a_recording_says_what_is_wrong_with_its_name(tmp_path: Path) -> None:

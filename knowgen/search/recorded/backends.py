@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import DataError, UsageError
+from knowgen.core.errors import DataError, NotRecordedError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
 from knowgen.search.load import named_backend
@@ -22,11 +22,24 @@ class _RecordedSearch(ABC):
     """Answers from the lines of a recording.
 
     Args:
-        recording: The recording; closed with this object.
+        file: The recording.
+        backend: Name of the backend that is recorded, None for one that is read. The file of a new recording is made
+            when it is first asked, so that looking at a backend leaves nothing behind.
     """
 
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
+    def __init__(self, file: str, backend: str | None) -> None:
+        self._path, self._backend_name = expand_user(file), backend
+        self._lock = threading.Lock()
+        self._opened: Recording | None = None
+        if backend is None or self._path.exists():
+            self._opened = Recording(self._path, backend)
+
+    @property
+    def _recording(self) -> Recording:
+        with self._lock:
+            if self._opened is None:
+                self._opened = Recording(self._path, self._backend_name)
+            return self._opened
 
     async def search(self, query: str, k: int = 5) -> list[Hit]:
         """Return at most `k` pages, best first; an empty list when nothing is found."""
@@ -50,8 +63,11 @@ class _RecordedSearch(ABC):
         raise DataError(error["what"], where=url, fix=error["fix"])
 
     async def close(self) -> None:
-        """Close the recording."""
-        self._recording.close()
+        """Close the recording; a later call opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
 
     @abstractmethod
     async def _line(self, call: Call) -> dict[str, Any]:
@@ -81,19 +97,15 @@ class RecordSearch(_RecordedSearch):
     """
 
     def __init__(self, model: str, **arguments: Any) -> None:
-        file, _, name = (part.strip() for part in model.partition(","))
-        if not file or not name:
-            raise UsageError(
-                "a recording has a file and a backend", where=f"record:{model}", fix="write record:FILE,NAME"
-            )
+        file, name = _file_and_name(model)
         self._name, self._backend = named_backend(name, arguments)
-        super().__init__(Recording(expand_user(file), self._name))
+        super().__init__(file, self._name)
         self._locks = KeyedLocks()
 
     @classmethod
     def query_price(cls, model: str, **arguments: Any) -> float | None:
-        """Return the price of a query of the backend, as if none was recorded yet; None when it is not known."""
-        return query_price(model.partition(",")[2].strip(), arguments)
+        """Return the maximum cost of a query of the recorded backend in US dollars; None when it is not known."""
+        return query_price(_file_and_name(model)[1], arguments)
 
     @property
     def version(self) -> str:
@@ -108,7 +120,7 @@ class RecordSearch(_RecordedSearch):
 
     async def _line(self, call: Call) -> dict[str, Any]:
         async with self._locks.hold(repr(call)):
-            line = await asyncio.to_thread(self._recording.find, call)
+            line = await asyncio.to_thread(lambda: self._recording.find(call))
             if line is None:
                 answer = await self._ask(call)
                 line = await asyncio.to_thread(self._recording.add, call, answer)
@@ -135,6 +147,13 @@ class RecordSearch(_RecordedSearch):
         return {"page": page.model_dump(mode="json")}
 
 
+def _file_and_name(model: str) -> tuple[str, str]:
+    file, _, name = (part.strip() for part in model.partition(","))
+    if not file or not name:
+        raise UsageError("a recording has a file and a backend", where=f"record:{model}", fix="write record:FILE,NAME")
+    return file, name
+
+
 class ReplaySearch(_RecordedSearch):
     """The search backend `replay:FILE`: answers what a recording has, without keys or network.
 
@@ -146,7 +165,7 @@ class ReplaySearch(_RecordedSearch):
     """
 
     def __init__(self, model: str) -> None:
-        super().__init__(Recording(expand_user(Path(model))))
+        super().__init__(model, None)
 
     @classmethod
     def query_price(cls, **_arguments: Any) -> float:
@@ -159,13 +178,13 @@ class ReplaySearch(_RecordedSearch):
         return self._recording.version
 
     async def _line(self, call: Call) -> dict[str, Any]:
-        line = await asyncio.to_thread(self._recording.find, call)
+        line = await asyncio.to_thread(lambda: self._recording.find(call))
         if line is None:
             method, *arguments = call
             asked = ", ".join(map(repr, arguments))
-            raise DataError(
+            raise NotRecordedError(
                 f"{method}({asked}) was not recorded",
-                where=str(self._recording.path),
+                where=str(self._path),
                 fix="run the same system with the same options as the recorded run, or record again",
             )
         return line

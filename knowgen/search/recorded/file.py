@@ -19,6 +19,7 @@ import json
 import os
 import re
 import threading
+import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,7 @@ class Recording:
     def _opened(self, backend: str | None) -> IO[bytes]:
         if self._zip:
             self._unpacked = ScratchFolder("knowgen.recording.")
+            weakref.finalize(self, self._unpacked.close)
             file: IO[bytes] = self._unzipped(self._main_member()).open("rb")
         elif backend is None:
             file = self.path.open("rb")

@@ -76,6 +76,9 @@ class WebSearch(ABC):
         """Return the settings that decide what the service finds, such as language and region, for the query cache."""
         return ""
 
+    async def close_service(self) -> None:  # noqa: B027 - a service without connections of its own has none to close
+        """Close the connections to the service."""
+
     async def search(self, query: str, k: int = 5) -> list[Hit]:
         """Return at most `k` pages, best first; an empty list when nothing is found."""
         hits = await self._cached("pages", query, k, self.find_pages, Hit)
@@ -97,10 +100,11 @@ class WebSearch(ABC):
         return await self._pages.open(url)
 
     async def close(self) -> None:
-        """Close all connections. A service with connections of its own closes them too."""
+        """Close all connections."""
         await self._pages.close()
         await self._images.close()
         await self.fetcher.close()
+        await self.close_service()
         self._queries.close()
 
     async def _cached(
