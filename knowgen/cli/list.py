@@ -46,10 +46,10 @@ DESCRIPTIONS = {
     },
     "search": {
         "brave": "pages and images of Brave's index; needs BRAVE_SEARCH_API_KEY",
-        "chain": "several backends in order: chain:NAME,NAME asks the next where one finds nothing or cannot answer",
+        "chain": "several backends in order, the next one where one cannot answer or finds nothing: chain:NAME,NAME",
         "corpus": "pages and images of a folder that `knowgen corpus build` indexed; no key and no network",
-        "record": "another backend, its answers kept in a file: record:FILE,NAME",
-        "replay": "the answers of a recording, without keys or network: replay:FILE",
+        "record": "another backend, with every answer kept in a file: record:FILE,NAME",
+        "replay": "what a file of `record` has, without keys or a network: replay:FILE",
         "searxng": "pages and images through a SearXNG server that offers JSON; searxng:URL, no key",
         "serper": "Google's pages and images through Serper; needs SERPER_API_KEY",
         "tavily": "pages and images through Tavily; needs TAVILY_API_KEY",

@@ -122,7 +122,7 @@ def test_a_body_may_be_cut_instead_of_refused(web: FakeWeb) -> None:
     asyncio.run(main())
 
 
-def test_waiting_for_a_turn_is_no_part_of_the_time_limit(web: FakeWeb) -> None:
+def test_the_time_limit_does_not_count_waiting_for_a_turn(web: FakeWeb) -> None:
     arrived, release = threading.Event(), threading.Event()
 
     def slow(handler: BaseHTTPRequestHandler) -> None:
