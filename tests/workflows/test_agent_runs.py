@@ -13,6 +13,7 @@ from knowgen import api
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
+from knowgen.workflows.agents import resolve_system
 from knowgen.workflows.merge import merge
 from knowgen.workflows.reproduce import reproduce
 from knowgen.workflows.verify import verify
@@ -179,3 +180,24 @@ def test_images_are_reproduced_from_the_stored_answers_without_a_search(
     monkeypatch.setattr(FakeAgent, "answer", forbidden)
     result = reproduce(run.path)
     assert len(result.images) == 3 and all(image.verdict == "same" for image in result.images), result.images
+
+
+@pytest.mark.parametrize(
+    ("painter", "arguments", "most"),
+    [
+        ("http:http://127.0.0.1:9", {}, 3),
+        ("http:http://127.0.0.1:9", {"most_references": 1}, 1),
+        ("gemini:gemini-2.5-flash-image", {"base_url": "http://127.0.0.1:9"}, 3),
+        ("gemini:gemini-3-pro-image-preview", {"base_url": "http://127.0.0.1:9"}, 14),
+        ("openai:gpt-image-1", {"base_url": "http://127.0.0.1:9/v1"}, 16),
+        ("tests.helpers.agents:TwoReferences", {}, 2),
+        (PAINTER, {}, None),
+    ],
+)
+def test_the_number_of_references_of_an_image_model_is_known_before_it_is_built(
+    painter: str, arguments: dict[str, Any], most: int | None
+) -> None:
+    flat = {"painter": painter, **{f"painter.{name}": value for name, value in arguments.items()}}
+    system = resolve_system(AGENT, flat, None)
+    assert system.agent is not None and system.agent.spec.args == {}
+    assert system.generator.capabilities.most_references == most
