@@ -10,7 +10,7 @@ import click
 from knowgen.core.errors import DataError
 from knowgen.core.text import error_summary, escape_controls, parse_json
 
-KINDS = ("tasks", "generators", "scorers", "search", "runs")
+KINDS = ("tasks", "generators", "scorers", "search", "policies", "runs")
 EPILOG = """\b
 Examples:
   knowgen list generators -v
@@ -47,6 +47,12 @@ DESCRIPTIONS = {
     "search": {
         "world": "search over the pages and images of a synthetic world",
     },
+    "policies": {
+        "hf": "vision-language model of the Qwen-VL family in this process, with token ids",
+        "openai": "models behind an OpenAI-compatible chat API",
+        "replay": "replies recorded in a file or run, without a model",
+        "vllm": "models behind vLLM, with token ids in and out",
+    },
 }
 """One line on each bundled plugin, here so that listing imports none of them."""
 
@@ -60,7 +66,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Stop
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-v", "--verbose", is_flag=True, help="Show what each takes and where it is defined, and presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
-    """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
+    """List tasks, generators, scorers, search backends, policies of agents, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
         raise DataError("is not a folder", where=str(folder), fix="name a folder that contains run directories")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _plugins(kind, verbose=verbose)
