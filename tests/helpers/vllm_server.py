@@ -31,7 +31,7 @@ SAMPLING = frozenset(
         "n", "presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "top_k", "min_p",
         "seed", "stop", "stop_token_ids", "ignore_eos", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs",
         "detokenize", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output",
-        "output_kind", "logit_bias", "allowed_token_ids", "bad_words", "truncate_prompt_tokens", "extra_args",
+        "output_kind", "logit_bias", "allowed_token_ids", "bad_words", "extra_args",
     }
 )  # fmt: skip
 """Fields of `SamplingParams` that a request may set."""
