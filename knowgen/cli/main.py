@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "serve": "Serve a generator over HTTP.",
     "cache": "Show or clear the caches that all runs share.",
     "world": "Build a synthetic benchmark.",
+    "corpus": "Index a folder of pages and images for search.",
     "doctor": "Check the installation.",
     "demo": "Run four baseline systems on the bundled task.",
 }

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import ImageRef
 from knowgen.core.text import parse_json
 from knowgen.search.contract import Hit, ImageHit, Page
+from knowgen.search.text_index import TextIndex
 
 PAGES_FILE, IMAGES_FILE = "pages.jsonl", "pictures.jsonl"
 TRUTH_FILES = ("truth.jsonl", "truth", "samples.jsonl")
@@ -29,43 +30,6 @@ _TITLE_WEIGHT = 3
 """Number of times a title is repeated before the text in the index."""
 
 _SNIPPET = 160
-
-
-class TextIndex:
-    """BM25 over short texts, in memory.
-
-    Args:
-        texts: Texts to index; English stop words are removed and words are stemmed.
-
-    Example:
-        >>> TextIndex(["a red robot", "a blue vase"]).find("robots", k=5)
-        [0]
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        import bm25s
-        import Stemmer
-
-        self._size = len(texts)
-        self._stemmer = Stemmer.Stemmer("english")
-        self._index = bm25s.BM25()
-        self._lock = threading.Lock()
-        tokens = bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
-        self._vocabulary = set(tokens.vocab)
-        if self._vocabulary:
-            self._index.index(tokens, show_progress=False)
-
-    def find(self, query: str, k: int) -> list[int]:
-        """Return the positions of at most `k` texts that share a word with the query, best first."""
-        import bm25s
-
-        with self._lock:
-            split = bm25s.tokenize(query, stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)
-            words = [word for word in split[0] if word in self._vocabulary]
-            if not words or k < 1:
-                return []
-            positions, scores = self._index.retrieve([words], k=min(k, self._size), show_progress=False)
-        return [int(position) for position, score in zip(positions[0], scores[0], strict=True) if score > 0]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from knowgen.core import registry
 from knowgen.core.errors import DataError, UsageError
-from knowgen.worlds.search import TextIndex, WorldSearch
+from knowgen.search.text_index import TextIndex
+from knowgen.worlds.search import WorldSearch
 from tests.helpers.built_world import BuiltWorld, rows_of
 
 

@@ -76,7 +76,7 @@ class Tool(Protocol):
         """Run a call.
 
         Raises:
-            TransientError, AccountError: A service that it needs is unavailable, which is no result.
+            TransientError, AccountError: A service that it needs is unavailable. This says nothing about the policy.
             Exception: Any other error becomes an observation that the policy reads.
         """
         ...
