@@ -10,7 +10,7 @@ import click
 from knowgen.core.errors import DataError
 from knowgen.core.text import error_summary, escape_controls, parse_json
 
-KINDS = ("tasks", "generators", "scorers", "search", "policies", "runs")
+KINDS = ("tasks", "generators", "scorers", "search", "policies", "tools", "runs")
 EPILOG = """\b
 Examples:
   knowgen list generators -v
@@ -53,6 +53,11 @@ DESCRIPTIONS = {
         "replay": "replies recorded in a file or run, without a model",
         "vllm": "models behind vLLM, with token ids in and out",
     },
+    "tools": {
+        "browse": "answer a question from a page",
+        "image_search": "search for images, and show them",
+        "search": "search for pages",
+    },
 }
 """One line on each bundled plugin, here so that listing imports none of them."""
 
@@ -66,7 +71,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Stop
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-v", "--verbose", is_flag=True, help="Show what each takes and where it is defined, and presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
-    """List tasks, generators, scorers, search backends, policies of agents, or the runs below FOLDER [reports]."""
+    """List tasks, generators, scorers, search backends, policies and tools of agents, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
         raise DataError("is not a folder", where=str(folder), fix="name a folder that contains run directories")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _plugins(kind, verbose=verbose)

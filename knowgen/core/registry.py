@@ -1,9 +1,9 @@
 """Find plugins by name. Names are read from package metadata, so that listing them imports nothing.
 
 A name is `name`, `name:model`, `module:attribute` or `file.py:attribute`. Plugins register by entry points in the
-groups `knowgen.tasks`, `knowgen.search`, `knowgen.policies`, `knowgen.generators` and `knowgen.scorers`. An error while
-a plugin is imported, including `SystemExit` and a call of `os._exit`, is reported with the plugin's name and does not
-affect other plugins.
+groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators`, `knowgen.scorers`, `knowgen.policies` and
+`knowgen.tools`. An error while a plugin is imported, including `SystemExit` and a call of `os._exit`, is reported with
+the plugin's name and does not affect other plugins.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from knowgen.core.text import error_summary
 from knowgen.core.tracebacks import is_local, place_of
 from knowgen.core.version import __version__
 
-Kind = Literal["tasks", "search", "policies", "generators", "scorers"]
+Kind = Literal["tasks", "search", "generators", "scorers", "policies", "tools"]
 """A kind of plugin, as its entry-point group is called."""
 
-KINDS: tuple[Kind, ...] = ("tasks", "search", "policies", "generators", "scorers")
+KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers", "policies", "tools")
 SINGULAR: dict[str, str] = {
-    "tasks": "task", "search": "search backend", "policies": "policy", "generators": "generator", "scorers": "scorer"
+    "tasks": "task", "search": "search backend", "generators": "generator", "scorers": "scorer",
+    "policies": "policy", "tools": "tool",
 }  # fmt: skip
 OWN = "knowgen"
 LOCAL = "local"

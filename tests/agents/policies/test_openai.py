@@ -101,7 +101,11 @@ def test_greedy_sampling_sends_no_top_p_and_no_seed_where_there_is_none() -> Non
         ({"content": "<think>a</think>b", "reasoning": "a"}, "stop", "<think>a</think>b"),
         ({"content": None, "reasoning": "so far"}, "length", "<think>\nso far"),
         (
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "why"}]}, {"type": "text", "text": "b"}]},
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "why"}]}, {"type": "text", "text": "b"},
+                ]
+            },
             "stop",
             "<think>\nwhy\n</think>\nb",
         ),
