@@ -71,7 +71,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Stop
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-v", "--verbose", is_flag=True, help="Show what each takes and where it is defined, and presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
-    """List tasks, generators, scorers, search backends, policies and tools of agents, or the runs below FOLDER [reports]."""
+    """List tasks, generators, scorers, search backends, policies, tools, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
         raise DataError("is not a folder", where=str(folder), fix="name a folder that contains run directories")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _plugins(kind, verbose=verbose)

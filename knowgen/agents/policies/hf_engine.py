@@ -24,6 +24,7 @@ from knowgen.agents.tokens import Sampled
 from knowgen.core.errors import ConfigError, KnowgenError, ServiceUnavailableError
 from knowgen.core.records import ImageRef
 from knowgen.core.text import error_summary
+from knowgen.core.waiting import waiting
 from knowgen.local_models.devices import is_gpu_fault
 from knowgen.local_models.memory import BatchSizes, free_memory, in_batches, run_if_fits
 from knowgen.local_models.vlm import LocalVlm
@@ -43,6 +44,7 @@ class _Request:
     images: Sequence[ImageRef]
     sampling: Sampling
     result: Future[Sampled] = field(default_factory=Future)
+    started: Future[None] = field(default_factory=Future)
 
     def random(self) -> random.Random:
         """Return the source of randomness of this reply: the same for the same seed and conversation."""
@@ -132,13 +134,20 @@ class HfEngine:
         with self._lock:
             self._waiting.append(request)
         self._thread.submit(self._run_waiting)
-        return await asyncio.wrap_future(request.result)
+        try:
+            with waiting():  # for a place in a batch
+                await asyncio.wrap_future(request.started)
+            return await asyncio.wrap_future(request.result)
+        except asyncio.CancelledError:
+            request.result.cancel()
+            raise
 
     async def close(self) -> None:
         """Wait for the batch that runs, and free the model."""
         with self._lock:
-            waiting, self._waiting = list(self._waiting), deque()
-        for request in waiting:
+            left, self._waiting = list(self._waiting), deque()
+        for request in left:
+            request.started.cancel()
             request.result.cancel()
         await asyncio.to_thread(self._thread.shutdown)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="knowgen-policy")
@@ -162,6 +171,9 @@ class HfEngine:
             count = min(len(self._waiting), self._batch_size)
             taken = [self._waiting.popleft() for _ in range(count)]
         requests = [request for request in taken if request.result.set_running_or_notify_cancel()]
+        for request in requests:
+            if request.started.set_running_or_notify_cancel():
+                request.started.set_result(None)
         try:
             for batch, replies in in_batches(requests, self._run_if_fits, self._sizes):
                 self.batches.append(len(batch))

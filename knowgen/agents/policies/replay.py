@@ -130,7 +130,7 @@ class ReplaySession:
                 f"the recording has {len(replies)} replies, and another one was asked for", where=self._recording.where
             )
         before = replies[number - 1].observation if number else None
-        shown = messages[-1].text if messages else ""
+        shown = _after_last_reply(messages)
         if self._check and before is not None and before != shown:
             raise KnowgenError(
                 f"the conversation differs from the recorded one before reply {number + 1}: "
@@ -143,6 +143,12 @@ class ReplaySession:
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""
+
+
+def _after_last_reply(messages: Sequence[Message]) -> str:
+    """Return the text of the message after the last reply; the last call adds another message to it."""
+    place = max((number for number, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    return messages[place + 1].text if place + 1 < len(messages) else ""
 
 
 def _difference(recorded: str, shown: str) -> str:
