@@ -18,11 +18,11 @@ from knowgen.core.records import ImageRef, Usage
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledReply:
     """A reply as an engine sampled it.
 
     Attributes:
-        ids: Sampled ids, with the end token where it was sampled.
+        ids: SampledReply ids, with the end token where it was sampled.
         logprobs: Log-probability of each id; None where the engine reports none.
         finish: `stop` where an end token was sampled, else `length`.
         weights: Version of the weights; empty when unknown.
@@ -59,7 +59,7 @@ class TokenEngine(Protocol):
 
     async def generate(
         self, ids: Sequence[int], images: Sequence[ImageRef], sampling: Sampling, session: str
-    ) -> Sampled:
+    ) -> SampledReply:
         """Sample a reply.
 
         The tokens that the renderer bans are never sampled.

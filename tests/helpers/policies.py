@@ -10,7 +10,7 @@ from PIL import Image
 from knowgen.agents.policies.contract import Policy, PolicySession, Sampling
 from knowgen.agents.records import Message
 from knowgen.agents.rendering import Renderer
-from knowgen.agents.tokens import Sampled
+from knowgen.agents.tokens import SampledReply
 from knowgen.core.records import ImageRef, image_ref
 from tests.helpers import tiny_models
 
@@ -43,14 +43,14 @@ class ScriptedEngine:
 
     async def generate(
         self, ids: Sequence[int], images: Sequence[ImageRef], sampling: Sampling, session: str
-    ) -> Sampled:
+    ) -> SampledReply:
         """Return the next ids, or raise the next error."""
         self.calls.append((list(ids), tuple(image.sha256 for image in images), sampling, session))
         step = self.steps.pop(0)
         if isinstance(step, Exception):
             raise step
         ended = step[-1:] == [self.renderer.end]
-        return Sampled(step, [-0.5] * len(step), "stop" if ended else "length", "v1")
+        return SampledReply(step, [-0.5] * len(step), "stop" if ended else "length", "v1")
 
 
 async def trajectory(policy: Policy, sampling: Sampling, name: str, pictures: Sequence[ImageRef]) -> PolicySession:

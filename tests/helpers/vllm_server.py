@@ -16,13 +16,13 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from knowgen.agents.policies.contract import Sampling
 from knowgen.agents.policies.hf_engine import HfEngine
-from knowgen.agents.tokens import Sampled
+from knowgen.agents.tokens import SampledReply
 from knowgen.core.records import ImageRef, image_ref
 from tests.helpers.local_server import LocalServer, QuietHandler
 
@@ -70,7 +70,7 @@ class VllmServer(LocalServer):
         self.requests: list[dict[str, Any]] = []
         self.sessions: list[str] = []
         self.fail: list[tuple[int, dict[str, Any]]] = []
-        self.change = lambda answer: answer
+        self.change: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
         self._lock = threading.Lock()
         self._images = Path(tempfile.mkdtemp())
         server = self
@@ -141,7 +141,9 @@ class VllmServer(LocalServer):
     def _image(self, data: str) -> ImageRef:
         content = base64.b64decode(data, validate=True)
         path = self._images / f"{hashlib.sha256(content).hexdigest()}.png"
-        path.write_bytes(content)
+        with self._lock:  # another request may read the file
+            if not path.exists():
+                path.write_bytes(content)
         return image_ref(path)
 
     def generate(self, body: dict[str, Any], session: str) -> dict[str, Any]:
@@ -187,7 +189,7 @@ class VllmServer(LocalServer):
             raise ProtocolError("the data of an image is not that of its hash")
         return images
 
-    def _response(self, request: str, sampled: Sampled, used: int) -> dict[str, Any]:
+    def _response(self, request: str, sampled: SampledReply, used: int) -> dict[str, Any]:
         assert sampled.logprobs is not None
         content = [
             {"token_id": token, "logprob": value, "rank": 1, "top_logprobs": []}

@@ -20,7 +20,7 @@ from typing import Any
 
 from knowgen.agents.policies.contract import Sampling
 from knowgen.agents.rendering import Renderer, image_token_count
-from knowgen.agents.tokens import Sampled
+from knowgen.agents.tokens import SampledReply
 from knowgen.core.errors import ConfigError, KnowgenError, ServiceUnavailableError
 from knowgen.core.records import ImageRef
 from knowgen.core.text import error_summary
@@ -43,7 +43,7 @@ class _Request:
     ids: Sequence[int]
     images: Sequence[ImageRef]
     sampling: Sampling
-    result: Future[Sampled] = field(default_factory=Future)
+    result: Future[SampledReply] = field(default_factory=Future)
     started: Future[None] = field(default_factory=Future)
 
     def random(self) -> random.Random:
@@ -123,7 +123,7 @@ class HfEngine:
 
     async def generate(
         self, ids: Sequence[int], images: Sequence[ImageRef], sampling: Sampling, session: str
-    ) -> Sampled:
+    ) -> SampledReply:
         """Sample a reply; see `TokenEngine`.
 
         Raises:
@@ -177,11 +177,11 @@ class HfEngine:
         try:
             for batch, replies in in_batches(requests, self._run_if_fits, self._sizes):
                 self.batches.append(len(batch))
-                for request, reply in zip(batch, replies or [None] * len(batch), strict=True):
-                    if reply is None:
+                for number, request in enumerate(batch):
+                    if replies is None:
                         request.result.set_exception(self._out_of_memory(request))
                     else:
-                        request.result.set_result(reply)
+                        request.result.set_result(replies[number])
         except Exception as error:  # noqa: BLE001 - whatever happened, every request needs an answer
             failure = self._failure(error)
             for request in requests:
@@ -204,10 +204,10 @@ class HfEngine:
         failure.__cause__ = error
         return failure
 
-    def _run_if_fits(self, batch: list[_Request]) -> list[Sampled] | None:
+    def _run_if_fits(self, batch: list[_Request]) -> list[SampledReply] | None:
         return run_if_fits(lambda: self._run(batch))
 
-    def _run(self, batch: Sequence[_Request]) -> list[Sampled]:
+    def _run(self, batch: Sequence[_Request]) -> list[SampledReply]:
         """Sample the replies of a batch."""
         import torch
 
@@ -239,7 +239,7 @@ class HfEngine:
             )
             ids = row[:count]
             finish = "stop" if ids and ids[-1] in ends else "length"
-            replies.append(Sampled(ids, values[:count], finish, self.model))  # type: ignore[arg-type]
+            replies.append(SampledReply(ids, values[:count], finish, self.model))  # type: ignore[arg-type]
         return replies
 
     def _inputs(self, batch: Sequence[_Request]) -> dict[str, Any]:

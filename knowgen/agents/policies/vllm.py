@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from knowgen.agents.policies.contract import ContextFullError, Finish, Sampling
 from knowgen.agents.rendering import Renderer
-from knowgen.agents.tokens import Sampled, TokenSession
+from knowgen.agents.tokens import SampledReply, TokenSession
 from knowgen.clients.endpoint_url import NO_KEY, endpoint_url, is_loopback, key_for, key_headers
 from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
 from knowgen.clients.service_errors import Outcome, is_context_error, read_error
@@ -220,7 +220,7 @@ class VllmEngine:
 
     async def generate(
         self, ids: Sequence[int], images: Sequence[ImageRef], sampling: Sampling, session: str
-    ) -> Sampled:
+    ) -> SampledReply:
         """Sample a reply; see `TokenEngine`."""
         prepared = await asyncio.gather(*(self._image(image) for image in images))
         body = self._body(ids, prepared, sampling, session)
@@ -262,7 +262,7 @@ class VllmEngine:
             }
         return body
 
-    def _sampled(self, answer: Mapping[str, Any]) -> Sampled:
+    def _sampled(self, answer: Mapping[str, Any]) -> SampledReply:
         """Read a response.
 
         Raises:
@@ -284,7 +284,7 @@ class VllmEngine:
                 f"the answer has {len(ids)} token ids and {len(logprobs)} log-probabilities", where=self._where
             )
         ended: Finish = "length" if finish == "length" else "stop"
-        return Sampled(list(ids), logprobs, ended, _weights(choice.get("weight_versions")))
+        return SampledReply(list(ids), logprobs, ended, _weights(choice.get("weight_versions")))
 
     async def _image(self, image: ImageRef) -> PreparedImage:
         """Return an image as the server prepared it; each is prepared once while the cache holds it."""

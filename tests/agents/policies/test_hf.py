@@ -241,7 +241,7 @@ def test_the_identity_is_the_content_of_the_weights(folder: Path, tmp_path: Path
 def test_bad_arguments_and_missing_weights_are_named(tmp_path: Path) -> None:
     for arguments in ({"model": ""}, {"model": "x", "batch_size": 0}, {"model": "x", "dtype": "int8"}):
         with pytest.raises(UsageError):
-            HfPolicy(**arguments)  # type: ignore[arg-type]
+            HfPolicy(**arguments)
     with pytest.raises(MissingDependencyError, match=r"-g policy\.download=true"):
         asyncio.run(trajectory(HfPolicy("nobody/nothing"), GREEDY, "t", []))
     with pytest.raises((KnowgenError), match="config.json is missing"):

@@ -47,7 +47,7 @@ def replies(session: PolicySession, prompt: str, observations: list[str]) -> lis
 
     async def run() -> list[tuple[str, str]]:
         messages = [SYSTEM, Message("user", prompt)]
-        found = []
+        found: list[tuple[str, str]] = []
         for observation in [*observations, ""]:
             reply = await session.reply(messages)
             found.append((reply.text, reply.finish))
