@@ -6,7 +6,7 @@ Inference, evaluation and training read the same segments, so that what is train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -87,12 +87,14 @@ class TokenSession:
         engine: What samples.
         sampling: How replies are sampled.
         name: Name of the trajectory.
+        on_close: Called once when the session is closed.
         segments: Ids so far.
     """
 
     engine: TokenEngine
     sampling: Sampling
     name: str
+    on_close: Callable[[], None] | None = None
     segments: list[Segment] = field(default_factory=list)
     _images: list[ImageRef] = field(default_factory=list, repr=False)
     _rendered: int = 0
@@ -126,6 +128,9 @@ class TokenSession:
     async def close(self) -> None:
         """Forget the images."""
         self._images.clear()
+        if self.on_close is not None:
+            self.on_close()
+            self.on_close = None
 
     async def _append(self, messages: Sequence[Message]) -> None:
         """Render the messages that are new."""

@@ -25,8 +25,8 @@ def load_tokenizer(name: str, revision: str, download: bool, where: str, option:
 
     Raises:
         UsageError: The name is neither a folder nor a hub name.
-        MissingDependencyError: transformers is not installed, or the files are not on this machine.
-        ConfigError: There is no tokenizer in the folder, or it cannot be loaded.
+        MissingDependencyError: The package transformers is missing, or the files are not on this machine.
+        ConfigError: The folder lacks a tokenizer, or it cannot be loaded.
     """
     require_packages(where, "transformers")
     folder = expand_user(name)

@@ -157,7 +157,7 @@ class VllmServer(LocalServer):
         if len(ids) >= self.max_model_len:
             raise ProtocolError(
                 f"The decoder prompt (length {len(ids)}) is longer than the maximum model length of "
-                f"{self.max_model_len}. Make sure that `max_model_len` is no smaller than the number of text tokens."
+                f"{self.max_model_len}. Make sure that `max_model_len` is at least the number of text tokens."
             )
         images = self._checked_images(body.get("features"), ids)
         banned = {int(token) for token, bias in parameters.get("logit_bias", {}).items() if bias <= -100}

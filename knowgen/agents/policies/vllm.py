@@ -23,6 +23,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from knowgen.agents.policies.contract import ContextFullError, Finish, Sampling
@@ -78,7 +79,8 @@ class VllmPolicy:
 
     Args:
         model: Model name, as the server knows it.
-        base_url: URL of the server; a path `/v1` at its end is left out.
+        base_url: URL of the server; a path `/v1` at its end is left out. Of several, with commas between them, a
+            trajectory uses the one with the fewest trajectories from its first call to its last.
         tokenizer: Folder with the model's tokenizer, or name on the Hugging Face hub; empty for the model's name.
         revision: Branch, tag or commit of the tokenizer on the hub; empty for the default one.
         download: Whether the tokenizer may be downloaded from the hub; otherwise it must be in its cache.
@@ -112,13 +114,18 @@ class VllmPolicy:
         where = f"policy vllm:{model}"
         if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
             raise UsageError(f"timeout must be a number > 0, got {timeout!r}", where=where, fix="give seconds")
-        url = endpoint_url(base_url, where, default=DEFAULT_URL).removesuffix("/v1")
-        key = key_for(url, key_env, where) if key_env else NO_KEY
-        self._named = {"policy": "vllm", "model": model, "endpoint": endpoint_id or url}
-        self.engine = VllmEngine(
-            model, url, key, lambda: load_tokenizer(tokenizer or model, revision, download, where, "-g policy."),
-            timeout=float(timeout), cache_bytes=image_cache * 1_000_000, where=where,
-        )  # fmt: skip
+        urls = [endpoint_url(url, where, default=DEFAULT_URL).removesuffix("/v1") for url in base_url.split(",")]
+        key = key_for(urls[0], key_env, where) if key_env else NO_KEY
+        self._named = {"policy": "vllm", "model": model, "endpoint": endpoint_id or ",".join(urls)}
+        loaded = cache(lambda: load_tokenizer(tokenizer or model, revision, download, where, "-g policy."))
+        self.engines = [
+            VllmEngine(
+                model, url, key, loaded, timeout=float(timeout), where=where,
+                cache_bytes=image_cache * 1_000_000 // len(urls),
+            )
+            for url in urls
+        ]  # fmt: skip
+        self._sessions = [0] * len(urls)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -126,11 +133,17 @@ class VllmPolicy:
         return self._named
 
     def open(self, sampling: Sampling, prompt: str, session: str) -> TokenSession:
-        """Return a new session."""
-        return TokenSession(self.engine, sampling, session)
+        """Return a new session, at the server with the fewest."""
+        number = min(range(len(self.engines)), key=self._sessions.__getitem__)
+        self._sessions[number] += 1
+
+        def closed() -> None:
+            self._sessions[number] -= 1
+
+        return TokenSession(self.engines[number], sampling, session, closed)
 
     async def check_service(self) -> str:
-        """Ask the server for its models, which is free, and load the tokenizer.
+        """Ask each server for its models, which is free, and load the tokenizer.
 
         Returns:
             An empty text.
@@ -140,12 +153,14 @@ class VllmPolicy:
             ServiceUnavailableError: The server cannot be reached, or is busy.
             KnowgenError: The tokenizer is missing, or is not one of the Qwen-VL family.
         """
-        await self.engine.open()
+        for engine in self.engines:
+            await engine.open()
         return ""
 
     async def close(self) -> None:
         """Close connections. Call it in the event loop they were used in."""
-        await self.engine.close()
+        for engine in self.engines:
+            await engine.close()
 
 
 class VllmEngine:

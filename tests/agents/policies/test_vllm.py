@@ -241,6 +241,25 @@ def test_a_key_is_sent_when_one_is_named(local: HfPolicy, monkeypatch: pytest.Mo
     assert isinstance(error, AccountError) and "401" in error.what
 
 
+def test_a_trajectory_stays_at_one_of_several_servers(
+    server: VllmServer, local: HfPolicy, pictures: list[ImageRef]
+) -> None:
+    with VllmServer(local.engine) as other:
+        policy = VllmPolicy("tiny", f"{server.address},{other.address}/v1", tokenizer=local.source.model)
+
+        async def one_after_another() -> None:
+            for name in ("a", "b", "c", "d"):
+                session = await trajectory(policy, GREEDY, name, pictures)
+                if name in "ab":
+                    continue  # they stay open
+                await session.close()
+            await policy.close()
+
+        asyncio.run(one_after_another())
+    assert server.sessions == ["a"] * 3 + ["c"] * 3 + ["d"] * 3
+    assert other.sessions == ["b"] * 3
+
+
 def test_each_call_is_counted(server: VllmServer, local: HfPolicy, pictures: list[ImageRef]) -> None:
     policy = remote(server, local)
 
