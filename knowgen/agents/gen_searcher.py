@@ -67,7 +67,7 @@ class GenSearcher:
     revision = f"{AGENT_VERSION} {OWN_VERSION} {SCALING_VERSION} {EXTRACTION_VERSION}"
     wants_search = True
     references_optional = True
-    concurrency = 64
+    concurrency = 128  # most of them wait for the search while the policy works for others
     deadline = 6 * 3600.0
     identity_excludes = frozenset({"upstream_dir"})
 

@@ -95,7 +95,7 @@ def scaled_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> tuple[
     """
     if max(width, height) > MAX_RATIO * min(width, height):
         raise UnreadableImageError(f"{width}x{height} pixels: one side is more than {MAX_RATIO} times the other")
-    new_width, new_height = (max(FACTOR, round(side / FACTOR) * FACTOR) for side in (width, height))
+    new_width, new_height = (round(side / FACTOR) * FACTOR for side in (width, height))
     area = width * height
     if new_width * new_height > max_pixels:
         shrink = (area / max_pixels) ** 0.5

@@ -222,10 +222,10 @@ class _Rollout:
         results = await self._tools.run(self._state.reading.calls)
         cut = [cut_to_tokens(result.text, self._agent.limits.result_tokens) for result in results]
         images = [image for result in results for image in list(result.images)[:MAX_SHOWN]]
-        pictures, unreadable = await self._pictures(images)
+        shown, unreadable = await self._shown(images)
         seconds = self._time() - started
         known = frozenset(self._tools.images.by_id)
-        added = self._advance(ToolsRan([text for text, _ in cut], tuple(pictures), known))
+        added = self._advance(ToolsRan([text for text, _ in cut], tuple(shown.values()), known))
         parts = [part for result in results for part in result.usage]
         for part in parts:
             self._parts.add(part)
@@ -233,18 +233,18 @@ class _Rollout:
         errors = [self._step.error, *(result.error for result in results), *unreadable]
         update: dict[str, Any] = {
             "observation": added[0].text,
-            "images": tuple(image.id for image in images),
+            "images": tuple(shown),
             "new_images": tuple(self._tools.images.by_id.values())[seen_before:],
             "error": "; ".join(dict.fromkeys(filter(None, errors))),
             "blocked": tuple(reason for result in results for reason in result.blocked),
-            "capped": sum(tokens for _, tokens in cut),
+            "capped": sum(tokens for _, tokens in cut) + sum(result.capped for result in results),
             "tool_seconds": seconds,
             "tool_usage": total_usage(part.usage for part in parts),
         }
         self._end_step(self._step.model_copy(update=update))
 
-    async def _pictures(self, images: Sequence[SeenImage]) -> tuple[list[ImageRef], list[str]]:
-        """Return the copies of images that the policy sees, and why some are missing."""
+    async def _shown(self, images: Sequence[SeenImage]) -> tuple[dict[str, ImageRef], list[str]]:
+        """Return the copies of images that the policy sees, by id, and why some are missing."""
 
         async def copy(image: SeenImage) -> ImageRef | str:
             try:
@@ -253,9 +253,8 @@ class _Rollout:
                 return f"{image.id} is not shown: {error.what}"
 
         copies = await all_results([copy(image) for image in images])
-        return [each for each in copies if isinstance(each, ImageRef)], [
-            each for each in copies if isinstance(each, str)
-        ]
+        shown = {image.id: each for image, each in zip(images, copies, strict=True) if isinstance(each, ImageRef)}
+        return shown, [each for each in copies if isinstance(each, str)]
 
     def _advance(self, event: Event) -> tuple[Message, ...]:
         """Go on to the next state, and return the messages that this added."""

@@ -8,6 +8,7 @@ from outside cannot write a tag (`escape_tags`), and the words of an error may n
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ _TAG_NAMES = (
     "tool_response", "tool_call", "tools", "answer", "think", "thinking", "thought", "s", "bos", "eos", "pad", "unk",
     "start_of_turn", "end_of_turn", "start_of_image", "end_of_image", "image_soft_token", "image", "img",
 )  # fmt: skip
-_TAG = re.compile(rf"<(?=\s{{0,8}}/?\s{{0,8}}(?:{'|'.join(_TAG_NAMES)})\b)|<(?=\s{{0,8}}[|\uff5c])", re.IGNORECASE)
+_TAG = re.compile(rf"<(?=\s*+/?\s*+(?:{'|'.join(_TAG_NAMES)})\b)|<(?=\s*+[|\uff5c])", re.IGNORECASE)
 _BRACKET_TAG = re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|IMG|THINK)\](?!\())")  # no link
-_FRAME = re.compile(r"-{3,}(?=\s{0,8}(?:begin|end|search|image|text)\b)", re.IGNORECASE)
+_FRAME = re.compile(r"-{3,}(?=\s*+(?:begin|end|search|image|text)\b)", re.IGNORECASE)
 
 
 class AnswerFormatError(ValueError):
@@ -146,11 +147,13 @@ def _lenient_json(text: str) -> Any:
 
 
 def _clean(value: Any) -> Any:
-    """Return plain data without lone surrogates, which JSON can write and no request can send."""
+    """Return plain data without lone surrogates and numbers that are not finite, which no record can hold."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
         return {clean_text(key): _clean(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return [_clean(inner) for inner in value] if isinstance(value, list) else value
 
 

@@ -31,10 +31,11 @@ PAGE_TRIES = 2
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 """Waits between the calls; each is twice as long as the one before. A service that asks for more is not waited for."""
 
-RAISED_ERRORS = (
-    TransientError, AccountError, BudgetReachedError, ConfigError, UsageError, MissingDependencyError
-)  # fmt: skip
-"""Errors of services, and of how the agent was set up. They say nothing about what was asked, and are no result."""
+FATAL_ERRORS = (AccountError, BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
+"""Errors of an account, of the budget, and of how the agent was set up."""
+
+RAISED_ERRORS = (TransientError, *FATAL_ERRORS)
+"""Errors that say nothing about what was asked. They end a trajectory and are not a result of the agent."""
 
 
 async def until_answered(call: Callable[[], Awaitable[T]], tries: int = TRIES) -> T:

@@ -47,11 +47,11 @@ class TimeLimit:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         """Stop the clock; a block that the limit cancelled raises `TimeoutError`."""
         if self._token is not None:
             current_reporter.reset(self._token)
-        return await self._timeout.__aexit__(kind, error, trace)
+        await self._timeout.__aexit__(kind, error, trace)
 
     def _report(self, waits: bool) -> None:
         """Pass on that the block waits, and stop or start the clock. May be called from any thread."""

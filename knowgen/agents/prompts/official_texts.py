@@ -19,7 +19,7 @@ HASHES = {
     "observation of an invalid reply": "e69c3c5a9c18321fcd444976e44968598f317f222cc305ac62edd15bcb959d40",
     "prompt of _browse_sync": "cb334105d3e2928dbc4a6909e6688830ab22d860633e2b80a00b049bc1a44add",
     "prompt_i of _browse_sync": "76e718aac9839e45ea432420c1fa65f32bbcb131b6633edc49c6a5ab27e2b881",
-    "output of _browse_sync": "",
+    "output of _browse_sync": "eb1931d75aa4c36c39a8a582c2576b4a0606cb60b4cd7dd90f372da446efe2ae",
 }
 """SHA-256 of each text in UTF-8. The prompts of `browse` have their fields as `{content}` and `{query}`."""
 
@@ -80,7 +80,7 @@ def official_agent_texts(upstream_dir: str) -> OfficialAgentTexts:
     agent = official_file(AGENT_FILE, upstream_dir, what, fix)
     corrections = agent.literals_in("run", "observation")
     if len(corrections) != 2:
-        raise DataError("run() assigns not two strings to observation", where=agent.where)
+        raise DataError("run() does not assign two strings to observation", where=agent.where)
     tools = official_file(TOOLS_FILE, upstream_dir, what, fix)
     return OfficialAgentTexts(
         version=f"upstream {COMMIT[:12]}",

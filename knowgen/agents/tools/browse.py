@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from knowgen.agents.protocol import escape_frames
-from knowgen.agents.service_calls import all_results
+from knowgen.agents.service_calls import FATAL_ERRORS, RAISED_ERRORS, all_results
 from knowgen.agents.tools.arguments import texts
 from knowgen.agents.tools.contract import ToolContext, ToolResult
 from knowgen.core.errors import (
-    AccountError,
-    BudgetReachedError,
     KnowgenError,
     ServiceUnavailableError,
     TransientError,
@@ -78,7 +76,7 @@ class _ReadPage:
 async def _read(url: str, question: str, context: ToolContext) -> _ReadPage:
     try:
         page = await context.search.open(url)
-    except (AccountError, BudgetReachedError):
+    except FATAL_ERRORS:
         raise
     except ServiceUnavailableError as error:
         if not context.failures_as_text:
@@ -93,7 +91,7 @@ async def _read(url: str, question: str, context: ToolContext) -> _ReadPage:
         return _ReadPage(FAILED, error="the page has no text")
     try:
         answer, usage = await context.reader.read(text, question)
-    except (AccountError, BudgetReachedError, TransientError):
+    except RAISED_ERRORS:
         raise
     except KnowgenError as error:
         return _ReadPage(FAILED, error=error.what)

@@ -73,6 +73,7 @@ class ToolResult:
         error: What went wrong; empty when nothing did.
         blocked: Reasons why something was not fetched, one for each time.
         usage: What the call used besides the search, by part.
+        capped: Number of tokens that the tool cut from what it found.
     """
 
     text: str
@@ -81,6 +82,7 @@ class ToolResult:
     error: str = ""
     blocked: Sequence[str] = ()
     usage: Sequence[UsagePart] = field(default=())
+    capped: int = 0
 
 
 class Tool(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from knowgen.agents.text_budget import cut_to_tokens, estimate_tokens
 from knowgen.core.records import UsagePart
@@ -23,6 +24,9 @@ MAX_CHARACTERS = 2_000_000
 
 GAP = "[…]"
 """Stands for text that was left out between two passages."""
+
+_UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+"""Thai, Japanese, Chinese and Korean."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|(?<=[。！？])")
 
@@ -93,14 +97,20 @@ def _passages(text: str) -> list[str]:
     return passages
 
 
+def _spaced(text: str) -> str:
+    """Return a text with scripts that write no spaces between words as overlapping pairs of characters."""
+    return _UNSPACED.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
+
+
 def _ranked(passages: Sequence[str], query: str) -> list[int]:
     """Return the positions of the passages that share a word with a query, best first."""
     import bm25s
     import Stemmer
 
     stemmer = Stemmer.Stemmer("english")
-    tokens = bm25s.tokenize(list(passages), stopwords="en", stemmer=stemmer, show_progress=False)
-    split = bm25s.tokenize(query, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
+    texts = [_spaced(passage) for passage in passages]
+    tokens = bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+    split = bm25s.tokenize(_spaced(query), stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
     words = [word for word in split[0] if word in tokens.vocab]
     if not words:
         return []

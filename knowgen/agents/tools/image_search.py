@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from knowgen.agents.protocol import escape_frames
 from knowgen.agents.records import SeenImage
+from knowgen.agents.service_calls import FATAL_ERRORS
 from knowgen.agents.tools.arguments import ToolArgumentError, number_of_results, single_line
 from knowgen.agents.tools.contract import ToolContext, ToolResult
-from knowgen.core.errors import AccountError, BudgetReachedError, KnowgenError, TransientError
+from knowgen.core.errors import KnowgenError, TransientError
 from knowgen.core.text import count, error_message
 from knowgen.search.contract import ImageHit
 
@@ -53,7 +54,7 @@ class ImageSearch:
         query = arguments.get("query", "image_search")
         try:
             hits, wanted = await _search(arguments, context)
-        except (AccountError, BudgetReachedError):
+        except FATAL_ERRORS:
             raise
         except TransientError as error:
             if not context.failures_as_text:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from knowgen.agents.protocol import escape_frames
-from knowgen.agents.service_calls import TRIES, all_results
+from knowgen.agents.service_calls import FATAL_ERRORS, TRIES, all_results
+from knowgen.agents.text_budget import cut_to_tokens
 from knowgen.agents.tools.arguments import number_of_results, texts
 from knowgen.agents.tools.contract import ToolContext, ToolResult
-from knowgen.core.errors import AccountError, BudgetReachedError, KnowgenError, ServiceUnavailableError, TransientError
+from knowgen.core.errors import KnowgenError, ServiceUnavailableError, TransientError
 from knowgen.search.contract import Hit
 
 MAX_QUERIES = 20
@@ -18,8 +19,11 @@ MAX_QUERIES = 20
 
 MISSING = "[Search] 'query' or 'queries' is required (string or array of strings)."
 
-_MAX_FIELD = 4000
-"""Maximum length of a title, URL or snippet in characters."""
+HIT_TOKENS = 1000
+"""Maximum number of tokens of a snippet."""
+
+_MAX_TITLE, _MAX_URL = 1000, 4000
+"""Maximum length of a title and a URL in characters."""
 
 _BOLD = re.compile(r"</?b>")
 
@@ -59,6 +63,7 @@ class TextSearch:
             "\n\n".join(blocks),
             evidence=[each for result in found for each in result.evidence],
             error="; ".join(result.error for result in found if result.error),
+            capped=sum(result.capped for result in found),
         )
 
 
@@ -71,7 +76,7 @@ async def _found(number: int, query: str, count: int, context: ToolContext) -> T
         return _failed(sent, "the query is empty")
     try:
         hits = await context.search.search(sent, count)
-    except (AccountError, BudgetReachedError):
+    except FATAL_ERRORS:
         raise
     except TransientError as error:
         if not context.failures_as_text:
@@ -81,8 +86,12 @@ async def _found(number: int, query: str, count: int, context: ToolContext) -> T
         return _failed(sent, error.what)
     if not hits:
         return ToolResult(f"No results for '{sent}'.")
+    hits = hits[:count]
+    snippets = [cut_to_tokens(hit.snippet, HIT_TOKENS) for hit in hits]
     return ToolResult(
-        "\n\n".join(_item(hit) for hit in hits[:count]), evidence=[_evidence(hit) for hit in hits[:count]]
+        "\n\n".join(_item(hit, snippet) for hit, (snippet, _) in zip(hits, snippets, strict=True)),
+        evidence=[_evidence(hit) for hit in hits],
+        capped=sum(cut for _, cut in snippets),
     )
 
 
@@ -96,10 +105,9 @@ def _service_failure(error: TransientError) -> str:
     return error.what
 
 
-def _item(hit: Hit) -> str:
-    title, url, snippet = (
-        escape_frames(_BOLD.sub("", text[:_MAX_FIELD])) for text in (hit.title, hit.url, hit.snippet)
-    )
+def _item(hit: Hit, snippet: str) -> str:
+    fields = (hit.title[:_MAX_TITLE], hit.url[:_MAX_URL], snippet)
+    title, url, snippet = (escape_frames(_BOLD.sub("", text)) for text in fields)
     return f"[{title}]({url}) {snippet}"
 
 
