@@ -99,7 +99,7 @@ class VllmPolicy:
     def __init__(
         self,
         model: str,
-        base_url: str = DEFAULT_URL,
+        base_url: str = "http://127.0.0.1:8000",
         tokenizer: str = "",
         revision: str = "",
         download: bool = False,
