@@ -27,6 +27,7 @@ DESCRIPTIONS = {
         "closed_book": "baseline painter without search",
         "diffusers": "diffusers pipelines on a local GPU",
         "gemini": "Gemini image models",
+        "gen_searcher": "agent that searches and reads before an image model generates",
         "http": "servers of the /generate format, such as `knowgen serve`",
         "noise": "random pixels: the lower bound",
         "open_book": "baseline painter that searches by simple rules",
@@ -45,6 +46,7 @@ DESCRIPTIONS = {
         "world_check": "rule-based scorer of synthetic worlds: text recognition and image features",
     },
     "search": {
+        "corpus": "search over a folder of pages and images that `knowgen corpus build` indexed",
         "world": "search over the pages and images of a synthetic world",
     },
     "policies": {
@@ -71,7 +73,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Stop
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-v", "--verbose", is_flag=True, help="Show what each takes and where it is defined, and presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
-    """List tasks, generators, scorers, search backends, policies, tools, or the runs below FOLDER [reports]."""
+    """List tasks, generators, scorers, search backends, policies and tools of agents, or runs in FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
         raise DataError("is not a folder", where=str(folder), fix="name a folder that contains run directories")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _plugins(kind, verbose=verbose)
@@ -148,7 +150,7 @@ def _runs(folder: Path) -> list[tuple[str, ...]]:
                 (
                     str(manifest.parent),
                     str(spec["task"]),
-                    str(spec["generator"]["name"]),
+                    " + ".join(str(part["name"]) for part in (spec.get("agent"), spec["generator"]) if part),
                     ",".join(str(scorer["name"]) for scorer in spec["scorers"]),
                     _headline(manifest.parent / "summary.json"),
                 )

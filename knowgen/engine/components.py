@@ -1,4 +1,4 @@
-"""What the engine is given to run: handles of a generator and of scorers, whose objects are not built yet."""
+"""What the engine is given to run: handles of an agent, a generator and scorers, whose objects are not built yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knowgen.core.registry import Kind
-from knowgen.core.spec import GeneratorSpec, ScorerSpec
+from knowgen.core.spec import AgentSpec, GeneratorSpec, ScorerSpec
 from knowgen.generators.contract import GeneratorCapabilities
 from knowgen.scorers.contract import ScorerCapabilities
 
@@ -44,6 +44,21 @@ class GeneratorHandle:
     capabilities: GeneratorCapabilities
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
+
+
+@dataclass(frozen=True)
+class AgentHandle:
+    """An agent that is built when the first answer is needed; attributes as in `GeneratorHandle`.
+
+    Attributes:
+        references_optional: Whether an answer without reference images is used. Otherwise the sample's own prompt is.
+    """
+
+    spec: AgentSpec
+    capabilities: GeneratorCapabilities
+    build: Callable[[], Any]
+    component_ref: ComponentRef | None = None
+    references_optional: bool = False
 
 
 @dataclass(frozen=True)

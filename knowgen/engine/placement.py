@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from knowgen.core.metering import Meter
-from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
 from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
-from knowgen.engine.executors.invoke import generate, score
+from knowgen.engine.executors.invoke import answer, generate, score
 from knowgen.engine.executors.subprocess import SubprocessExecutor
 from knowgen.engine.executors.worker_process import WorkerLaunch
 from knowgen.engine.failure_log import FailureLog
@@ -85,11 +85,29 @@ def scorer_slots(handle: ScorerHandle, options: EngineOptions) -> tuple[int, int
     return max(1, scorer_workers(handle, options)), max(1, capabilities.concurrency)
 
 
+def agent_slots(handle: AgentHandle, options: EngineOptions) -> int:
+    """Return the number of concurrent calls of an agent."""
+    return max(1, options.concurrency or handle.capabilities.concurrency)
+
+
+def agent_workers(handle: AgentHandle, options: EngineOptions) -> int:
+    """Return the number of worker processes of an agent; 0 if it runs in this process, as one of this project does."""
+    ref = handle.component_ref
+    if ref is None or options.workers == 0:
+        return 0
+    return 0 if ref.bundled else 1
+
+
 def max_items_in_flight(
-    generator: GeneratorHandle | GenerationSource, scorers: Sequence[ScorerHandle], options: EngineOptions
+    generator: GeneratorHandle | GenerationSource | None,
+    scorers: Sequence[ScorerHandle],
+    options: EngineOptions,
+    agent: AgentHandle | None = None,
 ) -> int:
-    """Return the maximum number of items in flight: enough that no plugin is ever short of work."""
+    """Return the maximum number of items in flight: enough that no plugin of a pass is ever short of work."""
     count = _SPARE_ITEMS
+    if agent is not None:
+        count += 2 * agent_slots(agent, options)
     if isinstance(generator, GeneratorHandle):
         slots, batch = generator_slots(generator, options)
         count += 2 * slots * batch
@@ -149,6 +167,34 @@ def generator_dispatcher(
         fill=handle.capabilities.shape == "generate_batch",
         limiter=CapacityLimiter(2 * slots * batch + 2),
         failures=FailureLog(folder, f"generator {handle.spec.name!r}"),
+    )
+
+
+def agent_dispatcher(
+    handle: AgentHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
+) -> Dispatcher:
+    """Return the dispatcher of an agent; arguments as for `generator_dispatcher`."""
+    where, capabilities = f"agent {handle.spec.name!r}", handle.capabilities
+    slots, workers = agent_slots(handle, options), agent_workers(handle, options)
+    executor: Executor
+    if handle.component_ref is not None and workers:
+        calls = -(-slots // workers)
+        launch = WorkerLaunch(handle.component_ref, capabilities.shape, where, folder, workers, calls, accelerated=True)
+        executor = SubprocessExecutor(launch, bridge, meter)
+    else:
+        plugin = LazyPlugin(bridge, handle.build, own_device, where)
+        executor = LoopExecutor(bridge, plugin, answer, meter, where)
+    return Dispatcher(
+        bridge,
+        state,
+        executor,
+        slots=slots,
+        batch_size=1,
+        timeout=capabilities.deadline or options.answer_timeout,
+        result_name="answer",
+        where=where,
+        limiter=CapacityLimiter(2 * slots + 2),
+        failures=FailureLog(folder, where),
     )
 
 

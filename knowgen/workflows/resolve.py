@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from knowgen.core import registry
@@ -22,7 +23,13 @@ from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
-from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
+from knowgen.generators.contract import (
+    FunctionGenerator,
+    GeneratorCapabilities,
+    capabilities_of,
+    is_agent,
+    is_plain_function,
+)
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.scorers.short_form import function_scorer, is_scoring_function
 from knowgen.search.load import load_search, with_search
@@ -33,7 +40,11 @@ NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers"
 """Arguments that never change a result, only speed or place. A class may add its own as `identity_excludes`."""
 
 
-VERSION_ATTRIBUTE: Mapping[registry.Kind, str] = {"generators": "revision", "scorers": "version"}
+VERSION_ATTRIBUTE: Mapping[registry.Kind, str] = {
+    "generators": "revision",
+    "scorers": "version",
+    "policies": "revision",
+}
 """Attribute by which each kind of plugin declares its version."""
 
 
@@ -59,7 +70,7 @@ class Located:
     """Where a plugin is.
 
     Attributes:
-        kind: generators or scorers.
+        kind: generators, scorers or policies; search for a backend that is only looked up.
         name: As the user wrote it; `module:Class` of an object.
         target: The class, function or object.
         model: The part after the colon of `NAME:MODEL`.
@@ -245,12 +256,12 @@ def resolve_generator(
     target, arguments = description.plugin.target, description.read(arguments)
     if description.form == "function":
         return _function_handle(description, arguments)
-    capabilities = capabilities_of(target)
+    capabilities = _generator_capabilities(description, arguments)
     if description.form == "object":
-        spec = identify_generator(description, _constructor_arguments(description.plugin), SearchChoice())
+        spec = identify_generator(description, constructor_arguments(description.plugin), SearchChoice())
         return GeneratorHandle(spec=spec, capabilities=capabilities, build=lambda: target, component_ref=None)
     search = (
-        _search_for(arguments.get("search"), task, description.plugin) if capabilities.wants_search else SearchChoice()
+        search_for(arguments.get("search"), task, description.plugin) if capabilities.wants_search else SearchChoice()
     )
     if capabilities.wants_search:
         arguments["search"] = search.backend
@@ -261,6 +272,25 @@ def resolve_generator(
         build=description.build(arguments),
         component_ref=description.component_ref(arguments),
     )
+
+
+def _generator_capabilities(description: Description, arguments: Mapping[str, Any]) -> GeneratorCapabilities:
+    """Return what a generator declares, with the number of references that it takes with some arguments.
+
+    Raises:
+        UsageError: It is not a generator; an agent generates nothing itself.
+    """
+    plugin = description.plugin
+    if is_agent(plugin.target):
+        raise UsageError(
+            f"{plugin.where} is an agent, which generates no images itself", fix="evaluate it with `knowgen run`"
+        )
+    capabilities = capabilities_of(plugin.target)
+    limit = _hook(plugin.target, "reference_limit")
+    if limit is None or description.form != "factory":
+        return capabilities
+    model = {} if plugin.model is None else {"model": plugin.model}
+    return replace(capabilities, most_references=limit(**{**arguments, **model}))
 
 
 def identify_generator(description: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
@@ -289,8 +319,12 @@ def _function_handle(description: Description, arguments: Mapping[str, Any]) -> 
     )
 
 
-def _constructor_arguments(plugin: Located) -> dict[str, Any]:
+def constructor_arguments(plugin: Located, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the arguments an object was built with: each constructor parameter stored under the same name.
+
+    Args:
+        plugin: The object.
+        without: Parameters to leave out.
 
     Raises:
         UsageError: One of them is unknown, and the class declares no version to stand for it.
@@ -298,7 +332,7 @@ def _constructor_arguments(plugin: Located) -> dict[str, Any]:
     target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
     arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(target)).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if name in without or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         value = getattr(target, name, getattr(target, f"_{name}", None))
         if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
@@ -340,8 +374,20 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchChoice:
-    """Return the search backend of a generator: the requested one, else the task's."""
+def search_for(
+    requested: Any, task: Task | None, plugin: Located, args: Mapping[str, Any] = MappingProxyType({})
+) -> SearchChoice:
+    """Return the search backend of a generator or agent: the requested one, else the task's.
+
+    Args:
+        requested: Name or object; None for the task's.
+        task: The task.
+        plugin: The generator or agent.
+        args: Arguments of a backend that is named.
+
+    Raises:
+        UsageError: The task has no search backend, or the requested one is unknown.
+    """
     if requested is None or (task is not None and requested == task.search.partition(":")[0]):
         if task is None or not task.search:
             raise UsageError(
@@ -352,7 +398,7 @@ def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchCho
         located = locate("search", requested)
         # the whole name of a user's own backend: one file may define several
         label = requested if located.origin == registry.LOCAL else requested.partition(":")[0]
-        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested), located)}")
+        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested, args), located)}")
     located = locate("search", requested)
     return SearchChoice(load_search(requested), f"{located.name}@{_search_version(requested, located)}")
 
@@ -388,7 +434,7 @@ def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str,
     if description.form == "function":
         arguments, build = _closure_values(description.plugin), partial(function_scorer, target)
     elif description.form == "object":
-        arguments, build = _constructor_arguments(description.plugin), lambda: target
+        arguments, build = constructor_arguments(description.plugin), lambda: target
     else:
         description.check(arguments)
         build = description.build(arguments)

@@ -28,6 +28,7 @@ from knowgen.engine.executors.image_transfer import unpack_image
 from knowgen.engine.executors.output_log import OutputLog
 from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_error
 from knowgen.engine.retry import ContractError, WorkerDiedError, describe
+from knowgen.engine.snapshot import unpack_answer
 from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
@@ -326,6 +327,8 @@ def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:
     if message["event"] == "error":
         return InvocationEvent("error", id, unpack_error(message["error"]))
     try:
+        if "answered" in message:
+            return InvocationEvent("result", id, unpack_answer(message["answered"]))
         if "score" in message:
             return InvocationEvent("result", id, Score.model_validate(message["score"]))
         fields = dict(message["generated"])

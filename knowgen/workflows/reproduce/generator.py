@@ -73,12 +73,18 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
     return replace(handle, build=build, component_ref=None)
 
 
-def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | None:
-    """Open the agent's answers that a run was generated from.
+def recorded_requests(run: Path, spec: RunSpec, path: Path | str | None) -> AnswerSource | None:
+    """Open the agent's answers that a run was generated from: its own, where its agent is a part of it.
 
     Raises:
         UsageError: They are missing, differ from the recorded ones, or the run has none.
     """
+    if spec.agent is not None:
+        if path is not None:
+            raise UsageError("the run has the answers of its agent", where=str(run), fix="remove --requests")
+        from knowgen.interchange.agent_answers import RunAnswers
+
+        return RunAnswers(run)
     if path is None:
         if spec.requests:
             raise UsageError(
