@@ -5,8 +5,9 @@ A source is a run directory of an agent, or a file of JSON Lines with one trajec
     {"prompt": "Draw …", "messages": [{"role": "system", "content": …}, …]}      chat form: the assistant's messages
     {"prompt": "Draw …", "trajectory": [{"round": 1, "reply": …, "finish": …}, …]}   steps, as a run stores them
 
-A line may name its repeat (`repeat`), and a message its finish (`finish`). Where several trajectories of a prompt were
-recorded, the sessions of that prompt take them in order.
+A line may name its repeat (`repeat`) and its seed (`seed`), and a message its finish (`finish`). Where several
+trajectories of a prompt were recorded, a session takes the one of its seed; where none has it, sessions take them in
+order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from knowgen.agents.policies.contract import Finish, PolicyReply, Sampling
 from knowgen.agents.records import Message, Segment
 from knowgen.core.errors import DataError, KnowgenError, UsageError
 from knowgen.core.home import expand_user
-from knowgen.core.records import Usage
+from knowgen.core.records import AnswerStatus, Usage
 from knowgen.core.text import one_line
 from knowgen.core.text_files import parse_json, read_text, split_lines
 from knowgen.store.folder import is_run_directory
@@ -52,10 +53,12 @@ class Recording:
     Attributes:
         where: Where it was recorded, for errors.
         replies: Its replies, oldest first.
+        seed: Seed of its sampling; None when it was not recorded.
     """
 
     where: str
     replies: tuple[RecordedReply, ...]
+    seed: int | None = None
 
 
 class ReplayPolicy:
@@ -85,7 +88,7 @@ class ReplayPolicy:
         if not self._by_prompt:
             raise DataError("contains no trajectory", where=str(self._path), fix=_FIX)
         self._digest = digest.hexdigest()
-        self._taken: dict[str, dict[str, int]] = {}
+        self._taken: dict[tuple[str, int | None], dict[str, int]] = {}
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -93,7 +96,7 @@ class ReplayPolicy:
         return {"policy": "replay", "replies": self._digest[:16]}
 
     def open(self, sampling: Sampling, prompt: str, session: str) -> ReplaySession:
-        """Return a session with the next recorded trajectory of a prompt; the same one for a session of the same name.
+        """Return a session with a recorded trajectory of a prompt; the same one for a session of the same name.
 
         Raises:
             DataError: No trajectory of the prompt was recorded.
@@ -101,9 +104,11 @@ class ReplayPolicy:
         recorded = self._by_prompt.get(prompt)
         if recorded is None:
             raise DataError(f"has no trajectory of the prompt {one_line(prompt, 60)!r}", where=str(self._path))
-        taken = self._taken.setdefault(prompt, {})
+        same_seed = [each for each in recorded if each.seed is not None and each.seed == sampling.seed]
+        taken = self._taken.setdefault((prompt, sampling.seed if same_seed else None), {})
         number = taken.setdefault(session, len(taken))
-        return ReplaySession(recorded[number % len(recorded)], check=self._check)
+        choice = same_seed or recorded
+        return ReplaySession(choice[number % len(choice)], check=self._check)
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""
@@ -169,21 +174,21 @@ def _file_recordings(path: Path) -> Iterator[tuple[str, Recording]]:
         record = parse_json(line, where)
         if not isinstance(record, Mapping) or not isinstance(record.get("prompt"), str):
             raise DataError("has no prompt", where=where, fix=_FIX)
-        repeat = record.get("repeat", 0)
-        replies = _replies(record, where)
-        found.append((repeat if isinstance(repeat, int) else 0, record["prompt"], Recording(where, replies)))
+        repeat, seed = (value if isinstance(value := record.get(name), int) else None for name in ("repeat", "seed"))
+        found.append((repeat or 0, record["prompt"], Recording(where, _replies(record, where), seed)))
     for _, prompt, recording in sorted(found, key=lambda each: each[0]):
         yield prompt, recording
 
 
 def _run_recordings(path: Path) -> Iterator[tuple[str, Recording]]:
-    """Yield prompt and trajectory of each answer of a run directory."""
+    """Yield prompt and trajectory of each answer of a run directory, whatever its ending."""
     with RunStore.read(path) as store:
         prompts = {sample.id: sample.prompt for sample in store.samples()}
-        for _, generation in store.generations():
-            where = f"{path}, sample {generation.sample_id!r}"
-            if generation.trajectory and generation.sample_id in prompts:
-                yield prompts[generation.sample_id], Recording(where, _of_steps(generation.trajectory, where))
+        for _, answer in store.answers():
+            where = f"{path}, sample {answer.sample_id!r}"
+            if answer.status in (AnswerStatus.OK, AnswerStatus.NONE) and answer.sample_id in prompts:
+                seed = store.spec.seed + answer.repeat
+                yield prompts[answer.sample_id], Recording(where, _of_steps(answer.trajectory, where), seed)
 
 
 def _replies(record: Mapping[str, Any], where: str) -> tuple[RecordedReply, ...]:

@@ -92,6 +92,13 @@ def test_repeats_of_a_prompt_take_its_recordings_in_order(tmp_path: Path) -> Non
     assert replies(policy.open(Sampling(), "Q", "c"), "Q", []) == [("second", "stop")]
 
 
+def test_a_session_takes_the_recording_of_its_seed_whatever_is_opened_first(tmp_path: Path) -> None:
+    one, two = (Step(round=1, reply=text, finish="stop") for text in ("first", "second"))
+    policy = ReplayPolicy(recorded(tmp_path, steps_line("P", one, seed=10), steps_line("P", two, seed=11)))
+    texts = [replies(policy.open(Sampling(seed=seed), "P", f"s{seed}"), "P", [])[0][0] for seed in (11, 10, 5, 6)]
+    assert texts == ["second", "first", "first", "second"], "those of other seeds come in order"
+
+
 def test_a_prompt_that_was_not_recorded_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no trajectory of the prompt 'Another'"):
         ReplayPolicy(recorded(tmp_path, steps_line("Draw.", *STEPS))).open(Sampling(), "Another", "s")
