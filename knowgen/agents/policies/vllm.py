@@ -20,8 +20,10 @@ import io
 import itertools
 import json
 import math
+import re
+import secrets
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -50,6 +52,9 @@ MAX_BODY = 256 << 20
 _BAN = -100.0
 """Bias of a banned token: e**-100 of its probability."""
 
+_PLAIN = re.compile(r"[\w+/=-]+", re.ASCII)
+"""Text of base64."""
+
 _FINAL_ONLY = 2
 """`output_kind` of a response that holds the whole reply."""
 
@@ -72,6 +77,47 @@ class PreparedImage:
     def size(self) -> int:
         """Approximate size in memory, in bytes."""
         return len(self.data or "") + 512
+
+
+class _ImageData(str):
+    """Data of a prepared image that JSON writes as it is, such as base64. It is put into a body while that is sent."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, data: str | None) -> str | None:
+        """Return data of this type; as it is if JSON would write it in another way."""
+        return cls(data) if data is not None and _PLAIN.fullmatch(data) else data
+
+
+class _RequestBody:
+    """A request as JSON. The data of images is not copied, so that requests that are sent take no memory for it.
+
+    Args:
+        body: Plain data, with `_ImageData` in the place of data of images.
+    """
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        features = body.get("features") or {}
+        images = features.get("kwargs_data", {}).get("image", [])
+        self._images = [image for image in images if isinstance(image, _ImageData)]
+        mark = secrets.token_hex(16)  # random, so no text can contain it
+        if self._images:
+            marked = [mark if isinstance(image, _ImageData) else image for image in images]
+            body = {**body, "features": {**features, "kwargs_data": {"image": marked}}}
+        self._parts = [part.encode() for part in json.dumps(body).split(mark)]
+
+    @property
+    def length(self) -> int:
+        """Length in bytes."""
+        return sum(map(len, self._parts)) + sum(map(len, self._images))
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the body."""
+        yield self._parts[0]
+        for image, rest in zip(self._images, self._parts[1:], strict=True):
+            yield image.encode("ascii")
+            yield rest
 
 
 class VllmPolicy:
@@ -239,7 +285,7 @@ class VllmEngine:
         """Sample a reply; see `TokenEngine`."""
         prepared = await asyncio.gather(*(self._image(image) for image in images))
         body = self._body(ids, prepared, sampling, session)
-        encoded = await asyncio.to_thread(lambda: json.dumps(body).encode())
+        encoded = await asyncio.to_thread(lambda: _RequestBody(body))
         async with paid_call(0.0, self._where.removeprefix("policy ")):
             answer = await self._call("POST", "/inference/v1/generate", encoded, {"X-Session-ID": session})
         return self._sampled(answer)
@@ -314,14 +360,16 @@ class VllmEngine:
         url = await asyncio.to_thread(_data_url, image)
         part = {"type": "image_url", "image_url": {"url": url}}
         request = {"model": self.model, "max_tokens": 1, "messages": [{"role": "user", "content": [part]}]}
-        encoded = await asyncio.to_thread(lambda: json.dumps(request).encode())
+        encoded = await asyncio.to_thread(lambda: _RequestBody(request))
         answer = await self._call("POST", "/v1/chat/completions/render", encoded)
         try:
             features = answer["features"]
             [digest] = features["mm_hashes"]["image"]
             [place] = features["mm_placeholders"]["image"]
             data = features.get("kwargs_data")
-            prepared = PreparedImage(str(digest), data["image"][0] if data else None, int(place["length"]))
+            prepared = PreparedImage(
+                str(digest), _ImageData.of(data["image"][0] if data else None), int(place["length"])
+            )
         except (LookupError, TypeError, ValueError) as error:
             raise KnowgenError(
                 f"the server did not prepare an image ({error_summary(error)})",
@@ -342,7 +390,7 @@ class VllmEngine:
                 del self._prepared[name]
 
     async def _call(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: _RequestBody | None = None, headers: Mapping[str, str] | None = None
     ) -> Mapping[str, Any]:
         """Send one request and return the JSON object of its response.
 
@@ -354,12 +402,15 @@ class VllmEngine:
         """
         import aiohttp
 
-        json_type = {"Content-Type": "application/json"} if body is not None else {}
+        given = dict(headers or {})
+        if body is not None:
+            given |= {"Content-Type": "application/json", "Content-Length": str(body.length)}
+        content_sent = body.stream() if body is not None else None
         try:
             async with (
                 asyncio.timeout(self._timeout),
                 self._http().request(
-                    method, self._url + path, data=body, headers={**json_type, **(headers or {})}, allow_redirects=False
+                    method, self._url + path, data=content_sent, headers=given, allow_redirects=False
                 ) as response,
             ):
                 content = await read_body(response, MAX_BODY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import pytest
 
 from knowgen.agents.policies.contract import ContextFullError, Sampling
 from knowgen.agents.policies.hf import HfPolicy
-from knowgen.agents.policies.vllm import VllmPolicy
+from knowgen.agents.policies.vllm import VllmPolicy, _ImageData, _RequestBody
 from knowgen.agents.records import Message
 from knowgen.core.errors import AccountError, ConfigError, KnowgenError, ServiceUnavailableError, UsageError
 from knowgen.core.metering import spending
@@ -258,6 +259,19 @@ def test_a_trajectory_stays_at_one_of_several_servers(
         asyncio.run(one_after_another())
     assert server.sessions == ["a"] * 3 + ["c"] * 3 + ["d"] * 3
     assert other.sessions == ["b"] * 3
+
+
+@pytest.mark.parametrize("data", [["AAA=", None], ["A+/b", "c-_d"], ['a"b', "é\\"], []])
+def test_a_body_is_sent_as_the_json_that_it_is(data: list[str | None]) -> None:
+    features = {"mm_hashes": {"image": ["x"] * len(data)}, "kwargs_data": {"image": [_ImageData.of(d) for d in data]}}
+    plain = {"token_ids": [1, 2], "model": "é", **({"features": features} if data else {})}
+    body = _RequestBody(plain)
+
+    async def sent() -> bytes:
+        return b"".join([piece async for piece in body.stream()])
+
+    content = asyncio.run(sent())
+    assert json.loads(content) == plain and len(content) == body.length
 
 
 def test_each_call_is_counted(server: VllmServer, local: HfPolicy, pictures: list[ImageRef]) -> None:
