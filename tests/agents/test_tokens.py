@@ -7,11 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from knowgen.agents.policies.contract import ContextFullError, Sampling
 from knowgen.agents.records import Message
 from knowgen.agents.tokens import TokenSession
 from knowgen.core.errors import KnowgenError, ServiceUnavailableError
+from knowgen.core.records import ImageRef
 from tests.helpers.policies import PROMPT, SYSTEM, ScriptedEngine, picture
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs knowgen[models]")
@@ -44,6 +47,56 @@ def test_what_was_sampled_stays_although_encoding_its_text_gives_other_ids(tmp_p
     assert engine.calls[1][0] == context.ids + first + observation.ids, "the next call begins with all earlier ids"
     assert engine.calls[1][1] == (red.sha256, blue.sha256)
     assert [call[3] for call in engine.calls] == ["t1", "t1"]
+
+
+OBSERVATIONS = st.lists(
+    st.tuples(st.text(max_size=20) | st.sampled_from(("<|im_end|>", "<|image_pad|>\n", "</think>")), st.integers(0, 2)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(observations=OBSERVATIONS, data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_ids_and_messages_are_consistent_whatever_is_sampled_and_found(
+    engine: ScriptedEngine, red: ImageRef, observations: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    renderer = engine.renderer
+    allowed = st.integers(0, 380).filter(lambda token: token not in renderer.banned)
+    engine.steps = [data.draw(st.lists(allowed, max_size=6)) for _ in range(len(observations) + 1)]
+    engine.calls.clear()
+    sampled = list(engine.steps)
+    session = TokenSession(engine, Sampling(), "t")
+    messages = [SYSTEM, PROMPT]
+
+    async def run() -> None:
+        for text, count in observations:
+            reply = await session.reply(messages)
+            messages.extend([Message("assistant", reply.text.strip()), Message("user", text, (red,) * count)])
+        await session.reply(messages)
+
+    asyncio.run(run())
+    assert [segment.ids for segment in session.segments if segment.sampled] == sampled
+    context = [segment for segment in session.segments if not segment.sampled]
+    start = renderer.reply_header()[0]
+    written = [token for segment in context for token in segment.ids]
+    assert written.count(start) == 2 + len(observations) + len(sampled), "one for each message and each reply"
+    assert written.count(renderer.image) == 3 * sum(count for _, count in observations)
+    assert [len(segment.images) for segment in context[1:]] == [count for _, count in observations]
+    for segment, (text, _) in zip(context[1:], observations, strict=True):
+        assert text.encode("utf-8", "replace").decode() in renderer.decode(segment.ids)
+    whole = [token for segment in session.segments for token in segment.ids]
+    assert all(whole[: len(call[0])] == call[0] for call in engine.calls), "every call is a prefix of the trajectory"
+
+
+@pytest.fixture(scope="module")
+def engine() -> ScriptedEngine:
+    return ScriptedEngine([])
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory) -> ImageRef:
+    return picture(tmp_path_factory.mktemp("pictures"), "red")
 
 
 def test_usage_and_finish_of_a_reply() -> None:
