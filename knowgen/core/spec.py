@@ -270,6 +270,20 @@ def canonical(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether a value is plain data, of which `canonical` makes JSON.
+
+    Example:
+        >>> is_plain({"size": [512, 512]}), is_plain({"model": object()})
+        (True, False)
+    """
+    try:
+        canonical(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 hex digest of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()

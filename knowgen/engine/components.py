@@ -20,7 +20,8 @@ class ComponentRef:
         kind: `generators` or `scorers`.
         name: Name as the user wrote it.
         args: Arguments as plain data; paths are those of this machine.
-        bundled: Whether the plugin is part of this project, so that it runs in this process by default.
+        bundled: Whether the plugin and its search backend are part of this project, so that it runs in this process
+            by default.
     """
 
     kind: Kind
@@ -38,12 +39,14 @@ class GeneratorHandle:
         capabilities: What it declares.
         build: Builds the object; called only if there is work to do.
         component_ref: How a worker process builds it; None for an object that exists in this process only.
+        price_known: Whether the price of its calls is known; None for one that does not say.
     """
 
     spec: GeneratorSpec
     capabilities: GeneratorCapabilities
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
+    price_known: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,4 @@ class ScorerHandle:
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
     estimate: Callable[..., Any] | None = None
+    price_known: bool | None = None

@@ -7,6 +7,9 @@ from typing import Literal
 
 from knowgen.core.run_config import EngineConfig, declared_fields
 
+BUILD_SECONDS = 3600.0
+"""Time limit for building a plugin: its import, its constructor and `setup`, which may download and load a model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(EngineConfig):
@@ -19,6 +22,7 @@ class EngineOptions(EngineConfig):
     Attributes:
         answer_timeout: Time limit per answer of an agent in seconds, above the limits that agents have themselves.
         score_timeout: Time limit per score in seconds.
+        build_timeout: Time limit in seconds for building a plugin; a larger patience of the user raises it.
         tries: Attempts in this run at a request that fails with a transient error.
         max_attempts: Attempts over all runs of the directory; after that a failure is final.
         gpus: GPUs over which a generator that can use one is spread.
@@ -29,6 +33,7 @@ class EngineOptions(EngineConfig):
 
     answer_timeout: float = 1800.0
     score_timeout: float = 300.0
+    build_timeout: float = BUILD_SECONDS
     tries: int = 4
     max_attempts: int = 12
     gpus: int = 0
@@ -47,7 +52,9 @@ class EngineOptions(EngineConfig):
             reading: Which reading of a reply counts.
         """
         given = {name: getattr(config, name) for name in declared_fields(EngineConfig)}
-        return cls(**{**given, "gpus": gpus, "fresh": bool(getattr(config, "fresh", False)), "reading": reading})
+        limit = max(BUILD_SECONDS, config.patience)
+        fresh = bool(getattr(config, "fresh", False))
+        return cls(**{**given, "gpus": gpus, "fresh": fresh, "reading": reading, "build_timeout": limit})
 
 
 @dataclass

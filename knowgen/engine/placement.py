@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from knowgen.core.metering import Meter
@@ -133,12 +132,15 @@ def generator_executor(
     workers = generator_workers(handle, options)
     if handle.component_ref is not None and workers:
         calls = -(-generator_slots(handle, options)[0] // workers)
-        launch = WorkerLaunch(handle.component_ref, shape, where, folder, workers, calls, accelerated=True)
+        launch = WorkerLaunch(
+            handle.component_ref, shape, where, folder, workers, calls,
+            accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
+        )  # fmt: skip
         return SubprocessExecutor(launch, bridge, meter)
-    plugin = LazyPlugin(bridge, handle.build, own_device, where)
+    plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
     if shape == "generate":
-        return LoopExecutor(bridge, plugin, generate, meter, where)
-    return ThreadExecutor(bridge, plugin, shape, meter, where)
+        return LoopExecutor(bridge, plugin, generate, meter, where, reuse=not options.fresh)
+    return ThreadExecutor(bridge, plugin, shape, meter, where, reuse=not options.fresh)
 
 
 def generator_dispatcher(
@@ -179,11 +181,14 @@ def agent_dispatcher(
     executor: Executor
     if handle.component_ref is not None and workers:
         calls = -(-slots // workers)
-        launch = WorkerLaunch(handle.component_ref, capabilities.shape, where, folder, workers, calls, accelerated=True)
+        launch = WorkerLaunch(
+            handle.component_ref, capabilities.shape, where, folder, workers, calls,
+            accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
+        )  # fmt: skip
         executor = SubprocessExecutor(launch, bridge, meter)
     else:
-        plugin = LazyPlugin(bridge, handle.build, own_device, where)
-        executor = LoopExecutor(bridge, plugin, answer, meter, where)
+        plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
+        executor = LoopExecutor(bridge, plugin, answer, meter, where, reuse=not options.fresh)
     return Dispatcher(
         bridge,
         state,
@@ -209,15 +214,16 @@ def scorer_dispatcher(
     if handle.component_ref is not None and workers:
         calls = -(-slots // workers)
         launch = WorkerLaunch(
-            handle.component_ref, capabilities.shape, where, folder, workers, calls, capabilities.local
-        )
+            handle.component_ref, capabilities.shape, where, folder, workers, calls,
+            accelerated=capabilities.local, build_timeout=options.build_timeout, reuse=not options.fresh,
+        )  # fmt: skip
         executor = SubprocessExecutor(launch, bridge, meter)
     else:
-        plugin = LazyPlugin(bridge, handle.build, own_device, where)
+        plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
         if capabilities.shape == "score":
-            executor = LoopExecutor(bridge, plugin, partial(score, reuse=not options.fresh), meter, where)
+            executor = LoopExecutor(bridge, plugin, score, meter, where, reuse=not options.fresh)
         else:
-            executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where)
+            executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where, reuse=not options.fresh)
     return Dispatcher(
         bridge,
         state,

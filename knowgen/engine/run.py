@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.spec import RunSpec
@@ -53,6 +53,7 @@ class Engine:
         store: Where results are written.
         options: How the run is carried out.
         requests: Agent answers that replace the samples' prompts.
+        before_calls: Called once, when the services have been checked and before the first call.
         agent: The agent that answers before the generator generates; None without one.
         answers: Stored answers of the same agent.
     """
@@ -66,12 +67,14 @@ class Engine:
         store: RunStore,
         options: EngineOptions,
         requests: AnswerSource | None = None,
+        before_calls: Callable[[], None] = lambda: None,
+        *,
         agent: AgentHandle | None = None,
         answers: KeyedAnswers | None = None,
     ) -> None:
         self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
-        self._agent, self._answers = agent, answers
+        self._before_calls, self._agent, self._answers = before_calls, agent, answers
         self._loop = asyncio.new_event_loop()
         self._bridge = LoopBridge(self._loop)
         self._state = RunState()
@@ -123,7 +126,9 @@ class Engine:
                 self._scoring_steps.append(self._build_scoring_step(handle))
             if self._agent is not None:
                 self._answer_step = self._build_answer_step(self._agent)
-            self._checks = ServiceChecks(self._answer_step, self._generation_step, self._scoring_steps)
+            self._checks = ServiceChecks(
+                self._answer_step, self._generation_step, self._scoring_steps, self._before_calls
+            )
             for stages in self._passes():
                 await self._run_pass(planning, stages)
                 await self._free(stages)
@@ -336,6 +341,8 @@ def run(
     store: RunStore,
     options: EngineOptions | None = None,
     requests: AnswerSource | None = None,
+    before_calls: Callable[[], None] = lambda: None,
+    *,
     agent: AgentHandle | None = None,
     answers: KeyedAnswers | None = None,
 ) -> RunOutcome:
@@ -353,6 +360,8 @@ def run(
         store: An open run directory.
         options: How the run is carried out.
         requests: Agent answers (rewritten prompts, references) that replace the samples' prompts.
+        before_calls: Called once, when the services that have work have been checked and before the first call; not
+            where there is nothing to do.
         agent: The agent that answers before the generator generates; that of `spec.agent`.
         answers: Stored answers of the same agent, taken by key before it searches.
 
@@ -365,7 +374,9 @@ def run(
         DataError: A ground truth is missing, or the disk is full.
     """
     options = options or EngineOptions()
-    engine = Engine(spec, task, generator, scorers, store, options, requests, agent, answers)
+    engine = Engine(
+        spec, task, generator, scorers, store, options, requests, before_calls, agent=agent, answers=answers
+    )
     progress = Progress(options.progress)
     store.note_session("start")
     ending = ""

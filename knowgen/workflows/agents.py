@@ -7,27 +7,21 @@ Arguments come flat, as on the command line. `painter` names the image model and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from knowgen.core import registry
 from knowgen.core.arguments import plain_arguments, read_arguments
 from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
-from knowgen.core.spec import AgentSpec, Fallback, PartSpec
-from knowgen.engine.components import AgentHandle, GeneratorHandle
+from knowgen.core.spec import AgentSpec, Fallback, PartSpec, is_plain
+from knowgen.engine.components import AgentHandle, ComponentRef, GeneratorHandle
 from knowgen.generators.contract import capabilities_of, is_agent
 from knowgen.tasks.contract import Task
-from knowgen.workflows.resolve import (
-    NOT_IN_KEYS,
-    Description,
-    SearchChoice,
-    constructor_arguments,
-    describe,
-    locate,
-    resolve_generator,
-    search_for,
-)
+from knowgen.workflows.described import ChosenAgent, TaskSearch, described_system, describes_apart
+from knowgen.workflows.located import constructor_arguments, locate
+from knowgen.workflows.plugin_process import is_foreign
+from knowgen.workflows.resolve import NOT_IN_KEYS, Description, SearchChoice, describe, resolve_generator, search_for
 
 PAINTER = "painter"
 FALLBACK = "fallback"
@@ -54,21 +48,64 @@ class ResolvedSystem:
 
 
 def resolve_system(
-    generator: str | Callable[..., Any] | object, args: Mapping[str, Any], task: Task | None
+    generator: str | Callable[..., Any] | object,
+    args: Mapping[str, Any],
+    task: Task | None,
+    *,
+    in_worker: bool = False,
 ) -> ResolvedSystem:
-    """Resolve a generator or an agent with its image model, without building them; errors as in `resolve_generator`.
+    """Resolve a generator or an agent with its image model, without building them.
 
     Args:
         generator: A name, a class, a plain function, or an object with one of the methods.
         args: Its arguments, flat.
         task: Provides the search backend where one is needed and none was given.
+        in_worker: Whether code of others will run in worker processes, so that it is imported in none but these.
+
+    Raises:
+        UsageError: As for `resolve_generator`; an agent names no image model, or one that does not fit.
     """
+    refuse_secrets(args, where="generator")
     if isinstance(generator, str):
         refuse_secrets({"generator": generator})
-    located = locate("generators", generator)
-    if not is_agent(located.target):
-        return ResolvedSystem(resolve_generator(generator, args, task))
-    refuse_secrets(args, where="generator")
+    if in_worker and isinstance(generator, str) and _describes_apart(generator, args):
+        described = described_system(generator, args, TaskSearch.of(task))
+        if isinstance(described, GeneratorHandle):
+            return ResolvedSystem(described)
+        chosen = described
+    elif is_agent(locate("generators", generator).target):
+        chosen = resolve_agent(generator, args, task, in_worker=in_worker)
+    else:
+        return ResolvedSystem(resolve_generator(generator, args, task, in_worker=in_worker))
+    image_model = resolve_generator(chosen.painter, chosen.painter_args, task, in_worker=in_worker)
+    if not image_model.capabilities.references and not chosen.agent.references_optional:
+        raise UsageError(
+            f"image model {image_model.spec.name!r} takes no reference images, which the answers of "
+            f"{chosen.agent.spec.name!r} need",
+            fix="name a generator that declares `references = True`",
+        )
+    return ResolvedSystem(image_model, chosen.agent)
+
+
+def _describes_apart(generator: str, args: Mapping[str, Any]) -> bool:
+    """Return whether the code of others takes part that is to be imported in a process of its own only."""
+    if describes_apart("generators", generator, args):
+        return True
+    parts = ((kind, args.get(role)) for role, kind in (*PART_KINDS.items(), ("search", "search")))
+    return is_plain(dict(args)) and any(
+        kind is not None and bool(name) and is_foreign(kind, name) for kind, name in parts
+    )
+
+
+def resolve_agent(
+    agent: str | Callable[..., Any] | object,
+    args: Mapping[str, Any],
+    task: Task | TaskSearch | None,
+    *,
+    in_worker: bool = False,
+) -> ChosenAgent:
+    """Resolve an agent without building it, apart from its image model; arguments and errors as in `resolve_system`."""
+    located = locate("generators", agent)
     description = describe(located)
     own, painter_args = _split(args, PAINTER)
     painter = own.pop(PAINTER, None) or getattr(located.target, PAINTER, None)
@@ -77,22 +114,12 @@ def resolve_system(
         raise UsageError(
             f"{located.where} is an agent and names no image model", fix="give -g painter=GENERATOR, such as painter"
         )
-    if is_agent(locate("generators", painter).target):
-        raise UsageError("is an agent, not an image model", where=f"painter {painter!r}", fix="name a generator")
+    if description.form == "object":
+        handle = _object_agent(description, own, fallback)
+    else:
+        handle = _named_agent(description, own, fallback, task, in_worker=in_worker)
     painter_args = {**dict(getattr(located.target, "painter_args", None) or {}), **painter_args}
-    image_model = resolve_generator(painter, painter_args, task)
-    agent = (
-        _object_agent(description, own, fallback)
-        if description.form == "object"
-        else _named_agent(description, own, fallback, task)
-    )
-    if not image_model.capabilities.references and not agent.references_optional:
-        raise UsageError(
-            f"image model {image_model.spec.name!r} takes no reference images, which the answers of "
-            f"{agent.spec.name!r} need",
-            fix="name a generator that declares `references = True`",
-        )
-    return ResolvedSystem(image_model, agent)
+    return ChosenAgent(handle, painter, painter_args)
 
 
 def _split(args: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,20 +136,25 @@ def _fallback(value: Any, where: str) -> Fallback:
 
 
 def _named_agent(
-    description: Description, args: Mapping[str, Any], fallback: Fallback, task: Task | None
+    description: Description,
+    args: Mapping[str, Any],
+    fallback: Fallback,
+    task: Task | TaskSearch | None,
+    *,
+    in_worker: bool,
 ) -> AgentHandle:
     """Return the handle of an agent that is built from a class, and in a worker process from its name."""
     plugin = description.plugin
     flat = {name: value for name, value in args.items() if "." in name}
     arguments = {
         **description.read({name: value for name, value in args.items() if name not in flat}),
-        **_read_parts(args, flat),
+        **_read_parts(args, flat, plugin.where),
     }
     capabilities = capabilities_of(plugin.target)
     search = SearchChoice()
     if capabilities.wants_search:
         _, search_args = _split(arguments, "search")
-        search = search_for(arguments.get("search"), task, plugin, search_args)
+        search = search_for(arguments.get("search"), task, plugin, search_args, in_worker=in_worker)
         arguments["search"] = search.backend
     description.check({name: value for name, value in arguments.items() if not name.startswith("search.")})
     parts, keyed = _parts(arguments)
@@ -139,9 +171,21 @@ def _named_agent(
         spec=spec,
         capabilities=capabilities,
         build=description.build(arguments),
-        component_ref=description.component_ref(arguments),
+        component_ref=_component_ref(description, arguments),
         references_optional=_references_optional(plugin.target, arguments),
     )
+
+
+def _component_ref(description: Description, arguments: Mapping[str, Any]) -> ComponentRef | None:
+    """Return the reference from which a worker process builds an agent; code of others in its parts runs there too."""
+    ref = description.component_ref(arguments)
+    if ref is None or not ref.bundled:
+        return ref
+    foreign = any(
+        kind is not None and bool(arguments.get(role)) and is_foreign(kind, arguments[role])
+        for role, kind in PART_KINDS.items()
+    )
+    return replace(ref, bundled=not foreign)
 
 
 def _references_optional(target: Any, arguments: Mapping[str, Any]) -> bool:
@@ -184,13 +228,17 @@ def _object_agent(description: Description, args: Mapping[str, Any], fallback: F
         fallback=fallback,
     )
     return AgentHandle(
-        spec, capabilities_of(target), lambda: target, references_optional=_references_optional(target, arguments)
+        spec,
+        capabilities_of(target),
+        lambda: target,
+        description.component_ref({}),
+        references_optional=_references_optional(target, arguments),
     )
 
 
-def _read_parts(args: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+def _read_parts(args: Mapping[str, Any], flat: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the arguments of an agent's parts as values, read by the annotations of each part's plugin."""
-    values: dict[str, Any] = plain_arguments(flat)
+    values: dict[str, Any] = plain_arguments(flat, where)
     kinds: dict[str, registry.Kind | None] = {**PART_KINDS, "search": "search"}
     for role, kind in kinds.items():
         name = args.get(role)

@@ -17,8 +17,8 @@ from knowgen.stats.protocol import get_protocol
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
-from knowgen.tasks.load import load_task
 from knowgen.workflows.agents import resolve_system
+from knowgen.workflows.described import open_task
 from knowgen.workflows.resolve import ScorerRequest, resolve_scorers, scorer_requests
 from knowgen.workflows.selection import SelectedTask, select_samples, select_shard
 
@@ -85,8 +85,9 @@ def plan(
         }
     )
     get_protocol(config.protocol)
-    whole = load_task(task) if isinstance(task, str) else task
-    system = resolve_system(generator, config.generator_args or {}, whole)
+    in_worker = config.workers != 0
+    whole = open_task(task, in_worker=in_worker) if isinstance(task, str) else task
+    system = resolve_system(generator, config.generator_args or {}, whole, in_worker=in_worker)
     requested = scorer_requests(
         scorers or whole.default_scorers, config.scorer_args or {}, get_protocol(config.protocol).judge_attempts
     )
@@ -126,7 +127,6 @@ def _plan(
     part_of: Selection | None = None,
     name: str = "",
     shard: RunShard | None = None,
-    remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
     origin: Path | None = None,
 ) -> Plan:
@@ -135,7 +135,7 @@ def _plan(
     names = [request.name for request in requested]
     handles = [
         replace(handle, spec=_with_repeats(handle, config.judge_repeats, earlier))
-        for handle in resolve_scorers(requested)
+        for handle in resolve_scorers(requested, in_worker=config.workers != 0)
     ]
     samples, selection = select_samples(whole, limit=config.limit, ids=config.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
@@ -159,7 +159,7 @@ def _plan(
         name=config.name or name,
     )
     part = SelectedTask(whole, samples)
-    return Plan(spec, part, generator, tuple(handles), config, source, remember, release, origin)
+    return Plan(spec, part, generator, tuple(handles), config, source, release=release, origin=origin)
 
 
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
@@ -213,7 +213,7 @@ def plan_scoring(
     get_protocol(config.protocol)
     opened = open_source(
         Path(source),
-        load_task(task) if isinstance(task, str) else task,
+        open_task(task, in_worker=config.workers != 0) if isinstance(task, str) else task,
         duplicates,
         images=None if config.images is None else Path(config.images),
         pattern=config.pattern,
@@ -238,8 +238,15 @@ def plan_scoring(
         part_of=opened.part_of,
         name=opened.name,
         shard=_shard_of(Path(source)) if opened.in_place else None,
-        remember=opened.remember,
         release=opened.generations.close,
         origin=Path(source),
     )
-    return replace(planned, spec=planned.spec.model_copy(update={"requests": opened.requests}))
+    notes = opened.notes({sample.id for sample in planned.task.samples()})
+    notes.print()
+
+    def remember(store: RunStore) -> None:
+        notes.record(store)
+        if opened.remember is not None:
+            opened.remember(store)
+
+    return replace(planned, remember=remember, spec=planned.spec.model_copy(update={"requests": opened.requests}))

@@ -10,7 +10,6 @@ Not found: a directory in which everything was invented consistently, and values
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -32,13 +31,15 @@ from knowgen.core.records import (
     ScoreStatus,
 )
 from knowgen.core.spec import RunSpec, ScorerSpec, answer_key, fingerprint, generation_key, score_key, select, text_hash
-from knowgen.core.text import count
+from knowgen.core.text import count, parse_json
 from knowgen.engine.work_plan import ReferenceUse, WorkItem, image_key, inputs_hash, use_answer
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
-from knowgen.workflows.resolve import locate
+from knowgen.workflows.described import described_capabilities
+from knowgen.workflows.located import locate
+from knowgen.workflows.plugin_process import is_foreign
 from knowgen.workflows.run import Run, load_run
 
 _TOLERANCE = 1e-9
@@ -234,7 +235,10 @@ class _Checker:
     def _capabilities(self, scorer: ScorerSpec) -> ScorerCapabilities | None:
         """Return what the scorer declares; None with a note if it cannot be loaded here, or has another version."""
         try:
-            capabilities = scorer_capabilities(locate("scorers", scorer.name).target)
+            if is_foreign("scorers", scorer.name):
+                capabilities = described_capabilities(scorer.name)
+            else:
+                capabilities = scorer_capabilities(locate("scorers", scorer.name).target)
         except (KnowgenError, ImportError) as error:
             reason = str(error)
             self.notes.append(
@@ -307,7 +311,7 @@ class _Checker:
             self.notes.append("summary.json is missing: no figures were compared")
             return
         try:
-            written = json.loads(file.read_text(encoding="utf-8"))
+            written = parse_json(file.read_text(encoding="utf-8"))
             stored = {(each["scorer"], each["protocol"]): each for each in written["summaries"]}
         except (ValueError, KeyError, TypeError) as error:
             yield Discrepancy("summary", file.name, f"cannot be read ({error})")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from knowgen.core.errors import AccountError, TransientError
 from knowgen.core.records import AgentAnswer, AnswerStatus, FailureCause, GenerationRequest, GenerationStatus
+from knowgen.engine import AgentHandle, ComponentRef
 from knowgen.interchange.agent_answers import open_keyed_answers
 from tests.helpers.agents import FakeAgent, Painter, TwoReferences, agent_handle, no_answer
-from tests.helpers.engine import Bench, Half, generator_handle, quick, scorer_handle
+from tests.helpers.engine import Bench, Half, generator_handle, png, quick, scorer_handle
 
 
 def test_an_image_is_generated_from_the_answer_of_the_agent(tmp_path: Path) -> None:
@@ -185,3 +192,124 @@ def test_the_budget_stops_the_search_and_what_was_found_is_kept(tmp_path: Path) 
     assert len(bench.answers()) == 3 and outcome.cost == pytest.approx(0.3)
     more = bench.run(8, Painter(), options=quick(budget=10.0, concurrency=1), agent=agent_handle(agent))
     assert (more.answered, more.answer_cached, more.generated + more.generation_cached) == (5, 3, 8)
+
+
+# -- code that is not of this project ----------------------------------------------------------------------------------
+
+
+class Elsewhere(FakeAgent):
+    """Says in which process it runs, and breaks where the prompt asks for it."""
+
+    def __init__(self, breaks: str = "") -> None:
+        super().__init__()
+        self.breaks = breaks
+
+    async def answer(self, request: GenerationRequest) -> AgentAnswer:
+        broken = "number 1" in request.prompt
+        if broken and self.breaks == "exit":
+            os._exit(3)
+        if broken and self.breaks == "type":
+            return "a text"  # type: ignore[return-value]
+        found = await super().answer(request)
+        if broken and self.breaks == "file":
+            assert found.images[0].path is not None
+            found.images[0].path.write_bytes(png("something else"))
+        if broken and self.breaks == "plain":
+            return found.model_copy(update={"trajectory": ({"round": object()},)})
+        return found.model_copy(update={"trajectory": ({"pid": os.getpid()},)})
+
+
+def foreign(breaks: str = "") -> AgentHandle:
+    ref = ComponentRef("generators", "tests.engine.test_agents:Elsewhere", {"breaks": breaks})
+    return agent_handle(Elsewhere(breaks), component_ref=ref)
+
+
+def test_an_agent_that_is_not_of_this_project_runs_in_a_worker_process(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    outcome = bench.run(3, Painter(), agent=foreign())
+    assert (outcome.answered, outcome.generated) == (3, 3)
+    pids = {answer.trajectory[0]["pid"] for answer in bench.answers().values()}
+    assert len(pids) == 1 and os.getpid() not in pids
+    for answer in bench.answers().values():
+        assert len(answer.images) == 3 and all(
+            image.path is not None and image.path.is_file() for image in answer.images
+        )
+    assert (bench.path / "logs").is_dir()
+
+
+@pytest.mark.parametrize("workers", [None, 0])
+@pytest.mark.parametrize(
+    ("breaks", "words"),
+    [("type", "returned str, not an AgentAnswer"), ("plain", "not valid"), ("exit", "ended with code 3")],
+)
+def test_an_agent_that_breaks_its_contract_fails_one_sample(
+    tmp_path: Path, breaks: str, words: str, workers: int | None
+) -> None:
+    if breaks == "exit" and workers == 0:
+        pytest.skip("it would end this process")
+    bench = Bench(tmp_path / "run")
+    outcome = bench.run(3, Painter(), options=quick(workers=workers, tries=2), agent=foreign(breaks))
+    assert (outcome.answered, outcome.answer_failed, outcome.generated) == (2, 1, 2)
+    answer = bench.answers()["s1", 0]
+    assert answer.status is AnswerStatus.FAILED and words in answer.reason
+    assert f"the agent failed: {answer.reason}" == bench.generations()["s1", 0].reason
+
+
+def test_an_image_file_that_was_changed_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    bench.run(2, Painter(), agent=foreign("file"))
+    answer, whole = bench.answers()["s1", 0], bench.answers()["s0", 0]
+    assert (len(whole.references), len(answer.references), len(answer.images)) == (2, 1, 2)
+    assert "another content than the agent said" in answer.reason
+    assert [note["img_id"] for note in answer.reference_notes] == ["IMG_001"]
+
+
+# -- whatever happens in whatever order -------------------------------------------------------------------------------
+
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from(["ink", "oil", "chalk"]),
+        st.frozensets(st.sampled_from(["0", "1", "2"])),
+        st.sampled_from(["stream", "phased"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+class Unreliable(Painter):
+    """Fails for some samples."""
+
+    def __init__(self, style: str, failing: frozenset[str]) -> None:
+        super().__init__(style)
+        self.failing = failing
+
+    def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
+        if any(f"number {number}." in prompt for number in self.failing):
+            raise RuntimeError("out of paint")
+        return super().draw(prompt, references, seed)
+
+
+@settings(max_examples=6, deadline=None)
+@given(runs=RUNS)
+def test_no_prompt_is_searched_for_twice_whatever_becomes_of_images(
+    runs: list[tuple[str, frozenset[str], str]],
+) -> None:
+    agent, made, painted = FakeAgent(), list[Path](), dict[str, set[str]]()
+    with tempfile.TemporaryDirectory() as folder:
+        for style, failing, schedule in runs:
+            bench = Bench(Path(folder) / style)
+            outcome = bench.run(
+                3,
+                generator_handle(Unreliable(style, failing), name=style),
+                options=quick(schedule=schedule),
+                agent=agent_handle(agent),
+                answers=open_keyed_answers(made[0]) if made else None,
+            )
+            made.append(bench.path)
+            painted[style] = painted.get(style, set()) | ({"0", "1", "2"} - failing)
+            assert outcome.answered + outcome.answer_cached == 3 and outcome.expected == 3
+            assert {name.removeprefix("s") for (name, _), one in bench.generations().items() if one.image} == painted[
+                style
+            ]
+    assert set(agent.calls.values()) == {1} and len(agent.calls) == 3

@@ -12,12 +12,13 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.metering import paid_call
 from knowgen.core.records import AgentAnswer, AnswerStatus, GenerationRequest, ImageRef, Usage, UsagePart, image_ref
 from knowgen.core.spec import AgentSpec
 from knowgen.engine import AgentHandle, ComponentRef
 from knowgen.generators.contract import capabilities_of
-from tests.helpers.engine import noise_image, png
+from tests.helpers.engine import png
 
 Script = Callable[[GenerationRequest, int], AgentAnswer | BaseException | None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import knowgen
 from knowgen import api
 from knowgen.core.errors import ConfigError, UsageError
-from knowgen.core.records import AgentAnswer, AnswerStatus, Generation
+from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
+from knowgen.workflows.agents import resolve_system
 from knowgen.workflows.merge import merge
 from knowgen.workflows.reproduce import reproduce
 from knowgen.workflows.verify import verify
 from tests.helpers.agents import FakeAgent, Painter, no_answer
+from tests.helpers.engine import Half
 
 AGENT, PAINTER = "tests.helpers.agents:FakeAgent", "tests.helpers.agents:Painter"
 
@@ -34,6 +37,15 @@ def stored(path: Path) -> tuple[dict[str, AgentAnswer], dict[str, Generation]]:
     with RunStore.read(path) as store:
         answers = {f"{a.sample_id} {a.repeat}": a for _, a in store.answers()}
         return answers, {f"{g.sample_id} {g.repeat}": g for _, g in store.generations()}
+
+
+def image_digests(path: Path) -> dict[str, str]:
+    return {name: each.image.sha256 for name, each in stored(path)[1].items() if each.image is not None}
+
+
+class OfficialHalf(Half):
+    revision = version = "1"
+    dimensions = DIMENSIONS
 
 
 def test_flat_arguments_go_to_the_agent_and_to_its_image_model(tmp_path: Path) -> None:
@@ -59,7 +71,7 @@ def test_an_object_is_an_agent_too(tmp_path: Path) -> None:
     [
         ({"painter": "nobody"}, "unknown generator 'nobody'"),
         ({"painter": None}, "names no image model"),
-        ({"painter": AGENT}, "is an agent, not an image model"),
+        ({"painter": AGENT}, "is an agent, which generates no images itself"),
         ({"painter": "noise"}, "takes no reference images"),
         ({"painter": PAINTER, "painter.size": 3}, "unexpected keyword argument 'size'"),
         ({"painter": PAINTER, "rounds": 3}, "unexpected keyword argument 'rounds'"),
@@ -97,13 +109,28 @@ def test_a_plain_generator_makes_the_same_images_from_the_answers_of_a_run(tmp_p
         generator_args={"style": "ink"}, requests=tmp_path / "first",
     )  # fmt: skip
     assert plain.spec.agent is None and plain.spec.requests.startswith(AGENT)
-    images = [
-        {name: each.image.sha256 for name, each in stored(path)[1].items() if each.image is not None}
-        for path in (run.path, plain.path)
-    ]
-    assert images[0] == images[1] and len(images[0]) == 3
+    assert image_digests(run.path) == image_digests(plain.path) and len(image_digests(run.path)) == 3
     generation = next(iter(stored(plain.path)[1].values()))
     assert generation.ending == "answer" and generation.trajectory and generation.evidence
+
+
+def test_the_official_export_has_prompts_and_references_that_another_run_reads(tmp_path: Path) -> None:
+    run = knowgen.evaluate(
+        "knowgen_mini", AGENT, [OfficialHalf()], out=tmp_path / "run", ids=first_ids(2), workers=0,
+        generator_args={"painter": PAINTER, "painter.style": "ink"},
+    )  # fmt: skip
+    api.export(run, "official", tmp_path / "run" / "results.json")
+    item = json.loads((tmp_path / "run" / "results.json").read_text())[0]
+    answer = stored(run.path)[0][f"{item['id']} 0"]
+    assert item["gen_prompt"] == answer.prompt
+    first = item["reference_images"][0]
+    assert (first["img_id"], first["note"]) == ("IMG_000", "note 0")
+    assert (tmp_path / "run" / first["local_path"]).read_bytes() == Path(str(answer.references[0].path)).read_bytes()
+    again = knowgen.evaluate(
+        "knowgen_mini", PAINTER, "pixels", out=tmp_path / "again", ids=first_ids(2), workers=0,
+        generator_args={"style": "ink"}, requests=tmp_path / "run" / "results.json",
+    )  # fmt: skip
+    assert image_digests(again.path) == image_digests(run.path)
 
 
 def test_a_directory_holds_the_run_of_one_agent(tmp_path: Path) -> None:
@@ -153,3 +180,24 @@ def test_images_are_reproduced_from_the_stored_answers_without_a_search(
     monkeypatch.setattr(FakeAgent, "answer", forbidden)
     result = reproduce(run.path)
     assert len(result.images) == 3 and all(image.verdict == "same" for image in result.images), result.images
+
+
+@pytest.mark.parametrize(
+    ("painter", "arguments", "most"),
+    [
+        ("http:http://127.0.0.1:9", {}, 3),
+        ("http:http://127.0.0.1:9", {"most_references": 1}, 1),
+        ("gemini:gemini-2.5-flash-image", {"base_url": "http://127.0.0.1:9"}, 3),
+        ("gemini:gemini-3-pro-image-preview", {"base_url": "http://127.0.0.1:9"}, 14),
+        ("openai:gpt-image-1", {"base_url": "http://127.0.0.1:9/v1"}, 16),
+        ("tests.helpers.agents:TwoReferences", {}, 2),
+        (PAINTER, {}, None),
+    ],
+)
+def test_the_number_of_references_of_an_image_model_is_known_before_it_is_built(
+    painter: str, arguments: dict[str, Any], most: int | None
+) -> None:
+    flat = {"painter": painter, **{f"painter.{name}": value for name, value in arguments.items()}}
+    system = resolve_system(AGENT, flat, None)
+    assert system.agent is not None and system.agent.spec.args == {}
+    assert system.generator.capabilities.most_references == most

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError
-from knowgen.core.metering import SpendingCount, judge_repeat, reuse_replies, spending
+from knowgen.core.metering import SpendingCount, judge_repeat, spending
 from knowgen.core.records import AgentAnswer, Usage, UsagePart
 from knowgen.core.text import error_summary
 from knowgen.core.tracebacks import place_of
@@ -74,20 +75,18 @@ def invoke(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     emit(END)
 
 
-async def score(plugin: Any, inputs: Any, *, reuse: bool = True) -> Any:
+async def score(plugin: Any, inputs: Any) -> Any:
     """Call `score` of a scorer that waits.
 
     Args:
         plugin: The scorer.
         inputs: Sample, truth, generation and the number of the judge repeat.
-        reuse: Whether a cached reply may answer a request.
 
     Raises:
         BaseException: What the scorer raised.
     """
     sample, truth, generation, repeat = inputs
     judge_repeat.set(repeat)  # in the context of this asyncio task only
-    reuse_replies.set(reuse)
     return score_snapshot(await score_item(plugin, (sample, truth, generation)))
 
 
@@ -235,6 +234,8 @@ def build_from_ref(component_ref: ComponentRef) -> Any:
         return FunctionGenerator(target)
     if component_ref.kind == "scorers" and is_scoring_function(target):
         return function_scorer(target)
+    if not inspect.isclass(target) and not inspect.isfunction(target):
+        return target  # an object that its module made
     where = f"{registry.SINGULAR[component_ref.kind]} {component_ref.name!r}"
     args = with_search(target, component_ref.args) if component_ref.kind == "generators" else component_ref.args
     return registry.build(target, args, model=resolved.model, where=where)

@@ -27,7 +27,9 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from knowgen.core.errors import KnowgenError
-from knowgen.core.metering import current_meter
+from knowgen.core.guarded_import import NOTICE_SECONDS
+from knowgen.core.metering import current_meter, reuse_replies
+from knowgen.core.scratch import close_all
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
 from knowgen.engine.executors.channel import Channel
@@ -144,6 +146,7 @@ def _close_in_child(descriptor: int) -> None:
 
 def end_process(code: int = 0) -> NoReturn:
     """End this process without waiting for threads and processes of the plugin; the run kills the latter."""
+    close_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -194,13 +197,13 @@ def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results
     work: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
     def serve() -> None:
-        current_meter.set(RemoteMeter(connection))
         while True:
             message = work.get()
             invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
 
     for number in range(threads):
-        threading.Thread(target=serve, name=f"knowgen call {number}", daemon=True).start()
+        context = copy_context()  # with the meter and whether cached replies may be used
+        threading.Thread(target=context.run, args=(serve,), name=f"knowgen call {number}", daemon=True).start()
     while (message := connection.commands.get())["do"] != "close":
         if message["do"] == "invoke":
             work.put(message)
@@ -288,7 +291,7 @@ async def close_plugin(plugin: Any) -> None:
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
-def _prepare_streams() -> None:
+def prepare_streams() -> None:
     """Make what the plugin prints appear in the log at once, whatever the locale, and tracebacks of crashes too."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -317,17 +320,20 @@ def _serve(start: dict[str, Any], plugin: Any, connection: RunConnection) -> Non
 
 def main() -> None:
     """Serve one run until it sends `close` or ends."""
-    _prepare_streams()
+    prepare_streams()
     connection = RunConnection(int(sys.argv.pop()))
     start = connection.first()
     current_meter.set(RemoteMeter(connection))
+    reuse_replies.set(bool(start["reuse"]))
     component_ref = ComponentRef(start["kind"], start["name"], start["args"])
+    faulthandler.dump_traceback_later(NOTICE_SECONDS)  # to the log; works while the interpreter's lock is held, too
     try:
         plugin = build_plugin(lambda: build_from_ref(component_ref), lambda: str(start["device"]), start["where"])
     except KnowgenError as error:
         traceback.print_exception(error)  # to the log
         connection.send({"event": "build_failed", "error": pack_error(error)})
         end_process()
+    faulthandler.cancel_dump_traceback_later()
     connection.send({"event": "ready"})
     try:
         _serve(start, plugin, connection)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from knowgen.clients.endpoint_url import is_loopback, url_with_path
+from knowgen.clients.endpoint_url import url_with_path
+from knowgen.clients.http_client import HttpClient
 from knowgen.clients.preflight import get_free
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
-from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.clients.service_errors import (
     MAYBE_BILLED,
     Outcome,
@@ -34,7 +35,7 @@ from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
 from knowgen.generators.hosted.images import EncodedReference
 
 if TYPE_CHECKING:
-    import aiohttp
+    pass
 
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 _CONNECT_SECONDS = 30.0
@@ -70,19 +71,13 @@ class ServiceResponse:
     usage: Usage
 
 
-async def _open_http(service: ServiceClient) -> AsyncGenerator[aiohttp.ClientSession]:
+async def _open_http(service: ServiceClient) -> AsyncGenerator[HttpClient]:
     """Yield an HTTP client, and close it when this generator or its event loop is shut down."""
-    import aiohttp
-
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, service.timeout)),
-        trust_env=not is_loopback(service.url),
-        headers={**service.headers, **ACCEPT_ENCODING, "User-Agent": "knowgen"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    ) as http:
-        yield http
+    client = HttpClient(service.headers, min(_CONNECT_SECONDS, service.timeout))
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 class _Session:
@@ -92,9 +87,9 @@ class _Session:
         self.loop = loop
         self.rate_control = RateControl(service.limits, partial(note, service.name, "pace"))
         self._opening = _open_http(service)
-        self._http: aiohttp.ClientSession | None = None
+        self._http: HttpClient | None = None
 
-    async def http(self) -> aiohttp.ClientSession:
+    async def http(self) -> HttpClient:
         """Return the HTTP client. The first call opens it."""
         if self._http is None:
             self._http = await anext(self._opening)  # does not suspend, so no second call can open another
@@ -196,7 +191,7 @@ class ServiceClient:
             )
 
     async def _exchange(
-        self, http: aiohttp.ClientSession, request: ServiceRequest, slot: CallSlot, reservation: Reservation
+        self, http: HttpClient, request: ServiceRequest, slot: CallSlot, reservation: Reservation
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the response.
 
@@ -210,11 +205,10 @@ class ServiceClient:
         slot.signal = LoadSignal.UNAVAILABLE
         try:
             payload, headers = await asyncio.to_thread(_payload, request)
+            url = url_with_path(self.url, request.path)
             async with (
                 asyncio.timeout(self.timeout),
-                http.post(
-                    url_with_path(self.url, request.path), data=payload, headers=headers, allow_redirects=False
-                ) as response,
+                http.post(url, data=payload, headers=headers) as response,
             ):
                 body = await read_body(response, MAX_RESPONSE_BYTES)
         except aiohttp.ClientConnectorCertificateError as error:
