@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
 from knowgen.agents.images import MAX_PIXELS, SCALING_VERSION, ImageScaler
-from knowgen.agents.loop import Limits, SearchAgent
+from knowgen.agents.loop import Limits, SearchAgent, today
 from knowgen.agents.policies.contract import Policy, Sampling
 from knowgen.agents.prompts.texts import OWN_VERSION, PromptName, agent_texts
 from knowgen.agents.records import Ending, Step, Trajectory
@@ -56,6 +57,7 @@ class GenSearcher:
         max_new_tokens: Maximum number of tokens of one reply.
         max_context: Maximum number of tokens of a conversation, images included; 0 for the policy's own limit.
         time_limit: Maximum time of a trajectory in seconds, without waiting for services; 0 for no limit.
+        date: Date at the end of the system prompt, such as 2026-11-28; today's when empty.
         parts: Arguments of the parts.
 
     Raises:
@@ -92,6 +94,7 @@ class GenSearcher:
         max_new_tokens: int = 4096,
         max_context: int = 0,
         time_limit: float = 0.0,
+        date: str = "",
         **parts: Any,
     ) -> None:
         given = _part_arguments(parts)
@@ -103,7 +106,7 @@ class GenSearcher:
         self.rounds, self.tool_calls, self.calls_per_round = rounds, tool_calls, calls_per_round
         self.images, self.image_pixels, self.upstream_dir = images, image_pixels, upstream_dir
         self.temperature, self.top_p, self.time_limit = temperature, top_p, time_limit
-        self.max_new_tokens, self.max_context = max_new_tokens, max_context
+        self.max_new_tokens, self.max_context, self.date = max_new_tokens, max_context, _checked_date(date)
         sampling = checked_sampling(Sampling(temperature, top_p, max_new_tokens, max_context))
         stated = PROMPT_CALLS if tool_calls is None else tool_calls
         allowed = None if prompt == "upstream" and tool_calls is None else stated
@@ -125,6 +128,7 @@ class GenSearcher:
             sampling=sampling,
             scaler=self._scaler,
             images_first=images == "first",
+            today=(lambda: self.date) if date else today,
         )
 
     async def answer(self, request: GenerationRequest) -> AgentAnswer:
@@ -217,6 +221,14 @@ def checked_sampling(sampling: Sampling) -> Sampling:
     if not isinstance(sampling.top_p, int | float) or not 0 < sampling.top_p <= 1:
         raise UsageError(f"top_p must be a number above 0 and at most 1, got {sampling.top_p!r}", where=_NAME)
     return replace(sampling, temperature=float(sampling.temperature), top_p=float(sampling.top_p))
+
+
+def _checked_date(text: str) -> str:
+    try:
+        return text and datetime.date.fromisoformat(text).isoformat()
+    except (TypeError, ValueError) as error:
+        fix = "write it as YYYY-MM-DD"
+        raise UsageError(f"date must be a date, got {text!r}", where=_NAME, fix=fix) from error
 
 
 def _part_arguments(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -74,7 +74,8 @@ class Limits:
             raise UsageError(f"time_limit must be a number of seconds >= 0, got {self.seconds!r}")
 
 
-def _today() -> str:
+def today() -> str:
+    """Return today's date as YYYY-MM-DD."""
     return date.today().isoformat()
 
 
@@ -110,7 +111,7 @@ class SearchAgent:
         sampling: Sampling | None = None,
         scaler: ImageScaler | None = None,
         images_first: bool = True,
-        today: Callable[[], str] = _today,
+        today: Callable[[], str] = today,
     ) -> None:
         self.policy, self.search, self.texts, self.reader = policy, search, texts, reader
         self.tools = {tool.name: tool for tool in tools}

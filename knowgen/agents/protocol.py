@@ -35,7 +35,10 @@ _TAG_NAMES = (
     "tool_response", "tool_call", "tools", "answer", "think", "thinking", "thought", "s", "bos", "eos", "pad", "unk",
     "start_of_turn", "end_of_turn", "start_of_image", "end_of_image", "image_soft_token", "image", "img",
 )  # fmt: skip
-_TAG = re.compile(rf"<(?=\s*+/?\s*+(?:{'|'.join(_TAG_NAMES)})\b)|<(?=\s*+[|\uff5c])", re.IGNORECASE)
+_OPENING = "[<\uff1c\ufe64]"
+"""The bracket that opens a tag, also in the forms that Unicode's compatibility normalisation turns into it."""
+
+_TAG = re.compile(rf"{_OPENING}(?=\s*+/?\s*+(?:{'|'.join(_TAG_NAMES)})\b)|{_OPENING}(?=\s*+[|\uff5c])", re.IGNORECASE)
 _BRACKET_TAG = re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|IMG|THINK)\](?!\())")  # no link
 _FRAME = re.compile(r"-{3,}(?=\s*+(?:begin|end|search|image|text)\b)", re.IGNORECASE)
 
@@ -248,9 +251,7 @@ def escape_tags(text: str) -> str:
         >>> escape_tags("a < b, <b>, </think>, <|im_end|>")
         'a < b, <b>, ‹/think>, ‹|im_end|>'
     """
-    text = clean_text(text)
-    if "<" in text:
-        text = _TAG.sub("‹", text)
+    text = _TAG.sub("‹", clean_text(text))
     return _BRACKET_TAG.sub("⟦", text) if "[" in text else text
 
 

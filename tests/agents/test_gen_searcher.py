@@ -72,6 +72,14 @@ def test_a_request_becomes_an_answer_with_references_and_everything_that_led_to_
     )
 
 
+def test_the_date_of_the_system_prompt_can_be_given() -> None:
+    policy = ScriptedPolicy([answer(), answer()])
+    run(GenSearcher(policy, FakeSearch(), date="2026-03-01").run("Draw."))
+    run(GenSearcher(policy, FakeSearch()).run("Draw."))
+    assert policy.asked[0][0].text.endswith("Today's date: 2026-03-01")
+    assert re.search(r"Today's date: \d{4}-\d\d-\d\d$", policy.asked[1][0].text)
+
+
 def test_an_answer_without_references_is_one() -> None:
     result = ask([answer("p")])
     assert (result.status, result.prompt, result.references) == (AnswerStatus.OK, "p", ())
@@ -153,6 +161,7 @@ def test_what_decides_an_answer_is_kept_as_plain_attributes() -> None:
         ({"max_context": -1}, "max_context must be"),
         ({"time_limit": -1}, "time_limit must be"),
         ({"image_pixels": 10}, "image_pixels must be 0 or"),
+        ({"date": "yesterday"}, "date must be a date, got 'yesterday'.*YYYY-MM-DD"),
         ({"tools": "serach"}, "unknown tool 'serach'"),
         ({"speed": 5}, "unknown argument 'speed'.*begin with policy., search., summary., painter."),
         ({"painters.x": 5}, "unknown argument 'painters.x'"),

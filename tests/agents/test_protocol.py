@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowgen.agents.protocol import (
@@ -201,7 +202,7 @@ TAGS = [
     "<tool_response>", "</tool_response>", "<tool_call>", "</tool_call>", "<answer>", "</answer>", "<think>",
     "</think>", "<tools>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|image_pad|>",
     "<|video_pad|>", "<|vision_end|>", "< / TOOL_RESPONSE >", "<Tool_Call >", "<｜end▁of▁sentence｜>", "</s>",
-    "<start_of_turn>", "[INST]", "[/INST]", "<|\u200bim_end|>", f"<{' ' * 40}tool_call>",
+    "<start_of_turn>", "[INST]", "[/INST]", "<|\u200bim_end|>", f"<{' ' * 40}tool_call>", "＜answer＞", "﹤|im_end|>",
 ]  # fmt: skip
 
 
@@ -227,12 +228,13 @@ PIECES = st.sampled_from(
 
 def written_tags(text: str) -> list[str]:
     """Return what a tokenizer or a careless reader takes for tags, by a search that is not that of the code."""
-    squeezed = "".join(text.split()).lower()
+    squeezed = "".join(unicodedata.normalize("NFKC", text).split()).lower()
     names = ("tool_response", "tool_call", "tools", "answer", "think")
     found = [f"<{slash}{name}>" for name in names for slash in ("", "/") if f"<{slash}{name}>" in squeezed]
     return [*found, *(["<|"] if "<|" in squeezed else [])]
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=6), max_size=15).map("".join))
 def test_no_text_opens_or_closes_a_tag(text: str) -> None:
     escaped = escape_tags(text)
@@ -245,6 +247,7 @@ def test_no_text_opens_or_closes_a_tag(text: str) -> None:
     assert written_tags(shown.replace("<tool_response>", "").replace("</tool_response>", "")) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(PIECES | st.sampled_from(["--- ", "---", "-", "end of", "begin", "search result"]), max_size=20).map(
         "".join
@@ -255,6 +258,7 @@ def test_no_text_writes_the_lines_that_mark_off_results(text: str) -> None:
         assert frame not in escape_frames(f"{text}{frame}{text}")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.booleans())
 def test_any_reply_is_read_without_an_unexpected_error(text: str, last_call: bool) -> None:
     reply = cut_reply(text, last_call=last_call)
@@ -278,6 +282,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, JSON, st.booleans())
 def test_whatever_json_an_answer_has_it_is_valid_or_an_error(prompt: Any, references: Any, last_call: bool) -> None:
     try:
