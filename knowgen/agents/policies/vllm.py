@@ -26,13 +26,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from knowgen.agents.policies.contract import ContextFullError, Finish, Sampling
 from knowgen.agents.rendering import Renderer
 from knowgen.agents.tokens import SampledReply, TokenSession
-from knowgen.clients.endpoint_url import NO_KEY, endpoint_url, is_loopback, key_for, key_headers
-from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.endpoint_url import NO_KEY, endpoint_url, key_for, key_headers
+from knowgen.clients.http_client import HttpClient
+from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.clients.service_errors import Outcome, is_context_error, read_error
 from knowgen.core.errors import AccountError, KnowgenError, ServiceUnavailableError, UsageError
 from knowgen.core.metering import paid_call
@@ -40,9 +41,6 @@ from knowgen.core.records import ImageRef
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.text import error_summary
 from knowgen.local_models.tokenizer import load_tokenizer
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -234,7 +232,7 @@ class VllmEngine:
         self.model, self.max_context = model, 0
         self._url, self._key, self._where, self._timeout = url, key, where, timeout
         self._load_tokenizer = tokenizer
-        self._client: ClientSession | None = None
+        self._client: HttpClient | None = None
         self._opening: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._prepared: OrderedDict[str, asyncio.Future[PreparedImage]] = OrderedDict()
@@ -263,7 +261,7 @@ class VllmEngine:
             renderer = Renderer(await asyncio.to_thread(self._load_tokenizer), self._where)
             renderer.check_template(self._where)
             self.renderer = renderer
-        listed = await self._call("GET", "/v1/models")
+        listed = await self._call("/v1/models")
         models = listed.get("data")
         served = [each for each in models if isinstance(each, Mapping)] if isinstance(models, list) else []
         mine = next((each for each in served if each.get("id") == self.model), None)
@@ -287,7 +285,7 @@ class VllmEngine:
         body = self._body(ids, prepared, sampling, session)
         encoded = await asyncio.to_thread(lambda: _RequestBody(body))
         async with paid_call(0.0, self._where.removeprefix("policy ")):
-            answer = await self._call("POST", "/inference/v1/generate", encoded, {"X-Session-ID": session})
+            answer = await self._call("/inference/v1/generate", encoded, {"X-Session-ID": session})
         return self._sampled(answer)
 
     def _body(
@@ -361,7 +359,7 @@ class VllmEngine:
         part = {"type": "image_url", "image_url": {"url": url}}
         request = {"model": self.model, "max_tokens": 1, "messages": [{"role": "user", "content": [part]}]}
         encoded = await asyncio.to_thread(lambda: _RequestBody(request))
-        answer = await self._call("POST", "/v1/chat/completions/render", encoded)
+        answer = await self._call("/v1/chat/completions/render", encoded)
         try:
             features = answer["features"]
             [digest] = features["mm_hashes"]["image"]
@@ -390,9 +388,9 @@ class VllmEngine:
                 del self._prepared[name]
 
     async def _call(
-        self, method: str, path: str, body: _RequestBody | None = None, headers: Mapping[str, str] | None = None
+        self, path: str, body: _RequestBody | None = None, headers: Mapping[str, str] | None = None
     ) -> Mapping[str, Any]:
-        """Send one request and return the JSON object of its response.
+        """Send one request, with a body by POST, and return the JSON object of its response.
 
         Raises:
             ContextFullError: The conversation is longer than the server takes.
@@ -402,17 +400,14 @@ class VllmEngine:
         """
         import aiohttp
 
-        given = dict(headers or {})
-        if body is not None:
-            given |= {"Content-Type": "application/json", "Content-Length": str(body.length)}
-        content_sent = body.stream() if body is not None else None
+        url = self._url + path
+        if body is None:
+            request = self._http().get(url)
+        else:
+            length = {"Content-Type": "application/json", "Content-Length": str(body.length)}
+            request = self._http().post(url, headers={**(headers or {}), **length}, data=body.stream())
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._http().request(
-                    method, self._url + path, data=content_sent, headers=given, allow_redirects=False
-                ) as response,
-            ):
+            async with asyncio.timeout(self._timeout), request as response:
                 content = await read_body(response, MAX_BODY)
         except aiohttp.ClientConnectorError as error:
             raise self._unavailable(f"{self._url} cannot be reached ({type(error).__name__})", busy=True) from error
@@ -454,18 +449,10 @@ class VllmEngine:
         service = self._where.removeprefix("policy ")
         return ServiceUnavailableError(what, service=service, busy=busy, retry_after=retry_after)
 
-    def _http(self) -> ClientSession:
+    def _http(self) -> HttpClient:
         """Return the HTTP client of the running event loop."""
-        import aiohttp
-
-        if self._client is None or self._client.closed:
-            self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
-                trust_env=not is_loopback(self._url),
-                headers={**key_headers(self._url, self._key), **ACCEPT_ENCODING, "User-Agent": "knowgen"},
-                auto_decompress=False,
-            )
+        if self._client is None:
+            self._client = HttpClient(key_headers(self._url, self._key), min(30.0, self._timeout))
         return self._client
 
     async def close(self) -> None:
