@@ -27,11 +27,13 @@ DESCRIPTIONS = {
         "closed_book": "baseline painter without search",
         "diffusers": "diffusers pipelines on a local GPU",
         "gemini": "Gemini image models",
+        "gen_searcher": "agent that searches and reads before an image model generates",
         "http": "servers of the /generate format, such as `knowgen serve`",
         "noise": "random pixels: the lower bound",
         "open_book": "baseline painter that searches by simple rules",
         "openai": "models of an OpenAI-compatible Images API",
         "oracle": "baseline painter with the ground truth: the upper bound",
+        "painter": "the painter of the baselines as an image model: shows its references, writes what is quoted",
     },
     "scorers": {
         "answer": "language-model judge of an agent's answer against the ground truth",
@@ -56,8 +58,18 @@ DESCRIPTIONS = {
         "wikimedia": "pages of Wikipedia and images of Wikimedia Commons; no key, KNOWGEN_CONTACT is asked for",
         "world": "search over the pages and images of a synthetic world",
     },
-    "policies": {},
-    "tools": {},
+    "policies": {
+        "hf": "vision-language model of the Qwen-VL family in this process, with token ids",
+        "openai": "models behind an OpenAI-compatible chat API",
+        "replay": "replies recorded in a file or run, without a model",
+        "scripted": "rules in place of a model, for synthetic worlds",
+        "vllm": "models behind vLLM, with token ids in and out",
+    },
+    "tools": {
+        "browse": "answer a question from a page",
+        "image_search": "search for images, and show them",
+        "search": "search for pages",
+    },
 }
 """One line on each bundled plugin, here so that listing imports none of them."""
 
