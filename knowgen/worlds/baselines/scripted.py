@@ -288,7 +288,7 @@ class _Script:
             return ""
         observed = yield from self._call(f"I need to see {title}.", "image_search", {"query": title})
         listed = _IMAGE.findall(observed.text)
-        if len(listed) != len(observed.images):  # an image that does not open cannot be told apart from the others
+        if len(listed) != len(observed.images):  # which image does not open is unknown
             return ""
         for (name, caption), image in zip(listed, observed.images, strict=True):
             if title.lower() in caption.lower() and cut_out(image.open()) is not None:
