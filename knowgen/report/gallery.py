@@ -20,7 +20,8 @@ from knowgen.core.records import (
     Row,
     Sample,
 )
-from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
+from knowgen.report.details import cut, generation_details, rubric_words, score_details, truth_details
+from knowgen.report.trajectory import recorded_details, recorded_images, seen_images, trajectory_details
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
@@ -68,11 +69,13 @@ class GalleryCell:
         image: Digest of its image; empty if there is none.
         readings: Score by view; None if the system has no such view.
         details: Details shown when the sample is opened.
+        trajectory: Trajectory of its agent; None without one.
     """
 
     image: str = ""
     readings: list[ImageScore | None] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    trajectory: dict[str, Any] | None = None
 
 
 @dataclass
@@ -168,9 +171,17 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
     rubrics: dict[str, list[str]] = {}
     for _, answer in store.answers():
         _spend_answer(spending, answer)
+        cell = cells.setdefault((answer.sample_id, answer.repeat), GalleryCell())
+        cell.trajectory = trajectory_details(answer)
+        gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
+        if cell.trajectory is None:
+            cell.trajectory = recorded_details(generation)
+            gallery.images += recorded_images(generation)
+        else:
+            cell.trajectory["fallback"] = cut(generation.fallback)
         if generation.image is not None:
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
