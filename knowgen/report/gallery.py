@@ -23,6 +23,7 @@ from knowgen.core.records import (
 from knowgen.report.details import cut, generation_details, rubric_words, score_details, truth_details
 from knowgen.report.trajectory import recorded_details, recorded_images, seen_images, trajectory_details
 from knowgen.report.view import ReportSystem, ReportView
+from knowgen.stats.agent_figures import AgentFigures, agent_figures
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
 from knowgen.store.rows import answer_cost
@@ -139,7 +140,11 @@ class Spending:
 
 @dataclass
 class Gallery:
-    """Content of the page on single samples; `rubrics` are those of each system's scores, by scorer."""
+    """Content of the page on single samples.
+
+    `rubrics` are those of each system's scores, by scorer; `agents` are the figures of each system's agent, empty for a
+    system without one.
+    """
 
     entries: list[GalleryEntry]
     truths: dict[SampleKey, dict[str, Any]]
@@ -148,17 +153,19 @@ class Gallery:
     problems: list[Problem]
     spending: list[Spending]
     rubrics: list[dict[str, list[str]]]
+    agents: list[tuple[AgentFigures, ...]]
 
 
 def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gallery:
     """Read all runs once, in order."""
     entries: dict[tuple[SampleKey, int], GalleryEntry] = {}
-    gallery = Gallery([], {}, {}, [], [], [], [])
+    gallery = Gallery([], {}, {}, [], [], [], [], [])
     problems: Counter[tuple[int, int, str, str]] = Counter()
     for system in systems:
         cells = _cells(system, gallery)
         for view in views:
             _read_view(system, view, len(views), cells, problems)
+        gallery.agents.append(_agent(system))
         _add_entries(system, cells, entries, gallery, len(systems))
     gallery.entries = list(entries.values())
     gallery.problems = [Problem(*key, count) for key, count in problems.items()]
@@ -244,6 +251,18 @@ def _read_view(
         cell.readings[view.index] = ImageScore(state, overall, values, reason)
         if state != "scored":
             problems[system.index, view.index, state, reason] += 1
+
+
+def _agent(system: ReportSystem) -> tuple[AgentFigures, ...]:
+    store = system.run.store
+    if store.spec.agent is None:
+        return ()
+    return agent_figures(
+        store.samples(),
+        store.spec.repeats,
+        (answer for _, answer in store.answers()),
+        (generation for _, generation in store.generations()),
+    )
 
 
 def _by_image(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:
