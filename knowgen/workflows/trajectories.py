@@ -54,7 +54,7 @@ def stored_answers(store: RunStore, ids: Sequence[str] | None = None) -> Iterato
     """
     if store.spec.agent is None:
         raise UsageError(
-            "the run has no trajectories: its generator is no agent", where=str(store.path), fix=_NO_AGENT_FIX
+            "the run has no trajectories: its generator is not an agent", where=str(store.path), fix=_NO_AGENT_FIX
         )
     samples = {sample.id: sample for sample in store.samples()}
     known = {comparable_id(name) for name in samples}

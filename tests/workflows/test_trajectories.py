@@ -148,7 +148,7 @@ def test_runs_without_trajectories_and_unknown_samples_are_one_clear_line(maker:
         return AgentAnswer(sample_id=sample.id, status=AnswerStatus.FAILED, cause=FailureCause.INFRASTRUCTURE)
 
     plain = maker.run("plain", maker.samples(2), 0.5).store.path
-    with pytest.raises(UsageError, match="its generator is no agent; name a run directory whose generator"):
+    with pytest.raises(UsageError, match="its generator is not an agent; name a run directory whose generator"):
         export_trajectories(plain, tmp_path / "out.jsonl")
     agent = maker.run("agent", maker.samples(2), 0.5, agent=searched_answer).store.path
     with pytest.raises(UsageError, match="has no sample 'nope'"):
