@@ -2,8 +2,8 @@
 
 The run sends `build` (once), `invoke`, `cancel`, `reply` (to a request) and `close`, in the field `do`. A worker sends
 `ready` or `build_failed` (once), `result`, `checked`, `error`, `waiting`, `end` and `cancelled` of a call, the requests
-`reserve` and `settle`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be open at
-once.
+`reserve`, `settle` and `leak`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be
+open at once.
 """
 
 from __future__ import annotations
@@ -131,6 +131,16 @@ def _unpack_request(data: dict[str, Any]) -> GenerationRequest:
         "truth": _truth(request.truth, data["truth"]) if request.truth is not None else None,
     }
     return request.model_copy(update=updates)
+
+
+def pack_truth(truth: GroundTruth) -> dict[str, Any]:
+    """Return a ground truth as plain data with the path of its image."""
+    return {"truth": truth.model_dump(mode="json"), "path": _path(truth.image)}
+
+
+def unpack_truth(data: dict[str, Any]) -> GroundTruth:
+    """Return the ground truth of `pack_truth` data."""
+    return _truth(GroundTruth.model_validate(data["truth"]), data["path"])
 
 
 def _truth(truth: GroundTruth, path: str | None) -> GroundTruth:

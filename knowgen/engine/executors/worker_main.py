@@ -23,11 +23,14 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from knowgen.core.errors import KnowgenError
-from knowgen.core.metering import current_meter
+from knowgen.core.guarded_import import NOTICE_SECONDS
+from knowgen.core.leaks import current_leak_guard
+from knowgen.core.metering import current_meter, reuse_replies
 from knowgen.core.scratch import close_all
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
@@ -43,6 +46,9 @@ from knowgen.engine.executors.invoke import (
     report_waiting,
 )
 from knowgen.engine.executors.protocol import pack_error, unpack_batch, unpack_error
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _HIGH_DESCRIPTOR = 400
 """Lowest number of the connection's descriptor, so that code which closes the low ones does not close it."""
@@ -118,11 +124,15 @@ class RunConnection:
         Raises:
             KnowgenError: The error that the run replies with.
         """
+        return await asyncio.wrap_future(self.requested(message))
+
+    def requested(self, message: dict[str, Any]) -> Future[Any]:
+        """Send a message and return the future of what the run replies. May be used from any thread."""
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._pending[number] = future
         self.send({**message, "n": number})
-        return await asyncio.wrap_future(future)
+        return future
 
 
 def _private(descriptor: int) -> socket.socket:
@@ -181,6 +191,30 @@ class RemoteMeter:
         self._connection.send({"event": "note", "who": caller, "kind": kind, "data": data})
 
 
+class RemoteGuard:
+    """The run's leak guard, reached over the connection; see `knowgen.core.leaks.LeakGuard`.
+
+    Addresses are compared here. Of an image the hashes are sent: the process of a plugin holds nothing of the ground
+    truths.
+    """
+
+    def __init__(self, connection: RunConnection) -> None:
+        self._connection = connection
+
+    def blocked_url(self, url: str) -> str:
+        """Return why a URL must not be fetched or shown; empty when it may."""
+        from knowgen.search.leaks import TruthGuard
+
+        return TruthGuard(()).blocked_url(url)
+
+    def blocked_image(self, image: Path | Image) -> str:
+        """Return why an image must not be shown; empty when it may."""
+        from knowgen.search.leaks import image_hashes
+
+        hashes = [one.hex() for one in image_hashes(image)]
+        return str(self._connection.requested({"event": "leak", "hashes": hashes}).result())
+
+
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
@@ -196,13 +230,14 @@ def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results
     work: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
     def serve() -> None:
-        current_meter.set(RemoteMeter(connection))
         while True:
             message = work.get()
             invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
 
     for number in range(threads):
-        threading.Thread(target=serve, name=f"knowgen call {number}", daemon=True).start()
+        # with the meter, the leak guard, and whether cached replies may be used
+        serving = partial(copy_context().run, serve)
+        threading.Thread(target=serving, name=f"knowgen call {number}", daemon=True).start()
     while (message := connection.commands.get())["do"] != "close":
         if message["do"] == "invoke":
             work.put(message)
@@ -290,7 +325,7 @@ async def close_plugin(plugin: Any) -> None:
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
-def _prepare_streams() -> None:
+def prepare_streams() -> None:
     """Make what the plugin prints appear in the log at once, whatever the locale, and tracebacks of crashes too."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -319,17 +354,21 @@ def _serve(start: dict[str, Any], plugin: Any, connection: RunConnection) -> Non
 
 def main() -> None:
     """Serve one run until it sends `close` or ends."""
-    _prepare_streams()
+    prepare_streams()
     connection = RunConnection(int(sys.argv.pop()))
     start = connection.first()
     current_meter.set(RemoteMeter(connection))
+    reuse_replies.set(bool(start["reuse"]))
+    current_leak_guard.set(RemoteGuard(connection) if start["guarded"] else None)
     component_ref = ComponentRef(start["kind"], start["name"], start["args"])
+    faulthandler.dump_traceback_later(NOTICE_SECONDS)  # to the log; works while the interpreter's lock is held, too
     try:
         plugin = build_plugin(lambda: build_from_ref(component_ref), lambda: str(start["device"]), start["where"])
     except KnowgenError as error:
         traceback.print_exception(error)  # to the log
         connection.send({"event": "build_failed", "error": pack_error(error)})
         end_process()
+    faulthandler.cancel_dump_traceback_later()
     connection.send({"event": "ready"})
     try:
         _serve(start, plugin, connection)
