@@ -75,8 +75,8 @@ class GenSearcher:
 
     def __init__(
         self,
-        policy: str | Policy,
-        search: str | SearchBackend,
+        policy: str | Policy = "",
+        search: str | SearchBackend = "",
         *,
         painter: str | None = None,
         fallback: Literal["draw", "fail"] = "draw",
@@ -248,6 +248,9 @@ def _part_arguments(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _policy(policy: str | Policy, given: Mapping[str, Any]) -> Policy:
+    if policy == "":
+        fix = "give -g policy=NAME, such as openai:MODEL; `knowgen list policies` shows them"
+        raise UsageError("needs a policy", where=_NAME, fix=fix)
     if isinstance(policy, str):
         policy = cast(Policy, registry.create(registry.resolve("policies", policy), given))
     elif given:
@@ -259,6 +262,8 @@ def _policy(policy: str | Policy, given: Mapping[str, Any]) -> Policy:
 
 
 def _backend(search: str | SearchBackend, given: Mapping[str, Any]) -> SearchBackend:
+    if search == "":
+        raise UsageError("needs a search backend", where=_NAME, fix="give -g search=NAME, such as wikimedia")
     if isinstance(search, str):
         return load_search(search, given)
     if given:
