@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from knowgen.clients.safe_fetch import FetchResult
+from knowgen.core.cache import Cache
 from knowgen.core.errors import DataError, KnowgenError, TransientError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.search.contract import BlockReason, Link, Page, PageBlockedError
@@ -18,6 +20,7 @@ from knowgen.search.web import pages
 from knowgen.search.web.html_text import read_page
 from knowgen.search.web.pages import PageFetcher
 from knowgen.search.web.reading import PageReading
+from knowgen.search.web.robots import MAX_DELAY, Robots
 from tests.helpers.fake_web import FakeWeb, in_turn, redirects, sends
 
 T = TypeVar("T")
@@ -127,6 +130,20 @@ def test_a_page_that_robots_txt_excludes_is_not_requested(web: FakeWeb) -> None:
 
     run(web, three)
     assert web.seen == [f"http://site.example/{name}" for name in ("robots.txt", "a/open", "private")]
+
+
+def test_a_site_says_how_far_apart_requests_start_up_to_a_bound(web: FakeWeb) -> None:
+    web.answers["http://site.example/robots.txt"] = sends(b"User-agent: *\nCrawl-delay: 2.5\n")
+    web.answers["http://slow.example/robots.txt"] = sends(b"User-agent: *\nCrawl-delay: 86400\n")
+
+    async def delays() -> list[float]:
+        fetcher = web.fetcher()
+        robots = Robots(fetcher, Cache("web"))
+        got = [await robots.check(f"http://{host}.example/a") for host in ("site", "slow", "free")]
+        await fetcher.close()
+        return got
+
+    assert asyncio.run(delays()) == [2.5, MAX_DELAY, 0.0]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -247,8 +264,13 @@ def test_a_decompression_bomb_stays_small(web: FakeWeb) -> None:
     bomb = gzip.compress(b"<p>bomb</p>" * ((64 << 20) // 11))
     assert len(bomb) < 1 << 20
     web.answers["http://site.example/bomb"] = sends(bomb, Content_Encoding="gzip")
-    with pytest.raises(DataError, match="longer than 8 MiB"):
-        opened(web, "http://site.example/bomb")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="longer than 8 MiB"):
+            opened(web, "http://site.example/bomb")
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20, "the most memory at any time"
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
