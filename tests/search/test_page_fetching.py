@@ -97,6 +97,32 @@ def test_a_page_of_links_alone_keeps_them() -> None:
     assert [link.url for link in page.links] == ["http://s/x", "http://s/y"]
 
 
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>a &#1; b &#x8; c &#xd800; d &eacute; &#233;</p>", "a b c d é é"),
+        ("<a title='&#1;' href='/&#2;x'>a link</a>", "a link"),
+        ("<p>a \x01 b \x00 c</p>", "a b c"),
+        ("<a href='/one'>one page</a>", "one page"),
+    ],
+)
+def test_characters_that_xml_does_not_allow_are_left_out(html: str, text: str) -> None:
+    page = read_page(f"<html><body>{html}</body></html>".encode(), "text/html", "", "http://s.example/a")
+    assert " ".join(page.text.split()) == text
+
+
+@pytest.mark.parametrize("base", ["http://[::1", "::", "", "http://other.example/b/"])
+def test_broken_addresses_on_a_page_do_no_harm(base: str) -> None:
+    html = (
+        f"<html><head><base href='{base}'></head><body><p>Some <a href='http://[::1'>broken</a> and <a href='/x'>good"
+    )
+    page = read_page(f"{html}</a> words.</p></body></html>".encode(), "text/html", "", "http://s.example/a")
+    host = "other.example" if "other" in base else "s.example"
+    if base != "::":  # which is a relative path
+        assert page.links == (Link(text="good", url=f"http://{host}/x"),)
+    assert page.text == "Some broken and good words."
+
+
 def test_a_page_is_fetched_once_a_day(web: FakeWeb) -> None:
     day = [86400.0 * 20000]
 
