@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from knowgen.core import registry
 from knowgen.search.contract import SearchBackend
@@ -40,4 +41,10 @@ def query_price(search: str | SearchBackend, arguments: Mapping[str, Any] = Mapp
         if dataclasses.is_dataclass(search) and not isinstance(search, type):
             given = {field.name: getattr(search, field.name) for field in dataclasses.fields(search)}
     price = getattr(target, "query_price", None)
-    return price(**given) if callable(price) else None
+    if not callable(price):
+        return None
+    try:
+        inspect.signature(price).bind(**given)
+    except TypeError:  # an argument is missing or unknown, which is an error where the backend is built
+        return None
+    return cast(float | None, price(**given))

@@ -324,6 +324,19 @@ def test_the_price_of_a_query_is_known_without_a_key(
     assert query_price(f"knowgen.search.services.{name}", arguments) == price
 
 
+def test_the_price_of_a_chain_is_that_of_asking_all_and_of_a_recording_that_of_its_backend() -> None:
+    serper, brave = (f"knowgen.search.services.{name}" for name in ("serper:Serper", "brave:Brave"))
+    chain, record, replay = (
+        f"knowgen.search.{name}"
+        for name in ("chain:ChainSearch", "recorded.backends:RecordSearch", "recorded.backends:ReplaySearch")
+    )
+    assert query_price(chain, {"model": f"{serper},{brave}"}) == 0.006
+    unknown = {"model": f"{serper},{brave}", "knowgen.search.services.brave.base_url": "https://search.example.org"}
+    assert query_price(chain, unknown) is None
+    assert query_price(record, {"model": f"web.jsonl,{brave}", "price": 0.004}) == 0.004
+    assert query_price(replay, {"model": "web.jsonl"}) == 0.0
+
+
 def test_the_price_of_a_backend_that_is_built_is_that_of_its_arguments() -> None:
     assert query_price(Tavily(depth="advanced")) == 0.016
     assert query_price(Brave(price=0.003)) == 0.003

@@ -32,7 +32,7 @@ def no_contact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def backend_of(server: WikimediaServer, **arguments: Any) -> Wikimedia:
-    return Wikimedia(base_url=server.api, images_url=server.api, **arguments)
+    return Wikimedia(base_url=server.api, images_url=server.api, **{"contact": "me@example.org", **arguments})
 
 
 def run(backend: Wikimedia, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -121,6 +121,16 @@ def test_the_longest_queries_stay_within_what_the_wiki_takes() -> None:
         assert all(len(call.params["gsrsearch"]) <= 300 for call in server.calls) and len(server.calls) == 2
 
 
+def test_text_that_cannot_be_encoded_is_replaced() -> None:
+    with WikimediaServer(ARTICLES) as server:
+        form = copy.deepcopy(forms.WIKI_SEARCH)
+        form["query"]["search"][0]["title"] = "Harrow \ud83d Union"
+        server.next(form)
+        backend = backend_of(server)
+        hits = run(backend, lambda: backend.search("harrow", 1))
+        assert hits[0].title == "Harrow \ufffd Union" and hits[0].url.endswith("/wiki/Harrow_%EF%BF%BD_Union")
+
+
 def test_nothing_found_is_an_empty_list() -> None:
     with WikimediaServer(ARTICLES) as server:
         backend = backend_of(server)
@@ -136,7 +146,7 @@ def test_nothing_found_is_an_empty_list() -> None:
     [
         ("me@example.org", "", "me@example.org"),
         ("", "https://example.org/me", "https://example.org/me"),
-        ("", "", "https://pypi.org/project/knowgen/"),
+        ("", "", "no contact given"),
     ],
 )
 def test_every_request_names_the_client_and_a_contact(
@@ -144,7 +154,7 @@ def test_every_request_names_the_client_and_a_contact(
 ) -> None:
     monkeypatch.setenv("KNOWGEN_CONTACT", variable)
     with WikimediaServer(ARTICLES) as server:
-        backend = backend_of(server, contact=contact, text="page")
+        backend = backend_of(server, contact=contact, text="page", rpm=0)
 
         async def ask() -> str:
             await backend.image_search("harrow", 1)
@@ -155,6 +165,12 @@ def test_every_request_names_the_client_and_a_contact(
         agents = {call.headers["user-agent"] for call in server.calls}
     assert agents == {f"knowgen/{__version__} ({agent}) aiohttp/{aiohttp.__version__}"}
     assert ("search.contact=you@example.org" in warning) is (not contact and not variable)
+
+
+def test_a_client_without_a_contact_asks_as_rarely_as_wikimedia_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Wikimedia().rpm == 10 and Wikimedia(contact="me@example.org").rpm == 200 and Wikimedia(rpm=30).rpm == 30
+    monkeypatch.setenv("KNOWGEN_CONTACT", "me@example.org")
+    assert Wikimedia().rpm == 200
 
 
 def test_an_article_is_the_text_of_the_api_in_paragraphs() -> None:

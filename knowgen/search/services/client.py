@@ -25,6 +25,7 @@ from knowgen.clients.response_body import UnreadableBodyError
 from knowgen.clients.service_errors import MAYBE_BILLED, Outcome, ServiceError, is_web_page, read_error
 from knowgen.core.errors import AccountError, DataError, KnowgenError, ServiceUnavailableError
 from knowgen.core.metering import Reservation, paid_call
+from knowgen.core.text import clean_text
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 """Maximum size of a response, in bytes."""
@@ -51,6 +52,15 @@ def _no_cost(_data: Mapping[str, Any]) -> float | None:
 
 def _no_error(_data: Mapping[str, Any], _headers: Mapping[str, str]) -> ServiceError | None:
     return None
+
+
+def _cleaned(value: Any) -> Any:
+    """Return data whose texts can be stored as UTF-8."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, Mapping):
+        return {clean_text(name): _cleaned(inner) for name, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,8 @@ class SearchClient:
             if data is None:
                 slot.signal = LoadSignal.UNAVAILABLE
                 raise self._no_json(response)
+            if b"\\ud" in response.body.lower():  # an escaped surrogate, which may be alone
+                data = _cleaned(data)
             inside = error_inside(data, response.headers)
             if inside is not None:
                 reservation.settle(0.0)

@@ -40,10 +40,10 @@ from knowgen.search.web.pages import PageFetcher, PageReader
 CONTACT = "KNOWGEN_CONTACT"
 """Environment variable with the address at which Wikimedia reaches whoever runs this."""
 
-PROJECT = "https://pypi.org/project/knowgen/"
 MAX_LAG = 5
 MAX_CONCURRENCY = 3
 REQUESTS_PER_MINUTE = 200
+REQUESTS_WITHOUT_CONTACT = 10
 MEDIA_CONCURRENCY = 2
 THUMBNAIL_WIDTHS = (120, 250, 330, 500, 960, 1280, 1920, 3840)
 MAX_QUERY = 300
@@ -75,7 +75,8 @@ class Wikimedia(ServiceSearch):
 
     Args:
         language: Language of Wikipedia, such as `en`.
-        contact: Mail or web address at which Wikimedia reaches you; `KNOWGEN_CONTACT` when empty.
+        contact: Mail or web address at which Wikimedia reaches you; `KNOWGEN_CONTACT` when empty. Without any,
+            `rpm` is 10 unless you set it.
         width: Maximum width of images in pixels, one of `THUMBNAIL_WIDTHS`.
         text: `extract` for the text that the API gives; `page` to fetch the page, with its tables and info boxes.
         images_url: URL of the API for images, empty for that of Commons.
@@ -110,6 +111,8 @@ class Wikimedia(ServiceSearch):
         self._contact = (self.contact or os.environ.get(CONTACT, "")).strip()
         if self._contact and not _CONTACT.fullmatch(self._contact):
             raise UsageError("the contact is neither a mail nor a web address", where=where, fix=_NO_CONTACT)
+        if not self._contact and self.rpm == REQUESTS_PER_MINUTE:
+            self.rpm = REQUESTS_WITHOUT_CONTACT
         self.base_url = self.base_url or f"https://{self.language}.wikipedia.org/w/api.php"
         self._images_api = endpoint_url(self.images_url, where, _COMMONS)
         agent = user_agent(self._contact)
@@ -290,7 +293,7 @@ def user_agent(contact: str) -> str:
     """Return the user agent in the form that Wikimedia's policy asks for."""
     import aiohttp
 
-    return f"knowgen/{__version__} ({contact or PROJECT}) aiohttp/{aiohttp.__version__}"
+    return f"knowgen/{__version__} ({contact or 'no contact given'}) aiohttp/{aiohttp.__version__}"
 
 
 def any_word(query: str) -> str:
