@@ -3,18 +3,22 @@
     python benchmarks/interval_coverage.py [--rounds 4000] [--seed 0]
 
 Benchmarks are simulated whose truth is known: values on the grid 0, .5, 1; four correlated dimensions; 45 % of the
-prompts of one group and 10 % of the other without text. Each line is one setting: how often an interval is given, and
-how often those that are given contain the true value. The last lines give the share of benchmarks in which the
-permutation test detects a difference of the size that `detectable` names; 80 % is promised.
+prompts of one group and 10 % of the other without text. Each line is one setting: how often an interval is given, how
+often those that are given contain the true value, and in which share of all benchmarks one is given that does not.
+The last lines give the share of benchmarks in which the permutation test detects a difference of the size that
+`detectable` names; 80 % is promised.
+
+Where an interval is given in most benchmarks, those that are given contain the true value 93 to 98 % of the time. Where
+it is given in a few, these are the ones in which rare values happen to be frequent: of them a larger share is wrong, of
+all benchmarks at most as large a share as elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -36,8 +40,9 @@ from knowgen.stats.aggregate import sampled_values
 from knowgen.stats.combine import observed
 from knowgen.stats.compare.effect import detectable
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.intervals import difference_intervals, figure_intervals
+from knowgen.stats.intervals import Interval, difference_intervals, figure_intervals
 from knowgen.stats.protocol import KNOWGEN_WEIGHTS, STRICT
+from knowgen.stats.summary import OVERALL
 
 Floats = NDArray[np.float64]
 Levels = Sequence[Sequence[float]]
@@ -50,6 +55,10 @@ CORRELATION = 0.4
 
 WITHOUT_TEXT = {SCIENCE: 0.45, POP: 0.1}
 PLACES = {name: place for place, name in enumerate(DIMENSIONS)}
+FIGURES = (*DIMENSIONS, OVERALL)
+PRINTED = (OVERALL, DIMENSIONS[1], TEXT)
+"""Figures that are printed: the overall, and the two dimensions with the largest weights."""
+
 PUBLISHED = Path(__file__).resolve().parents[1] / "leaderboards" / "published_knowgen.csv"
 
 
@@ -104,6 +113,11 @@ class Measured:
         """Share of the intervals that contain the true value; NaN without any."""
         return self.covered / self.given if self.given else float("nan")
 
+    @property
+    def wrong(self) -> float:
+        """Share of all benchmarks with an interval that does not contain the true value."""
+        return (self.given - self.covered) / self.rounds
+
 
 class Simulation:
     """Simulated benchmarks of one shape.
@@ -155,38 +169,45 @@ def truths(levels: Levels, groups: int) -> list[float]:
 
 
 def figure_coverage(
-    levels: Levels, sizes: tuple[int, ...], rounds: int, rng: np.random.Generator, figure: int = -1
-) -> Measured:
-    """Measure the intervals of one figure of a system: of a dimension by its number, or of the overall (-1)."""
-    simulation, truth = Simulation(sizes, rng), truths(levels, len(sizes))[figure]
-    given = covered = 0
+    levels: Levels, sizes: tuple[int, ...], rounds: int, rng: np.random.Generator
+) -> tuple[Measured, ...]:
+    """Measure the intervals of every dimension of a system, and of its overall last."""
+    simulation, found = Simulation(sizes, rng), []
     for _ in range(rounds):
         (table,) = simulation.draw([levels])
         values = observed(table, DIMENSIONS, STRICT)
         sampled = sampled_values(simulation.kind, (table,), simulation.strata, values, DIMENSIONS, STRICT)
-        ends = figure_intervals(sampled, [float("nan")] * 5)[figure]
-        if not isinstance(ends, str):
-            given += 1
-            covered += ends[0] <= truth <= ends[1]
-    return Measured(rounds, given, covered)
+        found.append(figure_intervals(sampled, [float("nan")] * len(FIGURES)))
+    return measured(found, truths(levels, len(sizes)))
 
 
 def difference_coverage(
     first: Levels, second: Levels, sizes: tuple[int, ...], rounds: int, rng: np.random.Generator
-) -> Measured:
-    """Measure the intervals of the difference of the overalls of two systems."""
-    simulation = Simulation(sizes, rng)
-    truth = truths(second, len(sizes))[-1] - truths(first, len(sizes))[-1]
-    given = covered = 0
+) -> tuple[Measured, ...]:
+    """Measure the intervals of the differences of two systems, that of the overalls last."""
+    simulation, found = Simulation(sizes, rng), []
     for _ in range(rounds):
         tables = simulation.draw([first, second])
         one, two = (observed(table, DIMENSIONS, STRICT) for table in tables)
         sampled = sampled_values(simulation.kind, tables, simulation.strata, two - one, DIMENSIONS, STRICT)
-        found = difference_intervals(sampled, [float("nan")] * 5)[-1]
-        if not isinstance(found, str):
-            given += 1
-            covered += found[0][0] <= truth <= found[0][1]
-    return Measured(rounds, given, covered)
+        each = difference_intervals(sampled, [float("nan")] * len(FIGURES))
+        found.append([one if isinstance(one, str) else one[0] for one in each])
+    levels = (truths(each, len(sizes)) for each in (first, second))
+    return measured(found, [after - before for before, after in zip(*levels, strict=True)])
+
+
+def measured(found: Sequence[Sequence[Interval | str]], true_values: Sequence[float]) -> tuple[Measured, ...]:
+    """Count for each figure how often an interval is given, and contains the true value.
+
+    Args:
+        found: The intervals or notes of each round.
+        true_values: True value of each figure.
+    """
+    each = []
+    for place, truth in enumerate(true_values):
+        given = [ends for intervals in found if not isinstance(ends := intervals[place], str)]
+        each.append(Measured(len(found), len(given), sum(low <= truth <= high for low, high in given)))
+    return tuple(each)
 
 
 def detection(levels: Levels, sizes: tuple[int, ...], rounds: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -245,23 +266,26 @@ def rows_of(table: Floats, strata: NDArray[np.str_]) -> list[Row]:
 
 def lines(rounds: int, seed: int) -> Iterator[str]:
     """Yield one line for each setting."""
-    settings: list[tuple[str, Callable[[np.random.Generator], Measured]]] = []
     for size_words, sizes in SIZES.items():
         for name, levels in SYSTEMS.items():
-            settings.append((f"overall of {name}, {size_words}", partial(figure_coverage, levels, sizes, rounds)))
-        for name in ("floor", "middle", "ceiling"):
-            measure = partial(figure_coverage, SYSTEMS[name], sizes, rounds, figure=PLACES[TEXT])
-            settings.append((f"text of {name}, {size_words}", measure))
+            found = figure_coverage(levels, sizes, rounds, np.random.default_rng(seed))
+            yield from _figure_lines(f"of {name}, {size_words}", found)
         for one, two in PAIRS:
-            measure_pair = partial(difference_coverage, SYSTEMS[one], SYSTEMS[two], sizes, rounds)
-            settings.append((f"{two} - {one}, {size_words}", measure_pair))
-    for words, measured in settings:
-        found = measured(np.random.default_rng(seed))
-        share = f"{found.share:.3f}" if found.given else "  -  "
-        yield f"{words:44} given {found.given / found.rounds:5.2f}   contains the true value {share}"
+            found = difference_coverage(SYSTEMS[one], SYSTEMS[two], sizes, rounds, np.random.default_rng(seed))
+            yield from _figure_lines(f"of {two} - {one}, {size_words}", found)
     for name in ("weak", "middle"):
         size, share_detected = detection(SYSTEMS[name], SIZES["18 + 30"], rounds // 4, np.random.default_rng(seed))
         yield f"{name}, 18 + 30: a difference of {size:.3f} is named detectable   detected {share_detected:.3f}"
+
+
+def _figure_lines(words: str, found: Sequence[Measured]) -> Iterator[str]:
+    for name in PRINTED:
+        one = found[FIGURES.index(name)]
+        share = f"{one.share:.3f}" if one.given else "  -  "
+        yield (
+            f"{f'{name} {words}':52} given {one.given / one.rounds:5.2f}   contains the true value {share}   "
+            f"wrong in {one.wrong:.3f}"
+        )
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.setting import NumberedTask, specification
 from knowgen.core.records import (
     DIMENSIONS,
     Generation,
@@ -33,7 +34,7 @@ from knowgen.core.records import (
     Score,
     ScoreStatus,
 )
-from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.core.spec import GeneratorSpec, ScorerSpec
 from knowgen.engine import EngineOptions, GeneratorHandle, ScorerHandle, run
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.scorers.contract import scorer_capabilities
@@ -43,36 +44,6 @@ SIDE = 82
 """Side of the images in pixels: 82 x 82 x 3 bytes of incompressible noise make a PNG of 20 kB."""
 
 GOALS = {"rate": 1000.0, "ratio": 1.3, "memory": 400.0}
-
-
-class MemoryTask:
-    """A task in memory.
-
-    Args:
-        count: Number of samples.
-    """
-
-    name = "numbers"
-    version = "1-0123456789ab"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return self.count
-
-    def samples(self) -> Iterator[Sample]:
-        """Yield the samples."""
-        for number in range(self.count):
-            yield Sample(id=f"sample-{number:06d}", prompt=f"Draw number {number}.", category="astronomy")
-
-    def truth(self, sample_id: str) -> GroundTruth:
-        """Return the ground truth of a sample."""
-        return GroundTruth(sample_id=sample_id, required_text=(sample_id,))
 
 
 class NoiseGenerator:
@@ -132,18 +103,12 @@ class ConstantScorer:
 
 def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
     """Run `count` samples in a new folder; return seconds, CPU seconds and peak memory in MB."""
-    task = MemoryTask(count)
+    task = NumberedTask(count)
     generator = GeneratorHandle(
         GeneratorSpec(name="noise"), capabilities_of(NoiseGenerator), lambda: NoiseGenerator(pil)
     )
     scorer = ScorerHandle(ScorerSpec(name="constant"), scorer_capabilities(ConstantScorer), ConstantScorer)
-    spec = RunSpec(
-        task=task.name,
-        task_version=task.version,
-        selection=Selection(n=count),
-        generator=generator.spec,
-        scorers=(scorer.spec,),
-    )
+    spec = specification(task, generator.spec, [scorer.spec])
     start, cpu_start = time.perf_counter(), time.process_time()
     with RunStore.open(folder / "run", spec) as store:
         outcome = run(spec, task, generator, [scorer], store, EngineOptions())

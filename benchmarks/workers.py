@@ -17,14 +17,12 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from knowgen.core.records import GroundTruth, Sample
-from knowgen.core.spec import RunSpec, Selection
+from benchmarks.setting import NumberedTask, number_in, specification
 from knowgen.engine import EngineOptions, run
 from knowgen.store.run import RunStore
 from knowgen.workflows.resolve import resolve_generator
@@ -46,48 +44,16 @@ class Stamped:
 
     def draw(self, prompt: str, references: list[Image.Image], seed: int) -> Image.Image:
         """Return the image."""
-        number = int(prompt.rsplit(maxsplit=1)[-1])
+        number = number_in(prompt)
         self.image.putpixel((0, 0), (number % 256, number // 256, 0))
         return self.image
 
 
-class Numbers:
-    """A task of numbered prompts in memory.
-
-    Args:
-        count: Number of samples.
-    """
-
-    name = "numbers"
-    version = "1-0123456789ab"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return self.count
-
-    def samples(self) -> Iterator[Sample]:
-        """Yield the samples."""
-        for number in range(self.count):
-            yield Sample(id=f"s{number}", prompt=f"Draw number {number}", category="astronomy")
-
-    def truth(self, sample_id: str) -> GroundTruth:
-        """Return the ground truth of a sample."""
-        return GroundTruth(sample_id=sample_id)
-
-
 def measure(count: int, side: int, workers: int) -> tuple[float, float]:
     """Return the seconds of one run and its processor time, both of its processes."""
-    task = Numbers(count)
+    task = NumberedTask(count)
     handle = resolve_generator(f"{Path(__file__).resolve()}:Stamped", {"side": side}, None)
-    spec = RunSpec(
-        task=task.name, task_version=task.version, selection=Selection(n=count), generator=handle.spec
-    )  # fmt: skip
+    spec = specification(task, handle.spec)
     options: Any = EngineOptions(progress=False, workers=workers)
     with tempfile.TemporaryDirectory() as folder, RunStore.open(Path(folder) / "run", spec) as store:
         started, used = time.perf_counter(), processor_time()

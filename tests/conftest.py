@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ pytest.register_assert_rewrite("tests.helpers")
 
 _numbers = itertools.count()
 
+ROOT = str(Path(__file__).parents[1])
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -36,7 +38,8 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
+        file = str(getattr(sys.modules[name], "__file__", None) or "")
+        if file.startswith(tempfile.gettempdir()) and not file.startswith(ROOT):  # a checkout may be in that folder
             del sys.modules[name]
 
 

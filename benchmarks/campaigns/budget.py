@@ -30,11 +30,10 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaigns.listener import Listener
+from benchmarks.setting import LoopbackServer, Reply
 from knowgen.clients.chat.client import ChatEndpoint
 from knowgen.clients.pricing import ChatPrice
 from knowgen.clients.service_errors import Outcome
@@ -94,7 +93,7 @@ def _is_plain(counts: dict[str, Any]) -> bool:
     )
 
 
-class CountingServer:
+class CountingServer(LoopbackServer):
     """A server in the OpenAI chat format that bills every call by its own count of tokens.
 
     Args:
@@ -104,28 +103,9 @@ class CountingServer:
 
     def __init__(self, kind: str, seed: int) -> None:
         self.bill, self._kind, self._draw = Bill(), kind, random.Random(seed)
-        server = self
+        super().__init__(self._answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Log nothing."""
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                server._answer(self)
-
-        self._http = Listener(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """URL of the API."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def _answer(self, _: bytes) -> Reply | None:
         with self.bill.lock:
             prompt, written = self._draw.randint(100, 700), self._draw.randint(1, MAX_TOKENS)
             if self._kind == "excess":
@@ -138,22 +118,9 @@ class CountingServer:
             lost = self._kind == "lost" and self._draw.random() < 0.3
             wait = self._draw.random() * 0.02
         time.sleep(wait)
-        if lost:
-            handler.close_connection = True
-            handler.connection.close()
-            return
         choice = {"index": 0, "message": {"role": "assistant", "content": "{}"}, "finish_reason": "stop"}
         body = json.dumps({"model": "judge", "choices": [choice], "usage": usage}).encode()
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    def close(self) -> None:
-        """End the server."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        return None if lost else (200, {}, body)
 
 
 class WatchedMeter(BudgetMeter):

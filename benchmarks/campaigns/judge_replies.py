@@ -1,4 +1,4 @@
-"""Answer a judge's calls with faults: is one ever taken for a number, lost without a reason, or waited for for ever?
+"""Reply a judge's calls with faults: is one ever taken for a number, lost without a reason, or waited for for ever?
 
     python -m benchmarks.campaigns.judge_replies [--count N] [--seed N]
 
@@ -27,14 +27,12 @@ import random
 import re
 import sys
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaigns.listener import Listener
+from benchmarks.setting import LoopbackServer, Reply
 from knowgen.core.errors import AccountError, TransientError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus, image_ref
 from knowgen.scorers.vlm.judge import VlmJudge
@@ -46,10 +44,6 @@ DEADLINE = 60.0
 OUTCOMES = ("number", "silent", "hung", "crashed", "held")
 GRID = ("faithfulness", "visual_correctness", "text_accuracy", "aesthetics")
 GOOD = {"rationale": "All there.", **dict.fromkeys(GRID, 1), "text_accuracy_na": False}
-
-Answer = tuple[int, dict[str, str], bytes]
-"""HTTP status, headers and body."""
-
 
 # ------------------------------------------------------------------------------------------------- texts of a reply
 
@@ -121,7 +115,7 @@ def _usage(draw: random.Random) -> Any:
     return draw.choice([plain, plain, plain, None, {}, [], "many", {"prompt_tokens": None}, {"completion_tokens": -1}])
 
 
-def _chat(draw: random.Random, message: Any, finish: Any = "stop", **choice: Any) -> Answer:
+def _chat(draw: random.Random, message: Any, finish: Any = "stop", **choice: Any) -> Reply:
     body = {
         "id": "chatcmpl-1",
         "model": draw.choice(["judge-2026", None, 7, "m" * 3000]),
@@ -131,7 +125,7 @@ def _chat(draw: random.Random, message: Any, finish: Any = "stop", **choice: Any
     return 200, {}, json.dumps(body).encode()
 
 
-def _faulty_text(draw: random.Random) -> Answer:
+def _faulty_text(draw: random.Random) -> Reply:
     text = draw.choice(TEXTS)(draw)
     content: Any = text
     if draw.random() < 0.2:
@@ -142,7 +136,7 @@ def _faulty_text(draw: random.Random) -> Answer:
     return _chat(draw, message, draw.choice(["stop", "stop", "length", "", None, "eos", "tool_calls"]))
 
 
-def _refused(draw: random.Random) -> Answer:
+def _refused(draw: random.Random) -> Reply:
     good = json.dumps(GOOD)
     finish = draw.choice(
         ["content_filter", "SAFETY", "PROHIBITED_CONTENT", "content_filter: PROHIBITED_CONTENT", "refusal",
@@ -156,7 +150,7 @@ def _refused(draw: random.Random) -> Answer:
     return draw.choice(shapes)
 
 
-def _error_inside(draw: random.Random) -> Answer:
+def _error_inside(draw: random.Random) -> Reply:
     message = {"role": "assistant", "content": draw.choice([json.dumps(GOOD), "", None])}
     error = draw.choice(
         [{"code": 502, "message": "Provider down"}, {"code": 429, "message": "busy"}, {"message": "oops"}, "oops",
@@ -173,7 +167,7 @@ def _error_inside(draw: random.Random) -> Answer:
     )
 
 
-def _odd_shape(draw: random.Random) -> Answer:
+def _odd_shape(draw: random.Random) -> Reply:
     good = json.dumps(GOOD)
     body: Any = draw.choice(
         [
@@ -190,7 +184,7 @@ def _odd_shape(draw: random.Random) -> Answer:
     return 200, {}, json.dumps(body).encode()
 
 
-def _raw(draw: random.Random) -> Answer:
+def _raw(draw: random.Random) -> Reply:
     good = _chat(draw, {"role": "assistant", "content": json.dumps(GOOD)})[2]
     body = draw.choice(
         [
@@ -204,7 +198,7 @@ def _raw(draw: random.Random) -> Answer:
     return 200, headers, body
 
 
-def _status(draw: random.Random) -> Answer:
+def _status(draw: random.Random) -> Reply:
     status = draw.choice([*range(300, 309), *range(400, 430), 431, 451, *range(500, 512), 520, 524, 529, 530])
     good = _chat(draw, {"role": "assistant", "content": json.dumps(GOOD)})[2]
     error = {"message": draw.choice(["oops", "", "max_tokens", "image too large", "context length"]), "code": None}
@@ -214,12 +208,12 @@ def _status(draw: random.Random) -> Answer:
     return status, draw.choice([{}, {"Retry-After": "0"}, {"Retry-After": "soon"}, {"Location": "/v1"}]), body
 
 
-SHAPES: tuple[tuple[Callable[[random.Random], Answer], int], ...] = (
+SHAPES: tuple[tuple[Callable[[random.Random], Reply], int], ...] = (
     (_faulty_text, 10), (_refused, 3), (_error_inside, 3), (_odd_shape, 3), (_raw, 2), (_status, 4),
 )  # fmt: skip
 
 
-def faulty_answer(seed: int) -> Answer:
+def faulty_answer(seed: int) -> Reply:
     """Return the faulty answer of a seed."""
     draw = random.Random(seed)
     shape = draw.choices([each for each, _ in SHAPES], [weight for _, weight in SHAPES])[0]
@@ -266,40 +260,10 @@ def official(text: str) -> dict[str, float | None] | str | None:
 # ------------------------------------------------------------------------------------------------------- the campaign
 
 
-class FaultyServer:
-    """Sends the answer of the seed that a call names in its prompt, again and again."""
-
-    def __init__(self) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Log nothing."""
-
-            def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["Content-Length"]))
-                found = re.search(rb"seed-(\d+)-", data)
-                status, headers, body = faulty_answer(int(found[1]) if found else 0)
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-        self._http = Listener(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """URL of the API."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def close(self) -> None:
-        """End the server."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+def _asked(body: bytes) -> Reply:
+    """Return the answer of the seed that a call names in its prompt, again and again."""
+    found = re.search(rb"seed-(\d+)-", body)
+    return faulty_answer(int(found[1]) if found else 0)
 
 
 def _verdict(score: Score) -> tuple[str, str]:
@@ -368,12 +332,8 @@ def main(count: int = 10_000, seed: int = 0) -> int:
         count: Number of answers.
         seed: Seed of the first one.
     """
-    server = FaultyServer()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            counts = asyncio.run(_campaign(count, seed, server.url, Path(folder)))
-    finally:
-        server.close()
+    with LoopbackServer(_asked) as server, tempfile.TemporaryDirectory() as folder:
+        counts = asyncio.run(_campaign(count, seed, server.url, Path(folder)))
     print(f"{count} faulty answers: " + ", ".join(f"{counts[name]} {name}" for name in OUTCOMES))
     return 0 if counts["held"] == count else 1
 

@@ -23,17 +23,15 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from benchmarks.setting import LoopbackServer, NumberedTask, Reply, noise_image, specification
 from knowgen.core.records import Generation, GroundTruth, Sample, ScoreStatus
 from knowgen.store.run import RunStore
 
@@ -48,7 +46,7 @@ class Painter:
 
     def draw(self, prompt: str, references: list[Image.Image], seed: int) -> Image.Image:
         """Return an image."""
-        return Image.frombytes("RGB", (32, 32), random.Random(prompt).randbytes(32 * 32 * 3))
+        return noise_image(prompt, (32, 32))
 
 
 class Judge:
@@ -82,37 +80,7 @@ class Judge:
         return value
 
 
-class Numbers:
-    """A task of numbered prompts in memory.
-
-    Args:
-        count: Number of samples.
-    """
-
-    name = "numbers"
-    version = "1-0123456789ab"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return self.count
-
-    def samples(self) -> Iterator[Sample]:
-        """Yield the samples."""
-        for number in range(self.count):
-            yield Sample(id=f"s{number}", prompt=f"Draw number {number}", category="astronomy")
-
-    def truth(self, sample_id: str) -> GroundTruth:
-        """Return the ground truth of a sample."""
-        return GroundTruth(sample_id=sample_id)
-
-
-class JudgeServer:
+class JudgeServer(LoopbackServer):
     """A judge that logs the time of every call.
 
     Attributes:
@@ -121,42 +89,23 @@ class JudgeServer:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
-        server = self
+        super().__init__(self._answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                """Answer a call."""
-                name = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                server.calls.append((name, time.monotonic()))
-                time.sleep(CALL_SECONDS)
-                try:
-                    self.send_response(200)
-                    self.end_headers()
-                    self.wfile.write(b"0.5")
-                except OSError:
-                    return  # the run was killed
-
-            def log_message(self, *_: object) -> None:
-                """Log nothing to the terminal."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def _answer(self, body: bytes) -> Reply:
+        self.calls.append((body.decode(), time.monotonic()))
+        time.sleep(CALL_SECONDS)
+        return 200, {}, b"0.5"
 
 
 def run_child(arguments: dict[str, Any]) -> None:
     """Carry out the run in this process."""
-    from knowgen.core.spec import RunSpec, Selection
     from knowgen.engine import EngineOptions, run
     from knowgen.workflows.resolve import resolve_generator, resolve_scorer
 
-    file, task = Path(__file__).resolve(), Numbers(arguments["count"])
+    file, task = Path(__file__).resolve(), NumberedTask(arguments["count"])
     painter = resolve_generator(f"{file}:Painter", {}, None)
     judge = resolve_scorer(f"{file}:Judge", {"url": arguments["url"], "log": arguments["log"]})
-    spec = RunSpec(
-        task=task.name, task_version=task.version, selection=Selection(n=len(task)), generator=painter.spec,
-        scorers=(judge.spec,),
-    )  # fmt: skip
+    spec = specification(task, painter.spec, [judge.spec])
     with RunStore.open(Path(arguments["out"]), spec) as store:
         run(spec, task, painter, [judge], store, EngineOptions(progress=False))
 

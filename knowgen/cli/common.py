@@ -18,7 +18,7 @@ from knowgen.core.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from knowgen.api import Run
+    from knowgen.api import Plan, Run
     from knowgen.core.spec import ScorerSpec
 
 MAX_REASONS = 3
@@ -139,6 +139,14 @@ def warn_of_unfit(scorers: Iterable[ScorerSpec]) -> None:
     for spec in scorers:
         if (verdict := remembered(spec)) is not None and verdict.unfit:
             click.echo(f"warning: {verdict.warning}", err=True)
+
+
+def warn_of_prices(plan: Plan) -> None:
+    """Warn of services whose price is unknown. With a budget, calls to them are an error that says so."""
+    from knowgen import api
+
+    for line in [] if plan.config.budget is not None else api.price_warnings(plan):
+        click.echo(line, err=True)
 
 
 def failure_lines(run: Run) -> list[str]:

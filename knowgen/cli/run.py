@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command, warn_of_unfit
+from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command, warn_of_prices, warn_of_unfit
 from knowgen.cli.options import GENERATOR_HELP, SCORER_HELP, TASK_HELP, run_config, run_options, scoring_options
 
 EPILOG = """\b
@@ -34,8 +34,6 @@ def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: boo
     if dry_run:
         click.echo(api.forecast(plan, target))
         return 0
-    for line in api.price_warnings(plan):
-        click.echo(line, err=True)
-    run = api.execute(plan, target)
+    run = api.execute(plan, target, lambda: warn_of_prices(plan))
     closing_lines(run, resume_command())
     return exit_code(run)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from knowgen.clients.endpoint_url import is_loopback
+from knowgen.clients.http_client import HttpClient
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
-from knowgen.clients.response_body import ACCEPT_ENCODING, read_body
+from knowgen.clients.response_body import read_body
 from knowgen.clients.service_errors import Outcome, ServiceError, secret_of
 from knowgen.core.errors import AccountError, ServiceUnavailableError
 from knowgen.core.metering import Reservation, note
@@ -46,19 +46,13 @@ class Connection:
     limits: RateLimits
 
 
-async def _open_http(connection: Connection) -> AsyncGenerator[aiohttp.ClientSession]:
+async def _open_http(connection: Connection) -> AsyncGenerator[HttpClient]:
     """Yield an HTTP client, and close it when this generator or its event loop is shut down."""
-    import aiohttp
-
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, connection.timeout)),
-        trust_env=not is_loopback(connection.url),
-        headers={"User-Agent": USER_AGENT, **connection.headers, **ACCEPT_ENCODING},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    ) as http:
-        yield http
+    client = HttpClient(connection.headers, min(_CONNECT_SECONDS, connection.timeout))
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 class ServiceSession:
@@ -77,9 +71,9 @@ class ServiceSession:
         self.loop = loop
         self.rate_control = RateControl(connection.limits, partial(note, connection.name, "pace"))
         self._opening = _open_http(connection)
-        self._http: aiohttp.ClientSession | None = None
+        self._http: HttpClient | None = None
 
-    async def http(self) -> aiohttp.ClientSession:
+    async def http(self) -> HttpClient:
         """Return the HTTP client. The first call opens it."""
         if self._http is None:
             self._http = await anext(self._opening)  # does not suspend, so no second call can open another

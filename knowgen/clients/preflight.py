@@ -22,9 +22,8 @@ from knowgen.core.errors import AccountError, ServiceUnavailableError
 from knowgen.core.metering import note
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
-
     from knowgen.clients.chat.client import ChatEndpoint
+    from knowgen.clients.http_client import HttpClient
 
 TIMEOUT = 30.0
 """Maximum duration of the call, in seconds."""
@@ -134,7 +133,7 @@ def missing_model(model: str, names: Sequence[str]) -> str:
     return f"the endpoint does not list the model {model}; it lists {others}"
 
 
-async def _check_version(endpoint: ChatEndpoint, client: ClientSession, caller: str, *, web_page: bool) -> None:
+async def _check_version(endpoint: ChatEndpoint, client: HttpClient, caller: str, *, web_page: bool) -> None:
     """Raise an error where the address answers under `/v1` only; say nothing about one without a list of models."""
     url = endpoint.base_url
     if not _VERSION_IN_PATH.search(urlsplit(url).path):
@@ -145,11 +144,11 @@ async def _check_version(endpoint: ChatEndpoint, client: ClientSession, caller: 
         raise AccountError(f"{url} answers with a web page, not with this API", where=caller, fix="correct base_url")
 
 
-async def get_free(client: ClientSession, url: str, caller: str, shown: str) -> tuple[int, Mapping[str, str], bytes]:
+async def get_free(client: HttpClient, url: str, caller: str, shown: str) -> tuple[int, Mapping[str, str], bytes]:
     """Return status, headers and body of a GET request.
 
     Args:
-        client: HTTP client that sends the key.
+        client: HTTP client of the service, which sends its key.
         url: URL of the call.
         caller: Name of the scorer or generator, for messages.
         shown: URL of the service, for messages.
@@ -162,7 +161,7 @@ async def get_free(client: ClientSession, url: str, caller: str, shown: str) -> 
 
     what = f"the endpoint {shown} cannot be reached"
     try:
-        async with asyncio.timeout(TIMEOUT), client.get(url, allow_redirects=False) as response:
+        async with asyncio.timeout(TIMEOUT), client.get(url) as response:
             return response.status, response.headers, await read_body(response, _MAX_LIST)
     except aiohttp.ClientConnectorCertificateError as error:
         what = f"the certificate of the endpoint {shown} is not valid: {error.certificate_error}"

@@ -17,10 +17,12 @@ class Proxy:
     Attributes:
         url: Its URL, without user and password.
         authorization: Value of `Proxy-Authorization`; empty when it needs none.
+        full_url: Its URL with user and password.
     """
 
     url: str
     authorization: str = field(default="", repr=False)
+    full_url: str = field(default="", repr=False)
 
 
 def environment_proxy(url: str) -> Proxy | None:
@@ -47,7 +49,7 @@ def environment_proxy(url: str) -> Proxy | None:
             fix=f"set {parts.scheme.upper()}_PROXY to http://HOST:PORT, or add {host} to NO_PROXY",
         )
     credentials, _, address = urlsplit(named).netloc.rpartition("@")
-    return Proxy(f"http://{address}", _basic(unquote(credentials)))
+    return Proxy(f"http://{address}", _basic(unquote(credentials)), named)
 
 
 def _basic(credentials: str) -> str:

@@ -24,6 +24,11 @@ LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
 DICTS = (dict, Mapping)
 
 
+_LESS_DEEP = "a value that is nested less deeply"
+_SHOWN = 200
+"""Maximum number of characters of a wrong value in an error."""
+
+
 class ArgumentText(str):
     """The value of `KEY=VALUE` as written, before the parameter that it is for is known."""
 
@@ -58,15 +63,24 @@ def read_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any], wh
         try:
             values[name] = read_value(value, hints.get(name, Any)) if isinstance(value, ArgumentText) else value
         except _MismatchError as error:
-            raise UsageError(f"argument {name!r} takes {error}, got {str(value)!r}", where=where) from error
+            raise _wrong_value(name, value, error, where) from error
     return values
 
 
-def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the texts among some arguments without annotations."""
-    return {
-        name: read_value(value, Any) if isinstance(value, ArgumentText) else value for name, value in arguments.items()
-    }
+def _wrong_value(name: str, text: str, expected: _MismatchError, where: str) -> UsageError:
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return UsageError(f"argument {name!r} takes {expected}, got {shown!r}", where=where)
+
+
+def plain_arguments(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read the texts among some arguments without annotations; arguments and errors as in `read_arguments`."""
+    values: dict[str, Any] = {}
+    for name, value in arguments.items():
+        try:
+            values[name] = read_value(value, Any) if isinstance(value, ArgumentText) else value
+        except _MismatchError as error:
+            raise _wrong_value(name, value, error, where) from error
+    return values
 
 
 def annotations_of(factory: Callable[..., Any]) -> dict[str, Any]:
@@ -145,6 +159,8 @@ def _read_plain(text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         return str(text)
+    except RecursionError as error:
+        raise _MismatchError(_LESS_DEEP) from error
     return str(text) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -231,6 +247,8 @@ def _nested(text: str, kind: type, expected: str) -> Any:
         value = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError:
         value = None
+    except RecursionError as error:
+        raise _MismatchError(_LESS_DEEP) from error
     if not isinstance(value, kind):
         raise _MismatchError(expected)
     return value

@@ -186,6 +186,26 @@ def decoded_image(
     Raises:
         UnreadableImageError: The image cannot be opened.
     """
+    with _opened_file(source, formats, max_pixels) as image:
+        image.load()
+        yield image
+
+
+def image_size(
+    source: Path | bytes, *, formats: Sequence[str] | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Return width and height as the file's header states them, without decoding; arguments as in `open_image`.
+
+    Raises:
+        UnreadableImageError: The header is not that of an accepted image, or states too many pixels.
+    """
+    with _opened_file(source, formats, max_pixels) as image:
+        return image.size
+
+
+@contextmanager
+def _opened_file(source: Path | bytes, formats: Sequence[str] | None, max_pixels: int) -> Iterator[Image]:
+    """Open a file without decoding it; errors of Pillow, also those in the `with` block, are `UnreadableImageError`."""
     from PIL import Image
 
     try:
@@ -194,7 +214,6 @@ def decoded_image(
             Image.open(file, formats=_tried_formats(file, formats)) as image,
         ):
             _check_pixels(image, max_pixels)
-            image.load()
             yield image
     except KnowgenError:
         raise

@@ -1,10 +1,13 @@
 """Folders that one process uses for a while. Those that a killed process left behind are removed by a later one.
 
 A folder is locked as long as its process lives; the kernel releases the lock. A file system without locks keeps them.
+One that is still open when the process ends is removed then.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import fcntl
 import glob
 import os
@@ -12,6 +15,9 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
+
+_open: set[ScratchFolder] = set()
+"""The folders of this process that have not been closed."""
 
 
 class ScratchFolder:
@@ -39,6 +45,7 @@ class ScratchFolder:
 
     def __init__(self, prefix: str, parent: Path | None = None) -> None:
         parent = Path(tempfile.gettempdir()) if parent is None else parent
+        self._process = os.getpid()
         remove_abandoned(prefix, parent)
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -46,13 +53,16 @@ class ScratchFolder:
             if self._descriptor is not None and self.path.is_dir():
                 break
             self.close()  # another process took it for abandoned before it was locked
+        _open.add(self)
 
     def close(self) -> None:
         """Remove the folder and everything in it; a second call does nothing."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._descriptor is not None and self._descriptor >= 0:
-            os.close(self._descriptor)
+            with contextlib.suppress(OSError):  # a plugin may have closed all descriptors
+                os.close(self._descriptor)
         self._descriptor = None
+        _open.discard(self)
 
     def __enter__(self) -> Path:
         """Return the path."""
@@ -63,6 +73,14 @@ class ScratchFolder:
     ) -> None:
         """Remove the folder."""
         self.close()
+
+
+@atexit.register
+def close_all() -> None:
+    """Remove the open folders of this process. A process that ends by `os._exit` must call it itself."""
+    for folder in list(_open):
+        if folder._process == os.getpid():  # a forked process has its parent's folders on the list too
+            folder.close()
 
 
 def remove_abandoned(prefix: str, parent: Path) -> None:

@@ -218,8 +218,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def parse_json(text: str, where: str, *, nan: bool = False) -> Any:
-    """Return the value of a JSON text.
+def parse_strict_json(text: str, where: str, *, nan: bool = False) -> Any:
+    """Return the value of a JSON text that a user wrote; its errors name the place.
 
     Args:
         text: The text.
@@ -230,7 +230,7 @@ def parse_json(text: str, where: str, *, nan: bool = False) -> Any:
         DataError: It is not JSON, is nested too deeply, contains a number that is not JSON, or a field twice.
 
     Example:
-        >>> parse_json('{"id": 1}', "a.jsonl:1")
+        >>> parse_strict_json('{"id": 1}', "a.jsonl:1")
         {'id': 1}
     """
     options: dict[str, Any] = {} if nan else {"parse_constant": _refuse_constant, "parse_float": _finite}
@@ -241,6 +241,6 @@ def parse_json(text: str, where: str, *, nan: bool = False) -> Any:
         fix = "fix that line" if "\n" not in text else "write it with a JSON library"
         raise DataError(f"invalid JSON: {error.msg}{place}", where=where, fix=fix) from error
     except RecursionError as error:
-        raise DataError("invalid JSON: nested too deeply", where=where) from error
+        raise DataError("invalid JSON: nested too deeply", where=where, fix="nest its values less deeply") from error
     except ValueError as error:  # a number of too many digits, NaN, or a field that is there twice
         raise DataError(f"invalid JSON: {error_message(error, 120)}", where=where, fix="fix it") from error

@@ -55,7 +55,7 @@ def read_yaml(path: Path, *, fix: str = "") -> YamlFile:
             )
         return YamlFile(path, text, root, yaml.safe_load(text))
     except RecursionError as error:
-        raise DataError("broken YAML: nested too deeply", where=str(path)) from error
+        raise DataError("broken YAML: nested too deeply", where=str(path), fix="nest its values less deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # a tag, an invalid date, or a number of too many digits
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -7,7 +7,7 @@ bounds the items in flight. `WorkPlanner` yields the items with what they still 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from knowgen.core.errors import BudgetReachedError
@@ -30,10 +30,17 @@ class ServiceChecks:
     Args:
         generation_step: Generates images; None where none are generated.
         scoring_steps: One per scorer, in the planner's order.
+        on_passed: Called once, after the first checks, before the first call.
     """
 
-    def __init__(self, generation_step: GenerationStep | None, scoring_steps: Sequence[ScoringStep]) -> None:
+    def __init__(
+        self,
+        generation_step: GenerationStep | None,
+        scoring_steps: Sequence[ScoringStep],
+        on_passed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._generation_step = generation_step
+        self._on_passed: Callable[[], None] | None = on_passed
         self._unchecked = dict(enumerate(scoring_steps))
 
     async def before(self, item: WorkItem) -> None:
@@ -52,6 +59,9 @@ class ServiceChecks:
             self._generation_step = None
         if steps:
             await asyncio.gather(*(step.check() for step in steps))
+            if self._on_passed is not None:
+                self._on_passed()
+                self._on_passed = None
 
 
 class SamplePipeline:

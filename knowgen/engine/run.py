@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 
 from knowgen.core.errors import KnowgenError
@@ -55,6 +55,7 @@ class Engine:
         store: Where results are written.
         options: How the run is carried out.
         requests: Agent answers that replace the samples' prompts.
+        before_calls: Called once, when the services have been checked and before the first call.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class Engine:
         store: RunStore,
         options: EngineOptions,
         requests: AnswerSource | None = None,
+        before_calls: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
+        self._before_calls = before_calls
         self._phased = options.schedule == "phased" and bool(scorers)
         self._loop = asyncio.new_event_loop()
         self._context = copy_context()
@@ -121,7 +124,7 @@ class Engine:
             self._generation_step = self._build_generation_step()
             for handle in self._scorers:
                 self._scoring_steps.append(self._build_scoring_step(handle))
-            self._checks = ServiceChecks(self._generation_step, self._scoring_steps)
+            self._checks = ServiceChecks(self._generation_step, self._scoring_steps, self._before_calls)
             if self._phased:
                 await self._run_pass(planning, generate=True, score=False)
                 if not self._state.aborting:
@@ -286,6 +289,7 @@ def run(
     store: RunStore,
     options: EngineOptions | None = None,
     requests: AnswerSource | None = None,
+    before_calls: Callable[[], None] = lambda: None,
 ) -> RunOutcome:
     """Carry out a run and return when it has ended.
 
@@ -301,6 +305,8 @@ def run(
         store: An open run directory.
         options: How the run is carried out.
         requests: Agent answers (rewritten prompts, references) that replace the samples' prompts.
+        before_calls: Called once, when the services that have work have been checked and before the first call; not
+            where there is nothing to do.
 
     Returns:
         Counts, cost and the reason of an early end.
@@ -311,7 +317,7 @@ def run(
         DataError: A ground truth is missing, or the disk is full.
     """
     options = options or EngineOptions()
-    engine = Engine(spec, task, generator, scorers, store, options, requests)
+    engine = Engine(spec, task, generator, scorers, store, options, requests, before_calls)
     progress = Progress(options.progress)
     store.note_session("start")
     ending = ""

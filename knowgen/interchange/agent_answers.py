@@ -18,7 +18,7 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import AgentAnswer, Generation, ImageRef
 from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
 from knowgen.core.spec import fingerprint
-from knowgen.core.text_files import parse_json, read_text, split_lines
+from knowgen.core.text_files import parse_strict_json, read_text, split_lines
 from knowgen.generators.contract import AnswerSource
 from knowgen.interchange.image_sources import image_facts
 from knowgen.interchange.recorded_images import RecordedImages
@@ -207,11 +207,11 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     """Return the records, each with its line number; 0 in a JSON array."""
     text = read_text(path, fix=_FIX)
     if text.lstrip().startswith("["):
-        data = parse_json(text, str(path))
+        data = parse_strict_json(text, str(path))
         records = [(0, record) for record in data] if isinstance(data, list) else []
     else:
         lines = enumerate(split_lines(text), 1)
-        records = [(number, parse_json(line, f"{path}:{number}")) for number, line in lines if line.strip()]
+        records = [(number, parse_strict_json(line, f"{path}:{number}")) for number, line in lines if line.strip()]
     if not records or not all(isinstance(record, Mapping) for _, record in records):
         raise DataError("contains no records", where=str(path), fix="write a JSON array of records, or JSON Lines")
     return records

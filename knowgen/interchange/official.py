@@ -11,18 +11,18 @@ Source of format, weights and constants: the KnowGen evaluator published with Ge
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import OFFICIAL_SKIP, TEXT, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
+from knowgen.core.records import OFFICIAL_SKIP, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
 from knowgen.core.sample_ids import comparable_id, id_text
 from knowgen.core.spec import fingerprint
 from knowgen.core.text import clean_text, error_message, one_line
-from knowgen.core.text_files import parse_json, read_text
+from knowgen.core.text_files import parse_strict_json, read_text
 from knowgen.interchange.image_sources import SourceImage, digest_or_unreadable, image_facts, no_image, source_image
 from knowgen.interchange.recorded_images import RecordedImages, is_file_name
 
@@ -40,29 +40,6 @@ TRUTHS = ("gt_image", "ground_truth", "target_image", "reference_image")
 
 GEN_IMAGE = "gen_image"
 """An older official name of the ground truth; in related benchmarks a name of the generated image."""
-
-WEIGHTS = {"faithfulness": 0.1, "visual_correctness": 0.4, TEXT: 0.4, "aesthetics": 0.1}
-"""Weights of the overall score of a sample."""
-
-TEXT_IF_NA = 0.5
-"""Value of text accuracy where it does not apply."""
-
-
-def official_overall(values: Mapping[str, float]) -> float:
-    """Return the overall score of a sample, `round(.1 F + .4 V + .4 T + .1 A, 2)`; T is 0.5 if it is absent.
-
-    Args:
-        values: Values by dimension, each in [0, 1].
-
-    Example:
-        >>> official_overall({"faithfulness": 1, "visual_correctness": 0.5, "text_accuracy": 0, "aesthetics": 0.5})
-        0.35
-    """
-    # summed from left to right like the published evaluator, so that the last digit is the same
-    total = 0.0
-    for name, weight in WEIGHTS.items():
-        total += weight * (values.get(name, TEXT_IF_NA) if name == TEXT else values[name])
-    return round(total, 2)
 
 
 @dataclass(frozen=True)
@@ -191,7 +168,7 @@ def read_results(path: Path, images: Path | None = None) -> OfficialResults:
     where = str(path)
     if images is not None and not images.is_dir():
         raise DataError("not a folder", where=str(images), fix="give the folder of the images with --images")
-    data = parse_json(read_text(path), where, nan=True)  # the official evaluator reads NaN as well
+    data = parse_strict_json(read_text(path), where, nan=True)  # the official evaluator reads NaN as well
     if not isinstance(data, list):
         raise DataError("must be a JSON array of rows", where=where)
     return _results_of(data, path.resolve().parent, path.name, images)

@@ -1,6 +1,6 @@
 """Write `results_eval.json` in the format of the official evaluator: rows with their scores, and three summary rows.
 
-The caller passes the function that computes the summary rows. Source of the format and its constants: see
+The figures are those of `knowgen.stats.official`. Source of the format and its constants: see
 `knowgen.interchange.official`.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from typing import Any
 from knowgen.core.errors import DataError
 from knowgen.core.records import (
     DIMENSIONS,
-    POP,
-    SCIENCE,
     TEXT,
     GenerationStatus,
     ParsedScore,
@@ -29,48 +27,22 @@ from knowgen.core.text import parse_json
 from knowgen.interchange.official import (
     EMPTY_PROMPT,
     NOT_EVALUATED,
-    SUMMARY_MARK,
-    TEXT_IF_NA,
     OfficialResults,
     OfficialRow,
-    official_overall,
 )
+from knowgen.stats.aggregate import aggregate
+from knowgen.stats.official import stored_overall, summary_rows
+from knowgen.stats.protocol import TEXT_IF_NA
 from knowgen.store.current_view import ExpectedGeneration
 from knowgen.store.files import write_text
 from knowgen.store.folder import SOURCE_FILE
 from knowgen.store.run import RunStore
-
-SUMMARY_TYPES = (SCIENCE, POP, "overall_avg")
-"""Values of `summary_type`, in the order of the summary rows."""
-
-FIGURES = (*DIMENSIONS, "overall")
-"""Keys of `avg_scores` in a summary row."""
 
 ERROR_LIMIT = 300
 RATIONALE_LIMIT = 1000
 """Maximum length of `error` and `rationale`, in characters."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """A summary row at the end of the file.
-
-    Attributes:
-        kind: One of `SUMMARY_TYPES`.
-        figures: Figures by dimension and `overall`, in [0, 1], rounded to 4 decimals; all zero for an empty group.
-        count: Number of evaluated rows in the group.
-    """
-
-    kind: str
-    figures: Mapping[str, float]
-    count: int
-
-
-Summarise = Callable[[Sequence[Row]], Sequence[SummaryRow]]
-"""Computes the three summary rows, in the order of `SUMMARY_TYPES`, from the evaluated rows. Each row has a unique
-sample_id, so that rows with the same id in the file all count."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +73,7 @@ def scores_of(parsed: ParsedScore) -> dict[str, Any]:
         else:
             raise DataError(f"{name} has no value")
     rationale = parsed.rationale[:RATIONALE_LIMIT]
-    scores: dict[str, Any] = {"rationale": rationale, **values, "overall": official_overall(values)}
+    scores: dict[str, Any] = {"rationale": rationale, **values, "overall": stored_overall(values)}
     if TEXT not in parsed.values:
         scores["text_accuracy_na"] = True
     return scores
@@ -124,8 +96,9 @@ def verdict_of(expected: ExpectedGeneration, judge_repeat: int = 0) -> ExportedV
 
 
 def evaluated_rows(items: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return the scored rows of an evaluated file, each with a unique sample_id, for the statistics.
+    """Return the scored rows of an evaluated file for the statistics.
 
+    Each has a unique sample_id, so that rows with the same id in the file all count.
     Failed rows and rows without scores are left out, as in the official arithmetic.
     """
     rows: list[Row] = []
@@ -186,32 +159,20 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
             }
 
 
-def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summarise, *, selection: str = "") -> None:
+def write_results(path: Path, items: Sequence[dict[str, Any]], *, selection: str = "") -> None:
     """Write evaluated rows and their three summary rows.
 
     Args:
         path: File to write; replaced atomically.
         items: Rows with `eval_success`, `scores` and `error`.
-        summarise: Computes the summary rows.
         selection: Label of the selected samples if they are only a part of the task; the summary rows then have it as a
             further key, because their figures are not those of the benchmark.
 
     Raises:
-        ValueError: `summarise` returned other rows than the three, or a figure is missing.
         ConfigError, DataError: The file cannot be written.
     """
-    summaries = list(summarise(evaluated_rows(items)))
-    if tuple(row.kind for row in summaries) != SUMMARY_TYPES:
-        raise ValueError(f"summary rows must be {', '.join(SUMMARY_TYPES)}, in this order")
-    closing = [
-        {
-            SUMMARY_MARK: row.kind,
-            "avg_scores": {name: float(row.figures[name]) for name in FIGURES},
-            "count": row.count,
-            **({"selection": selection} if selection else {}),
-        }
-        for row in summaries
-    ]
+    mark = {"selection": selection} if selection else {}
+    closing = [{**row, **mark} for row in summary_rows(aggregate(evaluated_rows(items), "official"))]
     text = json.dumps([*items, *closing], ensure_ascii=False, indent=2)
     if _SURROGATE.search(text):  # a lone surrogate cannot be written as UTF-8, but its escape sequence can
         text = json.dumps([*items, *closing], indent=2)
@@ -232,9 +193,7 @@ def remember_source(store: RunStore, results: OfficialResults) -> None:
     write_text(store.path / SOURCE_FILE, json.dumps(data, ensure_ascii=True))
 
 
-def export_official(
-    store: RunStore, path: Path, scorer: str, summarise: Summarise, *, repeat: int = 0, judge_repeat: int = 0
-) -> int:
+def export_official(store: RunStore, path: Path, scorer: str, *, repeat: int = 0, judge_repeat: int = 0) -> int:
     """Write the scores of a run as `results_eval.json`.
 
     A run that scored a results file gets the rows of that file; any other run gets one row per sample.
@@ -243,7 +202,6 @@ def export_official(
         store: The run.
         path: File to write.
         scorer: Name of the scorer.
-        summarise: Computes the summary rows under the official protocol.
         repeat: Which generation of each sample; the format has only one.
         judge_repeat: Which score of that generation.
 
@@ -269,7 +227,7 @@ def export_official(
         }
         items = list(evaluated(source, verdicts))
     label = store.spec.selection.label
-    write_results(path, items, summarise, selection=label if store.spec.selection.kind != "all" else "")
+    write_results(path, items, selection=label if store.spec.selection.kind != "all" else "")
     return len(items)
 
 

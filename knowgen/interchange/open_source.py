@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,37 @@ SOURCE_NOTE = "source"
 
 
 @dataclass(frozen=True)
+class SourceNotes:
+    """What a source lacks for the samples of a run.
+
+    Attributes:
+        name: Name of the source.
+        texts: One text for each thing to say.
+        without_image: Ids of samples without an image.
+    """
+
+    name: str = ""
+    texts: tuple[str, ...] = ()
+    without_image: tuple[str, ...] = ()
+
+    def print(self) -> None:
+        """Print each text on a line of stderr."""
+        for text in self.texts:
+            click.echo(f"knowgen: {one_line(text)}", err=True)
+
+    def record(self, store: RunStore) -> None:
+        """Record the notes in a run."""
+        if self.texts:
+            texts = [one_line(clean_text(text)) for text in self.texts]
+            ids = [clean_text(each) for each in self.without_image]
+            store.put_note(clean_text(self.name), SOURCE_NOTE, {"notes": texts, "without_image": ids})
+
+
+def _nothing(_: Collection[str]) -> SourceNotes:
+    return SourceNotes()
+
+
+@dataclass(frozen=True)
 class OpenedSource:
     """A source of images, with what is known about them.
 
@@ -57,6 +88,7 @@ class OpenedSource:
         requests: Identity of the agent answers that the images were generated from; empty if none.
         name: Name of the system of that run; empty when it has none of its own.
         remember: Records in the new run what an export needs from the source.
+        notes: Returns what the source lacks for samples, which are given by their ids.
     """
 
     task: Task
@@ -70,6 +102,7 @@ class OpenedSource:
     requests: str = ""
     name: str = ""
     remember: Callable[[RunStore], None] | None = None
+    notes: Callable[[Collection[str]], SourceNotes] = _nothing
 
 
 class StoredGenerations:
@@ -231,19 +264,24 @@ def _folder(path: Path, task: Task, pattern: str | None) -> OpenedSource:
     source = FolderSource(path, (sample.id for sample in task.samples()), names)
     if not source.count:
         raise _no_image(source, task, names)
-    passed_over, notes = source.passed_over(), list[str]()
-    if source.missing or passed_over:
-        found = len(source.ids) - len(source.missing)
-        lacking = f"; none for {listed(source.missing)}" if source.missing else ""
-        also = f"; passed over: {passed_over}" if passed_over else ""
-        notes.append(f"{path}: images for {found} of {count(len(source.ids), 'sample')} of {task.name}{lacking}{also}")
     return OpenedSource(
         task=task,
         generations=StoredGenerations(source.name, source.revision, source.generation),
         generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
         repeats=source.repeats,
-        remember=_said(notes, source.name, source.missing),
+        notes=lambda ids: _folder_notes(source, task.name, ids),
     )
+
+
+def _folder_notes(source: FolderSource, task: str, ids: Collection[str]) -> SourceNotes:
+    missing, passed_over = [each for each in source.missing if each in ids], source.passed_over()
+    if not missing and not passed_over:
+        return SourceNotes()
+    samples = count(len(ids), "sample" if len(ids) == len(source.ids) else "selected sample")
+    lacking = f"; none for {listed(missing)}" if missing else ""
+    also = f"; passed over: {passed_over}" if passed_over else ""
+    text = f"{source.path}: images for {len(ids) - len(missing)} of {samples} of {task}{lacking}{also}"
+    return SourceNotes(source.name, (text,), tuple(missing))
 
 
 def _no_image(source: FolderSource, task: Task, pattern: NamePattern | None) -> DataError:
@@ -264,64 +302,78 @@ def _no_image(source: FolderSource, task: Task, pattern: NamePattern | None) -> 
 def _results(path: Path, duplicates: Duplicates, folder: Path | None) -> OpenedSource:
     results = read_results(path, folder)
     task, images = results.task(duplicates=duplicates), results.images(duplicates)
-    notes = _missing_images(results, list(images.chosen.values()))
-    if without := sum(row.id is None for row in results.rows):
-        notes.append(f"{path}: {count(without, 'row')} without an id left out")
-    if task.skips:
-        number, first = count(len(task.skips), "row"), next(iter(task.skips.values()))
-        notes.append(f"{path}: {number} counted under strict and left out under official: {first}")
-    missing = [name for name, row in images.chosen.items() if row.success and row.output and not row.has_output]
-    tell = _said(notes, images.name, missing)
-
-    def remember(store: RunStore) -> None:
-        remember_source(store, results)
-        tell(store)
-
+    _require_files(results, list(images.chosen.values()))
     return OpenedSource(
         task=task,
         generations=StoredGenerations(images.name, images.revision, images.generation),
         generator=GeneratorSpec(name=images.name, revision=f"results {images.revision}"),
-        remember=remember,
+        remember=lambda store: remember_source(store, results),
+        notes=lambda ids: _results_notes(
+            results,
+            images.name,
+            {name: row for name, row in images.chosen.items() if name in ids},
+            [reason for name, reason in task.skips.items() if name in ids],
+        ),
     )
 
 
-def _missing_images(results: OfficialResults, rows: list[OfficialRow]) -> list[str]:
-    """Return a line on missing images and one on missing ground truths, if there are any.
+def _results_notes(
+    results: OfficialResults, name: str, rows: Mapping[str, OfficialRow], skips: Sequence[str]
+) -> SourceNotes:
+    """Return what a results file lacks for the rows of a run.
 
-    Raises:
-        DataError: No generated image was found, or no ground truth.
+    Args:
+        results: The file.
+        name: Name of the source.
+        rows: The rows by sample id.
+        skips: For each row that the official evaluator leaves out, its reason.
     """
-    made = [row for row in rows if row.success and row.output is not None]
-    compared = [row for row in rows if row.truth is not None]
-    lines: list[str] = []
-    lost = [row for row in made if not row.has_output]
-    lost_truths = [row for row in compared if not row.has_truth]
-    for what, every, missing in (("image", made, lost), ("ground truth", compared, lost_truths)):
-        if not missing or results.files is None:
-            continue
-        is_image = what == "image"
-        names = [row.recorded(row.output_name if is_image else row.truth_name) or "" for row in missing]
-        doubtful = sum(name in results.files.ambiguous for name in names)
+    notes = [
+        f"{results.path}: {len(each.missing)} of {count(each.wanted, each.what)} missing; {each.looked}"
+        for each in _lacking(results, list(rows.values()))
+    ]
+    if without := sum(row.id is None for row in results.rows):
+        notes.append(f"{results.path}: {count(without, 'row')} without an id left out")
+    if skips:
+        number = count(len(skips), "row")
+        notes.append(f"{results.path}: {number} counted under strict and left out under official: {skips[0]}")
+    missing = [each for each, row in rows.items() if row.success and row.output and not row.has_output]
+    return SourceNotes(name, tuple(notes), tuple(missing))
+
+
+@dataclass(frozen=True)
+class _Lacking:
+    """Files of one kind that rows name and that were not found: `what` they are, how many are `wanted`."""
+
+    what: str
+    wanted: int
+    missing: tuple[str, ...]
+    looked: str
+
+
+def _lacking(results: OfficialResults, rows: Sequence[OfficialRow]) -> list[_Lacking]:
+    """Return the images and the ground truths that rows name and that were not found."""
+    if results.files is None:
+        return []
+    found = []
+    made = [(row.recorded(row.output_name), row.has_output) for row in rows if row.success and row.output is not None]
+    compared = [(row.recorded(row.truth_name), row.has_truth) for row in rows if row.truth is not None]
+    for what, files in (("image", made), ("ground truth", compared)):
+        missing = tuple(name or "" for name, there in files if not there)
+        doubtful = sum(name in results.files.ambiguous for name in missing)
         unsure = f" ({doubtful} not used: several rows lead to one file)" if doubtful else ""
-        looked = f"looked for {listed(names)} in {results.files.where()}{unsure}"
-        if len(missing) == len(every):
+        if missing:
+            looked = f"looked for {listed(missing)} in {results.files.where()}{unsure}"
+            found.append(_Lacking(what, len(files), missing, looked))
+    return found
+
+
+def _require_files(results: OfficialResults, rows: Sequence[OfficialRow]) -> None:
+    """Raise `DataError` if no generated image of any row was found, or no ground truth."""
+    for each in _lacking(results, rows):
+        if len(each.missing) == each.wanted and results.files is not None:
             raise DataError(
-                f"none of its {count(len(every), what)} was found; {looked}; there: {results.files.there()}",
+                f"none of its {count(each.wanted, each.what)} was found; {each.looked}; there: {results.files.there()}",
                 where=str(results.path),
                 fix="give the folder that has them with --images DIR",
             )
-        lines.append(f"{results.path}: {len(missing)} of {count(len(every), what)} missing; {looked}")
-    return lines
-
-
-def _said(notes: Sequence[str], name: str, missing: Sequence[str]) -> Callable[[RunStore], None]:
-    """Print notes on a source; return the function that records them in a run, with the samples without image."""
-    for text in notes:
-        click.echo(f"knowgen: {one_line(text)}", err=True)
-
-    def remember(store: RunStore) -> None:
-        if notes:
-            texts, ids = [one_line(clean_text(text)) for text in notes], [clean_text(each) for each in missing]
-            store.put_note(clean_text(name), SOURCE_NOTE, {"notes": texts, "without_image": ids})
-
-    return remember

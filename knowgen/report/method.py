@@ -28,7 +28,12 @@ def definitions(views: Sequence[ReportView]) -> list[tuple[str, str]]:
         pairs += [(f"{name[0].upper()}, {name.replace('_', ' ')}", MEANINGS[name]) for name in DIMENSIONS]
     if any(set(view.dimensions) != set(DIMENSIONS) for view in views):
         pairs.append(("Overall", "mean of the dimensions of a scorer that has others than the four of KnowGen; 0 to 1"))
-    pairs.append(("Interval", "95 % bootstrap interval over samples; a note in its place says why there is none"))
+    pairs.append(
+        (
+            "Interval",
+            "95 % interval over samples, from linearised standard errors; a note in its place says why there is none",
+        )
+    )
     for name in dict.fromkeys(view.protocol for view in views):
         protocol = get_protocol(name)
         pairs.append((f"Protocol {name} {protocol.version}", "; ".join(rules(protocol))))

@@ -16,7 +16,7 @@ from knowgen.report.numbers import duration, missing, money
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.coverage import NO_RESULT
 from knowgen.stats.protocol import PROTOCOLS, counting_words
-from knowgen.stats.summary import ALL_EQUAL, OVERALL, Coverage, Figure, RefusedScores, Slice, Summary
+from knowgen.stats.summary import ALL_EQUAL, OVERALL, TOO_FEW_DIFFERENT, Coverage, Figure, RefusedScores, Slice, Summary
 
 __all__ = [
     "comparison_csv",
@@ -138,14 +138,17 @@ def with_interval(figure: Figure) -> str:
     if figure.value is None and figure.partial is not None:
         return f"{format_figure(figure)} partial"
     if figure.low is None or figure.high is None:
-        why = EQUAL if figure.note == ALL_EQUAL else figure.note
+        why, _ = SHORT_NOTES.get(figure.note, (figure.note, ""))
         why = why if figure.value is not None and len(why) < 15 else ""
         return f"{format_figure(figure)} {why:<14}"
     return f"{format_figure(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-EQUAL = "all equal"
-"""Short form of the note of a figure whose values are all equal."""
+SHORT_NOTES = {
+    ALL_EQUAL: ("all equal", "all samples have the same value"),
+    TOO_FEW_DIFFERENT: ("few different", "nearly all samples have the same value"),
+}
+"""Short form of the note of a figure without an interval, and its reason in words."""
 
 
 def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
@@ -215,7 +218,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
             _provenance(table),
             *_counting(table),
             *_legend(dimensions),
-            *_equal(table),
+            *_short_notes(table),
             *_notes(table),
         ],
     )
@@ -249,11 +252,10 @@ def _counting(table: Sequence[Summary]) -> list[str]:
     return [words] if words else []
 
 
-def _equal(table: Sequence[Summary]) -> list[str]:
-    """Return a line that explains the short note of a figure without an interval, if there is one."""
-    if not any(one.headline.note == ALL_EQUAL for one in table):
-        return []
-    return [f"{EQUAL}: no interval, because all samples have the same value"]
+def _short_notes(table: Sequence[Summary]) -> list[str]:
+    """Return a line for each short note of a headline without an interval."""
+    notes = {one.headline.note for one in table}
+    return [f"{short}: no interval, because {why}" for note, (short, why) in SHORT_NOTES.items() if note in notes]
 
 
 def _one_by(one: Summary, kind: str) -> TextTable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 import re
 from dataclasses import asdict
@@ -13,9 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowgen.core.images import UnreadableImageError, inspect_image
+from knowgen.core.images import UnreadableImageError, image_size, inspect_image
 from knowgen.core.records import GenerationRequest, ImageRef
-from knowgen.core.text import error_message
 
 MAX_REFERENCES = 16
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -107,21 +105,18 @@ def pixels_of(images: list[bytes], max_pixels: int) -> int:
     Raises:
         InvalidRequestError: An image does not open, or has more than `max_pixels` pixels.
     """
-    from PIL import Image
-
     total = 0
     for data in images:
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-        except Exception as error:  # a broken file makes Pillow raise many kinds
-            raise InvalidRequestError(f"a reference image does not open: {error_message(error)}") from error
-        if width * height > max_pixels:
-            raise InvalidRequestError(
-                f"a reference image has {width}x{height} pixels, at most {max_pixels} are allowed"
-            )
+            width, height = image_size(data, formats=_FORMATS, max_pixels=max_pixels)
+        except UnreadableImageError as error:
+            raise _does_not_open(error) from error
         total += width * height
     return total
+
+
+def _does_not_open(error: UnreadableImageError) -> InvalidRequestError:
+    return InvalidRequestError(f"a reference image does not open: {error.what}")
 
 
 def store_reference(data: bytes, path: Path, max_pixels: int) -> ImageRef:
@@ -133,7 +128,7 @@ def store_reference(data: bytes, path: Path, max_pixels: int) -> ImageRef:
     try:
         facts = inspect_image(data, formats=_FORMATS, max_pixels=max_pixels)
     except UnreadableImageError as error:
-        raise InvalidRequestError(f"a reference image does not open: {error.what}") from error
+        raise _does_not_open(error) from error
     path.write_bytes(data)
     return ImageRef(**asdict(facts), path=path)
 

@@ -10,16 +10,27 @@ is then underestimated. Each group therefore gets two added samples of a small w
 the highest possible value, as in the intervals of Agresti and Coull (The American Statistician 52, 1998). From the
 standard error e of the figure f, and the quantile t of Student's distribution, the ends are
 
-- for one dimension on a scale of grades: the quantiles of a Beta distribution with f (1 - f) / e^2 samples, reduced by
-  (1.96 / t)^2 (the interval of Korn and Graubard, Survey Methodology 24, 1998, with the prior of Kerman, Electronic
-  Journal of Statistics 5, 2011, which is where the weight 1/3 comes from). It also holds where all values are equal;
+- for one dimension on a scale of grades: the quantiles of a Beta distribution with f (1 - f) / e^2 samples (the
+  interval of Korn and Graubard, Survey Methodology 24, 1998, with the prior of Jeffreys, which is where the weight 1/2
+  comes from; Brown, Cai and DasGupta, Statistical Science 16, 2001, compare such intervals of a share);
 - for the overall of several dimensions, and for measures that do not reach the ends of their range: logit(f) +- t e /
   (f (1 - f)), turned back;
 - for a difference: f +- t e.
 
-The weights of the added samples were chosen by simulation. `benchmarks/interval_coverage.py` prints the share of
-simulated benchmarks whose interval contains the true value, for weak, middling and strong systems, 18 to 336 samples a
-group, categories of 20 samples, single dimensions and paired differences.
+No interval holds its level where nearly all samples have the same value: with two samples of 48 that differ, the number
+of those that could have differed is a guess, and any interval wide enough for the guess contains the true value nearly
+always. Such figures have none. How many samples count as different depends on what an interval is sensitive to:
+
+- one dimension on a scale of grades: the added samples make at most a fifth of the variance, which takes about two
+  samples of another value;
+- an overall or a measure: the effective number of samples apart from the median of their group, (sum |d|)^2 / sum d^2
+  of their distances d to it, which is k if k of many samples differ from it by the same amount;
+- a difference: the effective number of samples that make up the variance, (sum c^2)^2 / sum c^4 of their changes c.
+  With three pairs that differ equally, a difference of 0 can never be excluded; with four, it can.
+
+The weights and limits were chosen by simulation. `benchmarks/interval_coverage.py` prints the share of simulated
+benchmarks whose interval contains the true value, for weak, middling and strong systems, 18 to 336 samples a group,
+categories of 20 samples, single dimensions and paired differences.
 """
 
 from __future__ import annotations
@@ -32,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.stats.combine import Mask, Means
-from knowgen.stats.summary import ALL_EQUAL, TOO_SMALL
+from knowgen.stats.summary import ALL_EQUAL, TOO_FEW_DIFFERENT, TOO_SMALL
 from knowgen.stats.values import Floats
 
 LEVEL = 0.95
@@ -44,14 +55,23 @@ MIN_SAMPLES = 18
 MIN_VALUES = 5
 """Minimum number of values of each dimension in each group; with fewer, nothing is known of their spread."""
 
-MIN_VALUES_ALONE = 10
+MIN_VALUES_ALONE = 12
 """Minimum number of values in each group for the interval of a single dimension."""
 
-_GRADED, _OVERALL = 1 / 3, 0.02
+_GRADED, _OVERALL = 1 / 2, 0.02
 """Weight of the added samples for a dimension on a scale of grades, and for an overall or a measure."""
 
-_GRADED_DIFFERENCE, _OVERALL_DIFFERENCE = 1 / 6, 0.005
+_GRADED_DIFFERENCE, _OVERALL_DIFFERENCE = 1 / 20, 0.005
 """The same for a paired difference, where the added samples are -1 and 1."""
+
+_MAX_ADDED = 1 / 5
+"""Maximum share of the variance of a dimension on a scale of grades that the added samples may make."""
+
+_MIN_APART, _MIN_APART_ALONE = 6.0, 3.0
+"""Minimum effective number of samples apart from the median: for an overall of several dimensions, for a measure."""
+
+_MIN_CONTRIBUTING = 4.0
+"""Minimum effective number of samples that make up the variance of a difference."""
 
 _TOLERANCE = 1e-9
 """Values closer than this are equal; such differences come from the order of additions alone."""
@@ -70,11 +90,17 @@ class Spread:
         value: The figure, with the added samples.
         error: Its standard error.
         freedom: Degrees of freedom of the standard error.
+        added: Share of the variance that the added samples make.
+        apart: Effective number of samples apart from the median of their group.
+        contributing: Effective number of samples that make up the variance.
     """
 
     value: float
     error: float
     freedom: float
+    added: float
+    apart: float
+    contributing: float
 
     def quantile(self, probability: float) -> float:
         """Return a quantile of Student's distribution with these degrees of freedom."""
@@ -131,15 +157,17 @@ def figure_intervals(sampled: Sampled, points: Sequence[float]) -> list[Interval
         points: The figures, NaN where there is none; an interval always contains its figure.
     """
     graded = _graded(sampled.tables)[: sampled.dimensions]
+    scales = [*graded.tolist(), not sampled.several and bool(graded.all())]
     weights = np.where(graded, _GRADED, _OVERALL)
     spreads = _spreads(sampled, weights, _OVERALL)
     found: list[Interval | str] = []
-    for place, (point, spread) in enumerate(zip(points, spreads, strict=True)):
-        on_grades = not sampled.several and graded.all() if place == sampled.dimensions else graded[place]
+    for place, (point, spread, on_grades) in enumerate(zip(points, spreads, scales, strict=True)):
         if isinstance(spread, str):
             found.append(spread)
-        elif _level(sampled.values[:, place]) and not (on_grades and _at_an_end(sampled.values[:, place])):
+        elif _level(sampled.values[:, place]):
             found.append(ALL_EQUAL)
+        elif not _varies(spread, on_grades, several=sampled.several and place == sampled.dimensions):
+            found.append(TOO_FEW_DIFFERENT)
         else:
             found.append(_containing(_beta(spread) if on_grades else _logit(spread), point))
     return found
@@ -160,6 +188,8 @@ def difference_intervals(sampled: Sampled, points: Sequence[float]) -> list[tupl
             found.append(spread)
         elif _level(column):
             found.append(ALL_EQUAL)
+        elif spread.contributing < _MIN_CONTRIBUTING - _TOLERANCE:
+            found.append(TOO_FEW_DIFFERENT)
         else:
             half = spread.t * spread.error
             ends = max(-1.0, spread.value - half), min(1.0, spread.value + half)
@@ -179,9 +209,11 @@ def _level(values: Floats) -> bool:
     return bool(len(known)) and float(known.max() - known.min()) <= _TOLERANCE
 
 
-def _at_an_end(values: Floats) -> bool:
-    known = values[np.isfinite(values)]
-    return bool((known <= _TOLERANCE).all() or (known >= 1 - _TOLERANCE).all())
+def _varies(spread: Spread, on_grades: bool, *, several: bool) -> bool:
+    """Return whether enough samples differ for an interval of a figure."""
+    if on_grades:
+        return spread.added <= _MAX_ADDED
+    return spread.apart >= (_MIN_APART if several else _MIN_APART_ALONE) - _TOLERANCE
 
 
 def _spreads(sampled: Sampled, weights: Floats, overall_weight: float) -> list[Spread | str]:
@@ -202,14 +234,14 @@ def _spreads(sampled: Sampled, weights: Floats, overall_weight: float) -> list[S
     spreads: list[Spread | str] = []
     for place in [*alone, sampled.dimensions]:
         last = place == sampled.dimensions
-        value, changes, strata = together if last or by_dimension is None else by_dimension
+        linear = together if last or by_dimension is None else by_dimension
         weight = overall_weight if last else float(weights[place])
         numbers = counts[:, place]
         fewest = counts[:, : sampled.dimensions] if last and sampled.several and sampled.grouped else numbers[:, None]
         if not _enough(numbers, fewest, alone=not (last and sampled.several)):
             spreads.append(TOO_SMALL)
         else:
-            spreads.append(_spread(value[place], changes[:, place], strata, weight, numbers, fewest))
+            spreads.append(_spread(sampled, place, linear, weight, fewest))
     return spreads
 
 
@@ -221,35 +253,62 @@ def _enough(numbers: NDArray[np.int64], fewest: NDArray[np.int64], *, alone: boo
     return bool(used.min() >= (MIN_VALUES_ALONE if alone else MIN_SAMPLES)) and least >= MIN_VALUES
 
 
-def _spread(
-    value: float,
-    changes: Floats,
-    strata: NDArray[np.str_],
-    weight: float,
-    numbers: NDArray[np.int64],
-    fewest: NDArray[np.int64],
-) -> Spread:
-    """Return the spread of one figure from its change with each sample; the last two samples of a group are added."""
-    total = freedom = 0.0
-    for name, number, least in zip(np.unique(strata), numbers.tolist(), fewest.tolist(), strict=True):
+def _spread(sampled: Sampled, place: int, linear: _Linear, weight: float, fewest: NDArray[np.int64]) -> Spread:
+    """Return the spread of one figure from its change with each sample.
+
+    Args:
+        sampled: The values.
+        place: Number of the figure.
+        linear: Changes of all figures.
+        weight: Weight of the added samples.
+        fewest: Numbers of values that the degrees of freedom follow from, shape (strata, any).
+    """
+    total = freedom = added = distance = square = second = fourth = 0.0
+    for name, least in zip(np.unique(sampled.strata), fewest.tolist(), strict=True):
+        present = np.isfinite(sampled.values[sampled.strata == name, place])
+        number = int(present.sum())
         if not number:
             continue
-        own = changes[strata == name]
-        squares = float((own[:-2] ** 2).sum() + weight * (own[-2:] ** 2).sum())
+        changes = linear.changes[linear.strata == name, place]
+        own, extra = changes[:-2], weight * float((changes[-2:] ** 2).sum())
         size = number + 2 * weight
-        variance = squares * size / (size - 1)
+        variance = (float((own**2).sum()) + extra) * size / (size - 1)
         total += variance
+        added += extra * size / (size - 1)
         freedom += variance**2 / (min(count for count in least if count) - 1)
+        apart = np.abs(own[present] - np.median(own[present]))
+        distance, square = distance + float(apart.sum()), square + float((apart**2).sum())
+        second, fourth = second + float((own**2).sum()), fourth + float((own**4).sum())
     if total <= 0:
-        return Spread(value, 0.0, 1.0)
-    return Spread(value, math.sqrt(total), max(1.0, total**2 / freedom))
+        return Spread(linear.values[place], 0.0, 1.0, added=1.0, apart=0.0, contributing=0.0)
+    return Spread(
+        float(linear.values[place]),
+        math.sqrt(total),
+        max(1.0, total**2 / freedom),
+        added=added / total,
+        apart=distance**2 / square if square > 0 else 0.0,
+        contributing=second**2 / fourth if fourth > 0 else 0.0,
+    )
 
 
-def _changes(sampled: Sampled, weights: Floats) -> tuple[Floats, Floats, NDArray[np.str_]]:
-    """Return the figures, their change with each sample of shape (N + added, figures), and the samples' groups.
+@dataclass(frozen=True)
+class _Linear:
+    """Figures, and how they change with each sample.
 
-    The added samples of a group follow its own, first the lowest value and then the highest.
+    Attributes:
+        values: The figures with the added samples, shape (figures,).
+        changes: Change with each sample, shape (N + added, figures). The added samples of a group follow its own,
+            first the lowest value and then the highest.
+        strata: Group of each sample, shape (N + added,).
     """
+
+    values: Floats
+    changes: Floats
+    strata: NDArray[np.str_]
+
+
+def _changes(sampled: Sampled, weights: Floats) -> _Linear:
+    """Return the figures and their changes with added samples of these weights by dimension."""
     order, strata = _with_added(sampled.strata)
     each: list[list[Means]] = []
     for place, table in enumerate(sampled.tables):
@@ -257,7 +316,7 @@ def _changes(sampled: Sampled, weights: Floats) -> tuple[Floats, Floats, NDArray
         columns = np.append(weights, [float(weights.min())] * (table.shape[2] - len(weights)))
         each.append([_linearised(one, order, sampled.strata, strata, (low, high), columns) for one in table])
     figures = sampled.figures(each, strata)
-    return figures[0], figures[1:] - figures[0], strata
+    return _Linear(figures[0], figures[1:] - figures[0], strata)
 
 
 def _with_added(strata: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
@@ -319,10 +378,10 @@ def _expit(value: float) -> float:
 
 
 def _beta(spread: Spread) -> Interval:
-    from scipy.special import betaincinv, ndtri
+    from scipy.special import betaincinv
 
     value = spread.value
-    size = value * (1 - value) / spread.error**2 * (float(ndtri((1 + LEVEL) / 2)) / spread.t) ** 2
+    size = value * (1 - value) / spread.error**2
     tail = (1 - LEVEL) / 2
     low, high = (float(betaincinv(size * value, size * (1 - value), p)) for p in (tail, 1 - tail))
     return low, high

@@ -16,8 +16,10 @@ WHOLE = "overall_avg"
 def stored_overall(values: Mapping[str, float]) -> float | None:
     """Return the overall that the published evaluator stores for a sample: .1 F + .4 V + .4 T + .1 A, 2 decimals.
 
+    The terms are added from left to right, as published, so that the last digit is the same.
+
     Args:
-        values: Values of the lenient parsed score; text accuracy is absent if it is N/A, and then counts .5.
+        values: Values of a parsed score; text accuracy is absent if it is N/A, and then counts .5.
 
     Returns:
         The overall in [0, 1]; None if there are no values.

@@ -25,6 +25,9 @@ MIN_COVERAGE = 0.95
 """Minimum share of the expected scores for a result. With fewer, the figure depends on which samples happened to be
 scored. The published arithmetic has no such limit; below it, its figures are shown but not fit for a leaderboard."""
 
+TEXT_IF_NA = 0.5
+"""Text accuracy where it does not apply, in the published arithmetic."""
+
 
 class ScoringProtocol(Record):
     """Rules that turn scores into figures.
@@ -95,7 +98,7 @@ OFFICIAL = ScoringProtocol(
     reading="lenient",
     failed_generation="exclude",
     text_na="image",
-    missing_text=0.5,
+    missing_text=TEXT_IF_NA,
     off_grid="accept",
     rounding=4,
     empty_group="zero",

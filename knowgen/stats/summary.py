@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
 from knowgen.core.records import Record
 
 OVERALL = "overall"
@@ -11,6 +14,9 @@ TOO_SMALL = "n too small"
 
 ALL_EQUAL = "all values equal"
 """Note of a figure without an interval because its values do not vary, so that their spread is not known."""
+
+TOO_FEW_DIFFERENT = "too few different values"
+"""Note of a figure without an interval because nearly all of its samples have the same value."""
 
 
 def is_part(selection: str) -> bool:
@@ -108,6 +114,31 @@ class Slice(Record):
     coverage: Coverage = Coverage()
 
 
+class _Subset(Protocol):
+    """A record of a subset of the samples."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+_SubsetT = TypeVar("_SubsetT", bound=_Subset)
+
+
+def find_subset(parts: Iterable[_SubsetT], kind: str, name: str) -> _SubsetT:
+    """Return the record of a subset.
+
+    Raises:
+        KeyError: No such subset.
+    """
+    for part in parts:
+        if part.kind == kind and part.name == name:
+            return part
+    raise KeyError(f"{kind} {name}".strip())
+
+
 class Summary(Record):
     """All figures of one run for one scorer under one protocol.
 
@@ -162,10 +193,7 @@ class Summary(Record):
         Raises:
             KeyError: No such subset.
         """
-        for part in self.slices:
-            if part.kind == kind and part.name == name:
-                return part
-        raise KeyError(f"{kind} {name}".strip())
+        return find_subset(self.slices, kind, name)
 
     @property
     def headline(self) -> Figure:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from knowgen.core.errors import DataError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
-from knowgen.core.text_files import numbered_lines, parse_json
+from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.core.yaml_files import read_yaml
 from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, read_frozen
 
@@ -94,7 +94,7 @@ def read_task_file(path: Path) -> TaskFile:
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the JSON object of each line that is not blank, with its number."""
     for number, line in numbered_lines(path, fix=_FETCH):
-        data = parse_json(line, f"{path}:{number}")
+        data = parse_strict_json(line, f"{path}:{number}")
         if not isinstance(data, dict):
             raise DataError("must be a JSON object", where=f"{path}:{number}", fix="fix that line")
         yield number, data

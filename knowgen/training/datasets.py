@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowgen.core.errors import DataError, UsageError
-from knowgen.core.text_files import numbered_lines, parse_json
+from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.tasks.data_home import PreparedData, need_prepared, prepare_again
 from knowgen.tasks.prepare.published import check_marks
 from knowgen.tasks.prepare.rows import ROWS_FILE
@@ -189,7 +189,7 @@ def _rows(prepared: PreparedData) -> Iterator[dict[str, Any]]:
     path, fix = prepared.folder / ROWS_FILE, prepare_again(prepared.name)
     for number, line in numbered_lines(path, fix=fix):
         try:
-            row = parse_json(line, f"{path}:{number}")
+            row = parse_strict_json(line, f"{path}:{number}")
         except DataError as error:
             raise DataError(error.what, where=error.where, fix=fix) from error
         if not isinstance(row, dict):

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, Item, Score, ScoreStatus
-from knowgen.interchange.official import official_overall
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, scorer_capabilities
 from knowgen.scorers.vlm.answer import ANSWER
 from knowgen.scorers.vlm.evidence import EVIDENCE
+from knowgen.stats.official import stored_overall
 from knowgen.training.reward_scoring import EpisodeScoring, ScoredEpisode
 
 ParsingMode = Literal["strict", "lenient"]
@@ -96,10 +96,11 @@ def image_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward
     values, reason = _parsed(score, parsing)
     if reason:
         return masked(reason, scores=(score,))
+    value: float | None
     if len(values) == 1 and not set(values) & set(DIMENSIONS):
         value = next(iter(values.values()))
     elif set(values) | {TEXT} == set(DIMENSIONS):
-        value = official_overall(values)
+        value = stored_overall(values)
     else:
         raise UsageError(
             f"no image reward is defined for {', '.join(values) or 'no values'}",

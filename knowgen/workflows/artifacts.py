@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Row, Usage
+from knowgen.core.records import Usage
 from knowgen.core.spec import RunSpec
 from knowgen.core.text import count, parse_json
-from knowgen.interchange.official_export import SummaryRow
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 from knowgen.store.files import write_text
@@ -206,16 +205,8 @@ def export(store: RunStore, form: str, out: Path, scorer: str) -> int:
     from knowgen.interchange.table_export import Format, export_rows
 
     if form == "official":
-        return export_official(store, out, scorer, _official_rows)
+        return export_official(store, out, scorer)
     tables: dict[str, Format] = {"jsonl": "jsonl", "csv": "csv", "parquet": "parquet"}
     if form not in tables:
         raise UsageError(f"unknown format {form!r}", fix="official, jsonl, csv or parquet")
     return export_rows(store, tables[form], out, scorer)
-
-
-def _official_rows(rows: Sequence[Row]) -> list[SummaryRow]:
-    """Return the three summary rows of a results file."""
-    from knowgen.stats.official import summary_rows
-
-    summaries = summary_rows(aggregate(rows, "official"))
-    return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in summaries]

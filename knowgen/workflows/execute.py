@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from knowgen.core.errors import UsageError
@@ -15,12 +16,14 @@ from knowgen.workflows.plan import Plan
 from knowgen.workflows.run import Run
 
 
-def execute(plan: Plan, out: Path | str) -> Run:
+def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lambda: None) -> Run:
     """Execute a plan, resuming from stored results, and write summary, tables and page.
 
     Args:
         plan: The planned run.
         out: The run directory.
+        before_calls: Called once, when everything has been checked and before the first call; not where there is
+            nothing to do.
 
     Raises:
         UsageError: `fresh` would delete the images to be scored.
@@ -39,7 +42,9 @@ def execute(plan: Plan, out: Path | str) -> Run:
         store = stack.enter_context(RunStore.open(path, plan.spec, fresh=config.fresh))
         if plan.remember is not None:
             plan.remember(store)
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
+        outcome = run_engine(
+            plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests, before_calls
+        )
     # after Ctrl-C the user should not wait; the next call writes the outputs
     if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):
         with announce("writing the report", enabled=config.progress):

@@ -116,7 +116,6 @@ def _plan(
     part_of: Selection | None = None,
     name: str = "",
     shard: RunShard | None = None,
-    remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
     origin: Path | None = None,
 ) -> Plan:
@@ -149,7 +148,7 @@ def _plan(
         name=config.name or name,
     )
     part = SelectedTask(whole, samples)
-    return Plan(spec, part, generator, tuple(handles), config, source, remember, release, origin)
+    return Plan(spec, part, generator, tuple(handles), config, source, release=release, origin=origin)
 
 
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
@@ -228,8 +227,15 @@ def plan_scoring(
         part_of=opened.part_of,
         name=opened.name,
         shard=_shard_of(Path(source)) if opened.in_place else None,
-        remember=opened.remember,
         release=opened.generations.close,
         origin=Path(source),
     )
-    return replace(planned, spec=planned.spec.model_copy(update={"requests": opened.requests}))
+    notes = opened.notes({sample.id for sample in planned.task.samples()})
+    notes.print()
+
+    def remember(store: RunStore) -> None:
+        notes.record(store)
+        if opened.remember is not None:
+            opened.remember(store)
+
+    return replace(planned, remember=remember, spec=planned.spec.model_copy(update={"requests": opened.requests}))

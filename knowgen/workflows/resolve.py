@@ -170,7 +170,7 @@ class Description:
             UsageError: A text is not a value of its parameter's type.
         """
         if self.form != "factory":
-            return plain_arguments(arguments)
+            return plain_arguments(arguments, self.plugin.where)
         return read_arguments(self.plugin.target, arguments, self.plugin.where)
 
     def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:

@@ -10,7 +10,6 @@ Not found: a directory in which everything was invented consistently, and values
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 from knowgen.core.errors import KnowgenError
 from knowgen.core.records import Generation, GenerationStatus, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.core.spec import ScorerSpec, fingerprint, generation_key, score_key, select, text_hash
-from knowgen.core.text import count
+from knowgen.core.text import count, parse_json
 from knowgen.engine.work_plan import inputs_hash
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.stats.protocol import PROTOCOLS
@@ -255,7 +254,7 @@ class _Checker:
             self.notes.append("summary.json is missing: no figures were compared")
             return
         try:
-            written = json.loads(file.read_text(encoding="utf-8"))
+            written = parse_json(file.read_text(encoding="utf-8"))
             stored = {(each["scorer"], each["protocol"]): each for each in written["summaries"]}
         except (ValueError, KeyError, TypeError) as error:
             yield Discrepancy("summary", file.name, f"cannot be read ({error})")

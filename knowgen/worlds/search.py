@@ -1,14 +1,14 @@
 """Search in a world: BM25 over its pages and over the titles of its images.
 
 The folder of the search material has `pages.jsonl`, `pictures.jsonl` and the image files. It is the folder `search` of
-a world, apart from samples and ground truths, and the backend reads nothing else.
+a world, apart from samples and ground truths, and the backend reads nothing else. Images are handed out as copies in a
+folder of their own, so that no path of a hit leads to the world's folder.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import DataError, UsageError
+from knowgen.core.errors import ConfigError, DataError, UsageError
+from knowgen.core.images import UnreadableImageError, read_image_file
 from knowgen.core.records import ImageRef
-from knowgen.core.text import parse_json
+from knowgen.core.scratch import ScratchFolder
+from knowgen.core.text import error_message, parse_json
 from knowgen.search.contract import Hit, ImageHit, Page
 from knowgen.search.text_index import TextIndex
 
@@ -42,7 +44,8 @@ class _PageIndex:
 class WorldSearch:
     """The search backend `world:DIR`.
 
-    The index is built on first use and then kept in memory.
+    The index is built on first use and then kept in memory. The image files of hits are read-only copies, named by
+    their SHA-256, in a temporary folder of this process.
 
     Args:
         model: Folder of the search material, the DIR of `world:DIR`, such as `worlds/seven/search`.
@@ -89,7 +92,11 @@ class WorldSearch:
         return await asyncio.to_thread(self._search, query, k)
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
-        """Return at most `k` images whose titles match, best first; an empty list if none matches."""
+        """Return at most `k` images whose titles match, best first; an empty list if none matches.
+
+        Raises:
+            DataError: If an image file is missing or differs from its record.
+        """
         return await asyncio.to_thread(self._image_search, query, k)
 
     async def open(self, url: str) -> Page:
@@ -110,7 +117,7 @@ class WorldSearch:
 
     def _image_search(self, query: str, k: int) -> list[ImageHit]:
         images, index = self._loaded_images()
-        return [images[position] for position in index.find(query, k)]
+        return [_with_copy(images[position]) for position in index.find(query, k)]
 
     def _loaded_pages(self) -> _PageIndex:
         with self._lock:
@@ -132,6 +139,56 @@ class WorldSearch:
         return images, TextIndex([image.title for image in images])
 
 
+class _CopiedImages:
+    """Read-only copies of image files, named by their SHA-256, in a folder that is removed when the process ends."""
+
+    def __init__(self) -> None:
+        self._folder: ScratchFolder | None = None
+        self._paths: dict[str, Path] = {}
+        self._lock = threading.Lock()
+
+    def path(self, image: ImageRef) -> Path:
+        """Return the path of a copy of an image, made on the first call.
+
+        Raises:
+            DataError: The image file is missing or differs from its record.
+            ConfigError: The copy cannot be written.
+        """
+        with self._lock:
+            if image.sha256 not in self._paths:
+                self._paths[image.sha256] = self._copy(image)
+            return self._paths[image.sha256]
+
+    def _copy(self, image: ImageRef) -> Path:
+        assert image.path is not None
+        try:
+            data = read_image_file(image.path)
+        except UnreadableImageError as error:
+            raise DataError(error.what, where=str(image.path), fix="build the world again") from error
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise DataError("differs from its record", where=str(image.path), fix="build the world again")
+        try:
+            if self._folder is None:
+                self._folder = ScratchFolder("knowgen.search.")
+            copy = self._folder.path / f"{image.sha256}{image.path.suffix}"
+            copy.write_bytes(data)
+            copy.chmod(0o444)  # later hits name the same file
+        except OSError as error:
+            what = f"an image that a search found cannot be copied: {error.strerror}"
+            fix = "set TMPDIR to a folder with free space"
+            raise ConfigError(what, where=str(error.filename or ""), fix=fix) from error
+        return copy
+
+
+_copies = _CopiedImages()
+
+
+def _with_copy(hit: ImageHit) -> ImageHit:
+    """Return a hit with the path of a copy of its image in place of the path in the world's folder."""
+    assert hit.image is not None
+    return hit.model_copy(update={"image": hit.image.model_copy(update={"path": _copies.path(hit.image)})})
+
+
 def _hit(page: Page) -> Hit:
     return Hit(title=page.title, url=page.url, snippet=" ".join(page.text.split())[:_SNIPPET])
 
@@ -142,8 +199,9 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{path}:{number}"
             try:
                 row = parse_json(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"not valid JSON: {error.msg}", where=where, fix="build the world again") from error
+            except ValueError as error:
+                what = f"not valid JSON: {error_message(error)}"
+                raise DataError(what, where=where, fix="build the world again") from error
             if not isinstance(row, dict):
                 raise DataError("not a JSON object", where=where, fix="build the world again")
             yield where, row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from knowgen.core.errors import DataError
 from knowgen.interchange.agent_answers import open_answers
 from knowgen.suites.schema import read_suite
 from tests.helpers.foreign_files import (
+    Called,
     call,
     figures,
     put_image,
@@ -29,6 +31,11 @@ N = 6
 
 def truth(number: int) -> str:
     return f"truths/s{number}.png"
+
+
+def own_lines(called: Called) -> list[str]:
+    """Return the notes and errors that were printed, without progress."""
+    return [line for line in called.err.splitlines() if line.startswith("knowgen: ")]
 
 
 @pytest.fixture
@@ -267,6 +274,53 @@ def test_a_folder_with_some_of_the_images_has_no_overall_score_and_says_what_it_
     assert figures(task.parent / "run")[0] is None
     page = (task.parent / "run" / "report" / "index.html").read_text()
     assert "No result" in page and "reaches a" not in page
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (("--ids", "s0"), ""),
+        (("--ids", "s1,s3,s4"), "images for 1 of 3 selected samples of small; none for 's3', 's4'"),
+        (("--limit", "1"), ""),
+        (("--shard", "1/2"), "images for 1 of 3 selected samples of small; none for 's2', 's4'"),
+        ((), "images for 2 of 6 samples of small; none for 's2', 's3', 's4' and 1 more"),
+    ],
+)
+def test_the_note_on_a_folder_counts_the_selected_samples(
+    chosen: tuple[str, ...], said: str, task: Path, capsys: Capture
+) -> None:
+    folder = task.parent / "pictures"
+    for number in range(2):
+        put_image(folder / f"s{number}.png", number)
+    words: list[str | Path] = ["score", folder, "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
+    if chosen[:1] == ("--limit",):
+        for number in range(N):
+            put_image(folder / f"s{number}.png", number)
+    called = call(capsys, *words, *chosen)
+    assert own_lines(called) == ([f"knowgen: {folder}: {said}"] if said else [])
+    notes = source_notes(task.parent / "run")
+    assert [note["notes"] for note in notes] == ([[f"{folder}: {said}"]] if said else [])
+    lacking = re.findall(r"'(s\d)'", said)
+    assert [note["without_image"][: len(lacking)] for note in notes] == ([lacking] if said else [])
+
+
+def test_the_note_on_a_results_file_counts_the_selected_rows(there: Path, capsys: Capture) -> None:
+    rows = result_rows(N, lambda number: f"out/\u00e9{number}.png" if number < 2 else f"out/no{number}.png", truth)
+    source = write_results(there / "results.json", rows)
+    words: list[str | Path] = ["score", source, "--scorer", "pixels", "--out"]
+    called = call(capsys, *words, there / "both", "--ids", "0,1")
+    assert (called.code, own_lines(called), source_notes(there / "both")) == (0, [], [])
+    called = call(capsys, *words, there / "some", "--ids", "1,2,3")
+    assert "2 of 3 images missing; looked for 'out/no2.png', 'out/no3.png' in" in called.error
+    (note,) = source_notes(there / "some")
+    assert note["without_image"] == ["2", "3"]
+
+
+def test_an_unknown_id_is_the_only_line(task: Path, capsys: Capture) -> None:
+    put_image(task.parent / "pictures" / "s0.png", 0)
+    words: list[str | Path] = ["score", task.parent / "pictures", "--task", task, "--scorer", "pixels", "--ids", "s99"]
+    called = call(capsys, *words, "--out", task.parent / "run")
+    assert called.code == 2 and "no sample 's99'" in called.error and "\n" not in called.error
 
 
 def test_a_folder_of_links_alone_says_so(task: Path, capsys: Capture) -> None:

@@ -34,6 +34,63 @@ def test_what_an_endpoint_does_not_accept_stands_in_the_summary(
     assert "decoding: temperature not accepted" in capsys.readouterr().out
 
 
+UNPRICED = """
+from knowgen.core.errors import AccountError
+
+
+class Judge:
+    revision = "1"
+    dimensions = ("quality",)
+
+    def __init__(self, key: str = "good"):
+        self.key = key
+
+    @staticmethod
+    def price_known(**_):
+        return False
+
+    async def check_service(self):
+        if self.key != "good":
+            raise AccountError("the key is rejected")
+        return ""
+
+    async def score(self, sample, truth, generation):
+        return {"quality": 1.0}
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "score"])
+def test_an_unknown_price_is_said_once_and_only_where_calls_are_made(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("unpriced.py").write_text(UNPRICED)
+    words = ["run", "--task", "knowgen_mini", "--generator", "noise", "--limit", "2", "--out", "out", "--workers", "0"]
+    if command == "score":
+        assert run([*words, "--scorer", "pixels"]) == 0
+        words = ["score", "out", "--workers", "0"]
+    capsys.readouterr()
+    line = "unpriced.py:Judge: the price of its calls is unknown"
+    assert run([*words, "--scorer", "unpriced.py:Judge", "-s", "key=bad"]) == 3
+    error = capsys.readouterr().err
+    assert "the key is rejected" in error and error.count("\n") == 1, "the error comes alone"
+    assert run([*words, "--scorer", "unpriced.py:Judge"]) == 0
+    assert capsys.readouterr().err.count(line) == 1
+    assert run([*words, "--scorer", "unpriced.py:Judge"]) == 0
+    assert line not in capsys.readouterr().err, "everything is stored, so nothing is called"
+
+
+def test_a_missing_key_is_the_only_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for generator, scorer in (("noise", "vlm:gpt-99"), ("openai:gpt-image-99", "pixels")):
+        assert run(["run", "--task", "knowgen_mini", "--generator", generator, "--scorer", scorer, "--out", "out"]) == 3
+        error = capsys.readouterr().err
+        assert "the key for api.openai.com is missing" in error and error.count("\n") == 1, error
+
+
 @pytest.mark.parametrize(
     ("scorer", "args", "said"),
     [

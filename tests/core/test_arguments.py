@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, Optional
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowgen.cli.main import run
-from knowgen.core.arguments import ArgumentText, argument_text, arguments_line, read_arguments
+from knowgen.core.arguments import ArgumentText, argument_text, arguments_line, plain_arguments, read_arguments
 from knowgen.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,6 +128,23 @@ def test_text_is_printed_for_a_text_parameter_without_quotes(value: str) -> None
 def test_values_of_python_stay_as_they_are() -> None:
     given = {"text": 1.1, "whole": "many", "free": (1, 2)}
     assert read_arguments(Plugin, given, "x") == given
+
+
+@pytest.mark.parametrize("name", ["text", "free", "words", "table"])
+@pytest.mark.parametrize("start", ["[", '{"a":', "{a: "])
+def test_a_value_that_is_nested_too_deeply_is_one_short_line(name: str, start: str) -> None:
+    def plugin(text: str, free: object, words: list[str], table: dict[str, object]) -> None: ...
+
+    given = {name: ArgumentText(start * 50_000)}
+    readers = [partial(plain_arguments, given, "x")]
+    if name == "text" or (name == "free" and start == "{a: "):  # which is not JSON
+        assert read_arguments(plugin, given, "x") == given
+    else:
+        readers.append(partial(read_arguments, plugin, given, "x"))
+    for read in readers if start != "{a: " else readers[1:]:
+        with pytest.raises(UsageError, match=f"'{name}' takes a value that is nested less deeply") as caught:
+            read()
+        assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
 
 
 GENERATOR = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import struct
@@ -15,10 +16,31 @@ from knowgen.core.images import (
     ImageFacts,
     UnreadableImageError,
     decoded_image,
+    image_size,
     inspect_image,
     inspect_images,
     open_rgb,
 )
+
+
+def test_files_are_opened_in_one_place() -> None:
+    openers = [
+        path.name
+        for path in (Path(__file__).parents[2] / "knowgen").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("PIL.") == "Image.open"
+    ]
+    assert openers == ["images.py"]
+
+
+def test_the_size_of_an_image_is_read_from_its_header_and_bounded() -> None:
+    data = encoded(noise(40, 30))
+    assert image_size(data) == (40, 30)
+    assert image_size(data[:100]) == (40, 30), "nothing is decoded"
+    with pytest.raises(UnreadableImageError, match="40x30 pixels, at most 1000 are allowed"):
+        image_size(data, max_pixels=1000)
+    with pytest.raises(UnreadableImageError, match="unknown image format"):
+        image_size(encoded(noise(), "TIFF"), formats=("PNG", "JPEG"))
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from knowgen.core import text_files
 from knowgen.core.errors import DataError
-from knowgen.core.text_files import numbered_lines, parse_json, read_text
+from knowgen.core.text_files import numbered_lines, parse_strict_json, read_text
 from knowgen.core.yaml_files import read_yaml
 
 
@@ -106,7 +106,7 @@ def test_a_pipe_is_read_to_its_end_and_one_without_a_writer_ends(
 )
 def test_json_that_is_broken_or_ambiguous_is_one_line(text: str, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        parse_json(text, "a.jsonl:3")
+        parse_strict_json(text, "a.jsonl:3")
     assert str(caught.value).startswith("a.jsonl:3: invalid JSON: ") and "\n" not in str(caught.value)
 
 

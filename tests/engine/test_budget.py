@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from benchmarks.setting import NumberedTask
 from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError
 from knowgen.core.metering import paid_call
 from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
@@ -19,7 +20,6 @@ from knowgen.store.run import RunStore
 from tests.helpers.engine import (
     Bench,
     Half,
-    MemoryTask,
     Plain,
     ScoreServer,
     generator_handle,
@@ -61,7 +61,7 @@ def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Pat
 
 def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
-    task, generator = MemoryTask(3), generator_handle(Plain())
+    task, generator = NumberedTask(3), generator_handle(Plain())
     with ScoreServer() as server:
         judge = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         with RunStore.open(bench.path, spec_for(task, generator, [judge])) as store:
@@ -162,7 +162,7 @@ def test_worst_cases_far_above_the_cost_do_not_end_a_run_that_the_budget_has_roo
 
 
 def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) -> None:
-    task, generator = MemoryTask(1), generator_handle(Plain())
+    task, generator = NumberedTask(1), generator_handle(Plain())
     refused: list[str] = []
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
         meter = BudgetMeter(store, 0.15, lambda: refused.append(meter.refusal), patience=0.05)
@@ -179,7 +179,7 @@ def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) ->
 
 
 def test_a_reservation_cancelled_while_it_waits_reserves_nothing(tmp_path: Path) -> None:
-    task, generator = MemoryTask(1), generator_handle(Plain())
+    task, generator = NumberedTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
         meter = BudgetMeter(store, 0.15, lambda: None)
 
@@ -198,7 +198,7 @@ def test_a_reservation_cancelled_while_it_waits_reserves_nothing(tmp_path: Path)
 
 
 def test_a_reservation_whose_caller_was_cancelled_is_released(tmp_path: Path) -> None:
-    task, generator = MemoryTask(1), generator_handle(Plain())
+    task, generator = NumberedTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
         meter = BudgetMeter(store, 0.15, lambda: None)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.setting import noise_image
 from knowgen.engine import devices
-from tests.helpers.engine import Bench, noise_image
+from tests.helpers.engine import Bench
 
 
 def test_without_torch_everything_is_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.records import GenerationStatus
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
 from knowgen.engine.executors import subprocess as workers
 from knowgen.generators.contract import GPU_FAULT_CODE
-from tests.helpers.engine import Bench, generator_handle, noise_image, quick
+from tests.helpers.engine import Bench, generator_handle, quick
 
 STARTS = "KNOWGEN_TEST_STARTS"
 

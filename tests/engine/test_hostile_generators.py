@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import Generation, GenerationRequest, GenerationStatus
 from knowgen.engine import ComponentRef, GeneratorHandle, RunOutcome, attempts
 from knowgen.generators.contract import GeneratedImage
-from tests.helpers.engine import Bench, Half, generator_handle, noise_image, quick, scorer_handle
+from tests.helpers.engine import Bench, Half, generator_handle, quick, scorer_handle
 
 COUNT = 6
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.engine.imaging import encode
 from knowgen.engine.retry import ContractError
-from tests.helpers.engine import noise_image
 
 
 def saved(image_format: str, image: Image.Image | None = None) -> bytes:

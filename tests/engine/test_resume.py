@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.setting import noise_image
 from knowgen.core.errors import DataError
 from knowgen.core.records import (
     Generation,
@@ -26,7 +27,6 @@ from tests.helpers.engine import (
     ScoreServer,
     generator_handle,
     loopback_handle,
-    noise_image,
     quick,
     score_of,
     scorer_handle,
@@ -153,10 +153,11 @@ def test_a_full_disk_stops_the_run_with_one_error_and_stored_results_stay(
 
 
 def test_a_changed_truth_is_scored_again_and_a_changed_prompt_generated_again(tmp_path: Path) -> None:
+    from benchmarks.setting import NumberedTask
     from knowgen.engine import run
-    from tests.helpers.engine import MemoryTask, spec_for
+    from tests.helpers.engine import spec_for
 
-    class Changed(MemoryTask):
+    class Changed(NumberedTask):
         word = "old"
         prompt = "Draw"
 

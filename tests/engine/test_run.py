@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.setting import NumberedTask, noise_image
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.records import (
     Generation,
@@ -33,10 +34,8 @@ from tests.helpers.engine import (
     Bench,
     Half,
     Measure,
-    MemoryTask,
     Plain,
     generator_handle,
-    noise_image,
     png,
     quick,
     score_of,
@@ -377,7 +376,7 @@ def test_existing_images_are_scored_without_a_generator(tmp_path: Path) -> None:
 
 
 def test_a_task_that_yields_other_samples_than_selected_is_rejected(tmp_path: Path) -> None:
-    task, generator = MemoryTask(4), generator_handle(Plain())
+    task, generator = NumberedTask(4), generator_handle(Plain())
     spec = spec_for(task, generator, [])
     wrong = spec.model_copy(update={"selection": spec.selection.model_copy(update={"kind": "limit", "hash": "0" * 12})})
     with RunStore.open(tmp_path / "run", wrong) as store, pytest.raises(ConfigError, match="yields other samples"):
@@ -397,7 +396,7 @@ def test_a_missing_key_ends_the_run_with_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_ground_truth_ends_the_run_with_one_line(tmp_path: Path) -> None:
-    class Loses(MemoryTask):
+    class Loses(NumberedTask):
         lost = False
 
         def truth(self, sample_id: str) -> GroundTruth:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.errors import AccountError, BudgetReachedError, ConfigError, ServiceUnavailableError, TransientError
 from knowgen.core.records import (
     Attempt,
@@ -28,7 +29,7 @@ from knowgen.core.waiting import waiting
 from knowgen.engine import ComponentRef, EngineOptions, ScorerHandle, attempts, services
 from knowgen.generators.contract import GeneratedImage
 from knowgen.scorers.contract import failed_score
-from tests.helpers.engine import Bench, Half, Plain, generator_handle, noise_image, quick, score_of, scorer_handle
+from tests.helpers.engine import Bench, Half, Plain, generator_handle, quick, score_of, scorer_handle
 
 MINUTE = 0.1
 """A minute of these tests, in seconds."""

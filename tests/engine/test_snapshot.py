@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.records import GenerationRequest
 from knowgen.engine import ComponentRef
 from knowgen.engine.imaging import encode
@@ -22,7 +23,7 @@ from knowgen.engine.snapshot import snapshot
 from knowgen.generators.contract import GeneratedImage
 from knowgen.validation.findings import worst
 from knowgen.validation.generator import check_generator
-from tests.helpers.engine import Bench, generator_handle, noise_image, png, quick
+from tests.helpers.engine import Bench, generator_handle, png, quick
 
 COUNT = 24
 SIZE = (160, 120)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
 
+from benchmarks.setting import LoopbackServer, NumberedTask, Reply, noise_image, specification
 from knowgen.core.errors import TransientError
 from knowgen.core.metering import paid_call
 from knowgen.core.records import (
@@ -31,40 +29,11 @@ from knowgen.core.records import (
     ScoreStatus,
     Usage,
 )
-from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, select
+from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec
 from knowgen.engine import ComponentRef, EngineOptions, GeneratorHandle, RunOutcome, ScorerHandle, run
 from knowgen.generators.contract import GenerationSource, capabilities_of
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.store.run import RunStore
-
-
-class MemoryTask:
-    """A task of `count` samples named s0, s1, …"""
-
-    name = "memory"
-    version = "1-feedbeef0123"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def samples(self) -> Iterator[Sample]:
-        for number in range(self.count):
-            yield Sample(id=f"s{number}", prompt=f"Draw number {number}.", category="astronomy")
-
-    def truth(self, sample_id: str) -> GroundTruth:
-        return GroundTruth(sample_id=sample_id, required_text=(sample_id,))
-
-
-def noise_image(words: str, size: tuple[int, int] = (48, 32)) -> Image.Image:
-    """Return an image that depends on the words only."""
-    dice = random.Random(words)
-    return Image.frombytes("RGB", size, dice.randbytes(size[0] * size[1] * 3))
 
 
 def png(words: str, size: tuple[int, int] = (48, 32)) -> bytes:
@@ -121,17 +90,10 @@ def scorer_handle(
 
 
 def spec_for(
-    task: MemoryTask, generator: GeneratorHandle | GenerationSource, scorers: list[ScorerHandle], **fields: Any
+    task: NumberedTask, generator: GeneratorHandle | GenerationSource, scorers: list[ScorerHandle], **fields: Any
 ) -> RunSpec:
     generator_spec = generator.spec if isinstance(generator, GeneratorHandle) else GeneratorSpec(name=generator.name)
-    return RunSpec(
-        task=task.name,
-        task_version=task.version,
-        selection=select([sample.id for sample in task.samples()], "all"),
-        generator=generator_spec,
-        scorers=tuple(handle.spec for handle in scorers),
-        **fields,
-    )
+    return specification(task, generator_spec, [handle.spec for handle in scorers], **fields)
 
 
 def quick(**fields: Any) -> EngineOptions:
@@ -156,7 +118,7 @@ class Bench:
         if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "generation"):
             generator = generator_handle(generator)
         scorers = scorers or []
-        task = MemoryTask(count)
+        task = NumberedTask(count)
         spec = spec_for(task, generator, scorers, **fields)
         with RunStore.open(self.path, spec) as store:
             return run(spec, task, generator, scorers, store, options or quick())
@@ -199,7 +161,7 @@ class ReceivedCall:
     answered: float | None = None
 
 
-class ScoreServer:
+class ScoreServer(LoopbackServer):
     """A judge on the loopback interface that logs every call.
 
     Args:
@@ -213,52 +175,21 @@ class ScoreServer:
         self.open = self.most_open = 0
         self.seconds = seconds
         self._answer = answer or (lambda name, call: (200, {"value": 0.5}))
-        judge = self
+        super().__init__(self._reply)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["sample"]
-                call = ReceivedCall(name, time.monotonic())
-                with judge.lock:
-                    judge.calls.append(call)
-                    number = sum(one.name == name for one in judge.calls)
-                    judge.open += 1
-                    judge.most_open = max(judge.most_open, judge.open)
-                time.sleep(judge.seconds)
-                status, body = judge._answer(name, number)
-                data = json.dumps(body).encode()
-                with judge.lock:
-                    call.answered = time.monotonic()
-                    judge.open -= 1
-                with contextlib.suppress(OSError):  # the asker may have been killed
-                    self.send_response(status)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-
-            def log_message(self, *args: object) -> None:
-                """Log nothing to stderr."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """Ignore connections that a killed run leaves behind."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/judge"
-
-    def __enter__(self) -> ScoreServer:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _reply(self, body: bytes) -> Reply:
+        call = ReceivedCall(json.loads(body)["sample"], time.monotonic())
+        with self.lock:
+            self.calls.append(call)
+            number = sum(one.name == call.name for one in self.calls)
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+        time.sleep(self.seconds)
+        status, data = self._answer(call.name, number)
+        with self.lock:
+            call.answered = time.monotonic()
+            self.open -= 1
+        return status, {}, json.dumps(data).encode()
 
     def answered(self) -> int:
         with self.lock:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
+from benchmarks.setting import noise_image
+from tests.helpers.engine import Bench, loopback_handle, quick
 
 
 class SlowGenerator:

@@ -12,11 +12,12 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.setting import noise_image
 from knowgen.core.metering import judge_repeat, note, paid_call
 from knowgen.core.records import Generation, GenerationRequest, GroundTruth, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.engine import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import GeneratedImage
-from tests.helpers.engine import generator_handle, noise_image, score_of, scorer_handle
+from tests.helpers.engine import generator_handle, score_of, scorer_handle
 
 COUNT = 6
 

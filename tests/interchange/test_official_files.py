@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from knowgen.core.errors import DataError, UsageError
-from knowgen.core.records import DIMENSIONS, ParsedScore, Row, ScoreStatus
+from knowgen.core.records import DIMENSIONS, ParsedScore, ScoreStatus
 from knowgen.core.spec import GeneratorSpec, ScorerSpec
 from knowgen.interchange.official import OfficialResults, read_results
 from knowgen.interchange.official_export import (
-    SUMMARY_TYPES,
-    SummaryRow,
     evaluated_rows,
     export_official,
     remember_source,
@@ -25,16 +22,6 @@ from knowgen.store.run import RunStore
 from tests.helpers import store_records
 
 KEYS = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics", "overall"]
-
-
-def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
-    """Return summary rows without the statistics package: counts by group, and mean faithfulness as every figure."""
-    result = []
-    for kind in SUMMARY_TYPES:
-        values = [row.strict.values["faithfulness"] for row in rows if row.group == kind or kind == "overall_avg"]
-        mean = round(sum(values) / len(values), 4) if values else 0.0
-        result.append(SummaryRow(kind, dict.fromkeys(KEYS, mean), len(values)))
-    return result
 
 
 @pytest.fixture
@@ -191,7 +178,7 @@ def test_an_evaluated_file_has_all_rows_with_verdicts_and_three_summaries(folder
     for path in (folder / "out").iterdir():  # deleting images later does not change which rows are scored
         path.unlink()
     with store:
-        assert export_official(store, folder / "results_eval.json", "judge", simple_summary) == 11
+        assert export_official(store, folder / "results_eval.json", "judge") == 11
     text = (folder / "results_eval.json").read_text(encoding="utf-8")
     assert text.startswith('[\n  {\n    "id": 1,') and "ü" in text and not text.endswith("\n")
     written = json.loads(text)
@@ -218,14 +205,23 @@ def test_an_evaluated_file_has_all_rows_with_verdicts_and_three_summaries(folder
     assert rows[9]["error"] == "not_evaluated"  # the evaluator does not read `gen_image`
     assert all(row["scores"] is None for row in rows if not row["eval_success"])
     assert [list(each) for each in summaries] == [["summary_type", "avg_scores", "count"]] * 3
-    assert [each["summary_type"] for each in summaries] == list(SUMMARY_TYPES)
+    assert [each["summary_type"] for each in summaries] == [
+        "science_and_knowledge",
+        "pop_culture_and_news",
+        "overall_avg",
+    ]
     assert [list(each["avg_scores"]) for each in summaries] == [KEYS] * 3
     assert [each["count"] for each in summaries] == [2, 1, 3]
+    science, pop, whole = (each["avg_scores"] for each in summaries)
+    assert pop == {key: rows[1]["scores"][key] for key in KEYS[:-1]} | {"overall": 0.683}  # not that of the row, 0.68
+    for key in KEYS[:-1]:
+        assert science[key] == pytest.approx((rows[0]["scores"][key] + rows[10]["scores"][key]) / 2)
+        assert whole[key] == pytest.approx((science[key] + pop[key]) / 2, abs=1e-4)
 
 
 def test_an_exported_file_can_be_read_and_written_again(folder: Path) -> None:
     with _scored(folder, read_results(folder / "results.json")) as store:
-        export_official(store, folder / "results_eval.json", "judge", simple_summary)
+        export_official(store, folder / "results_eval.json", "judge")
     again = read_results(folder / "results_eval.json")
     written = json.loads((folder / "results_eval.json").read_text())
     assert [row.fields for row in again.rows] == written[:-3]
@@ -235,7 +231,7 @@ def test_an_exported_file_can_be_read_and_written_again(folder: Path) -> None:
         ("science_and_knowledge", ()), ("pop_culture_and_news", ("text_accuracy",)), ("science_and_knowledge", ()),
     ]  # fmt: skip
     assert "text_accuracy" not in rows[1].strict.values
-    write_results(folder / "copy.json", [row.fields for row in again.rows], simple_summary)
+    write_results(folder / "copy.json", [row.fields for row in again.rows])
     assert (folder / "copy.json").read_bytes() == (folder / "results_eval.json").read_bytes()
 
 
@@ -249,7 +245,7 @@ def test_rows_with_the_same_id_all_get_the_row_that_was_scored_last(folder: Path
     ]  # fmt: skip
     (folder / "twice.json").write_text(json.dumps(rows))
     with _scored(folder, read_results(folder / "twice.json")) as store:
-        export_official(store, folder / "eval.json", "judge", simple_summary)
+        export_official(store, folder / "eval.json", "judge")
     written = json.loads((folder / "eval.json").read_text())
     assert [row.get("note") for row in written[:3]] == ["last", "last", "last"]
     assert [row["eval_success"] for row in written[:6]] == [True, True, True, False, False, False]
@@ -265,7 +261,7 @@ def test_a_row_without_id_is_looked_up_by_its_number(folder: Path) -> None:
     ]
     (folder / "bare.json").write_text(json.dumps(rows))
     with _scored(folder, read_results(folder / "bare.json")) as store:
-        export_official(store, folder / "eval.json", "judge", simple_summary)
+        export_official(store, folder / "eval.json", "judge")
     written = json.loads((folder / "eval.json").read_text())
     assert [row["error"] for row in written[:3]] == ["not_evaluated", None, None]
     assert written[1] == written[2]
@@ -282,12 +278,12 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
                 )
         store.put_score("s", store_records.score("a", ref.sha256, 1.0), store.spec.scorers[0])
         store.put_score("t", store_records.score("a", ref.sha256, 0.0, repeat=1), store.spec.scorers[0])
-        assert export_official(store, tmp_path / "eval.json", "judge", simple_summary) == 3
+        assert export_official(store, tmp_path / "eval.json", "judge") == 3
         written = json.loads((tmp_path / "eval.json").read_text())
-        export_official(store, tmp_path / "second.json", "judge", simple_summary, repeat=1)
+        export_official(store, tmp_path / "second.json", "judge", repeat=1)
         second = json.loads((tmp_path / "second.json").read_text())
         with pytest.raises(UsageError, match="no scorer 'x'"):
-            export_official(store, tmp_path / "x.json", "x", simple_summary)
+            export_official(store, tmp_path / "x.json", "x")
     assert list(written[0]) == [
         "id", "success", "prompt", "meta", "output_path", "gt_image", "eval_success", "scores", "error",
     ]  # fmt: skip
@@ -302,7 +298,7 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
 def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path) -> None:
     other = ScorerSpec(name="similarity", dimensions=("cosine",))
     with RunStore.open(tmp_path, store_records.spec(other)) as store, pytest.raises(DataError, match="has cosine"):
-        export_official(store, tmp_path / "eval.json", "similarity", simple_summary)
+        export_official(store, tmp_path / "eval.json", "similarity")
 
 
 def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -> None:
@@ -312,21 +308,15 @@ def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -
         store.put_generation("a", store_records.generation("a", ref))
         parsed = ParsedScore(status="ok", values={"faithfulness": 1.0})
         store.put_score("s", store_records.score("a", ref.sha256, strict=parsed), store.spec.scorers[0])
-        export_official(store, tmp_path / "eval.json", "judge", simple_summary)
+        export_official(store, tmp_path / "eval.json", "judge")
     row = json.loads((tmp_path / "eval.json").read_text())[0]
     assert (row["scores"], row["error"]) == (None, "visual_correctness has no value")
 
 
 def test_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     row = {"id": 1, "prompt": "x\ud800", "eval_success": False, "scores": None, "error": None}
-    write_results(tmp_path / "eval.json", [row], simple_summary)
+    write_results(tmp_path / "eval.json", [row])
     assert read_results(tmp_path / "eval.json").rows[0].fields == row
-
-
-def test_summaries_in_another_order_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="in this order"):
-        write_results(tmp_path / "eval.json", [], lambda rows: simple_summary(rows)[::-1])
-    assert not (tmp_path / "eval.json").exists()
 
 
 @pytest.mark.parametrize("row", ['{"id": 1, "prompt": "\\ud800"}', '{"id": 1, "prompt": "p", "meta": {"x": NaN}}'])

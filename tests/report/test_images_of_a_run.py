@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 import knowgen
+from benchmarks.setting import noise_image
 from knowgen.core.records import image_ref
 from knowgen.store.run import RunStore
 from knowgen.workflows.image_notes import image_notes
-from tests.helpers.engine import Bench, noise_image
+from tests.helpers.engine import Bench
 from tests.helpers.image_forms import FORMS, distance
 
 FORMATS = ("several MPO turned 6", "RGB AVIF", "several GIF", "RGB TIFF", "I;16 PNG", "LAB TIFF", "P GIF")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.setting import NumberedTask
 from knowgen.core.errors import MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus, GroundTruth, Sample, ScoreStatus
 from knowgen.core.spec import RunSpec, select
@@ -17,7 +18,6 @@ from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimil
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
-from tests.helpers.engine import MemoryTask
 from tests.helpers.similarity_models import save_blocks, save_clip_folder
 
 pytest.importorskip("open_clip")
@@ -28,7 +28,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
 
 
-class ImageTask(MemoryTask):
+class ImageTask(NumberedTask):
     """A task of four samples with a ground-truth image each."""
 
     name = "images"

@@ -16,19 +16,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.setting import NumberedTask
 from knowgen.core.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.core.spec import RunSpec, select
 from knowgen.engine import EngineOptions, RunOutcome, run, services
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
-from tests.helpers.engine import MemoryTask
 from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 
 
-class ImageTask(MemoryTask):
+class ImageTask(NumberedTask):
     """A task of `count` samples with a ground-truth image each."""
 
     name = "images"

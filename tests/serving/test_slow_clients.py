@@ -128,6 +128,12 @@ def test_the_pixels_of_all_references_of_a_request_are_limited_together(server: 
     assert answer.body["message"] == "the reference images have 30000 pixels together, at most 20000 are allowed"
 
 
+def test_a_reference_with_too_many_pixels_is_refused_by_its_header(server: Served) -> None:
+    answer = server.generate("large", image_urls=[data_url((101, 100))])
+    assert answer.status == 400
+    assert answer.body["message"] == ("a reference image does not open: 101x100 pixels, at most 10000 are allowed")
+
+
 def test_what_all_requests_hold_is_limited_and_released() -> None:
     room = InFlight(100, "the shelf is full")
     with room.holding() as one:

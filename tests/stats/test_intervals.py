@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import random
-from functools import partial
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import beta
 from scipy.stats import t as student
 
 from benchmarks.interval_coverage import (
-    PLACES,
+    FIGURES,
+    PAIRS,
     SIZES,
     SYSTEMS,
     Measured,
     difference_coverage,
     figure_coverage,
 )
-from knowgen.core.records import DIMENSIONS, POP, SCIENCE, TEXT, Row
+from knowgen.core.records import POP, SCIENCE, TEXT, Row
 from knowgen.report import tables
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
@@ -52,7 +52,7 @@ def grades(count: int, ones: int) -> list[Row]:
     return [row(f"s{i:03}", "physics", reading(*[each] * 4), text_required=True) for i, each in enumerate(values)]
 
 
-@pytest.mark.parametrize(("count", "ones"), [(48, 12), (48, 3), (20, 10), (300, 290)])
+@pytest.mark.parametrize(("count", "ones"), [(48, 12), (48, 7), (20, 10), (300, 290)])
 def test_the_interval_of_an_overall_equals_its_formula(count: int, ones: int) -> None:
     """All dimensions are equal, so the overall is a plain mean of zeros and ones, with .02 of each added."""
     figure = aggregate(grades(count, ones)).slice("group", SCIENCE).figures["overall"]
@@ -65,21 +65,68 @@ def test_the_interval_of_an_overall_equals_its_formula(count: int, ones: int) ->
     assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-8)
 
 
-@pytest.mark.parametrize(("count", "ones"), [(48, 12), (48, 0), (48, 48), (20, 1)])
-def test_the_interval_of_a_dimension_equals_its_formula_also_where_all_values_are_equal(count: int, ones: int) -> None:
+@pytest.mark.parametrize(("count", "ones"), [(48, 12), (48, 2), (48, 46), (20, 10), (294, 3)])
+def test_the_interval_of_a_dimension_equals_its_formula(count: int, ones: int) -> None:
     figure = aggregate(grades(count, ones)).slice("group", SCIENCE).figures["faithfulness"]
-    size = count + 2 / 3
-    mean = (ones + 1 / 3) / size
-    samples = (size - 1) * (1.959964 / student.ppf(0.975, count - 1)) ** 2
-    low, high = beta.ppf([0.025, 0.975], samples * mean, samples * (1 - mean))
-    ends = min(low, ones / count), max(high, ones / count)
+    mean = (ones + 0.5) / (count + 1)
+    ends = beta.ppf([0.025, 0.975], count * mean, count * (1 - mean))
     assert (figure.low, figure.high) == pytest.approx(ends, abs=1e-6)
 
 
-def test_the_interval_of_a_dimension_without_a_hit_is_close_to_the_rule_of_three() -> None:
-    high = aggregate(grades(100, 0)).slice("group", SCIENCE).figures["faithfulness"].high
-    assert high is not None and 0.02 < high < 0.04  # 3 / 100; a share of .03 gives no hit in 5 % of the benchmarks
-    assert binom.pmf(0, 100, high) < 0.15
+@pytest.mark.parametrize("count", [20, 48, 294])
+@pytest.mark.parametrize("deviating", [0, 1, 2])
+def test_a_dimension_has_an_interval_from_two_samples_with_another_value_on(count: int, deviating: int) -> None:
+    expected = ("all values equal", "too few different values", "")[deviating]
+    for ones in (deviating, count - deviating):
+        figure = aggregate(grades(count, ones)).slice("group", SCIENCE).figures["faithfulness"]
+        assert (figure.value, figure.note) == (ones / count, expected)
+        assert (figure.low is None) == (deviating < 2)
+
+
+@pytest.mark.parametrize(("ones", "given"), [(0, False), (5, False), (6, True), (42, True), (43, False), (48, False)])
+def test_an_overall_has_an_interval_from_six_samples_with_another_value_on(ones: int, given: bool) -> None:
+    figure = aggregate(grades(48, ones)).slice("group", SCIENCE).figures["overall"]
+    assert (figure.low is not None) == given == (figure.note == "")
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 0), (24, 24)])
+def test_a_difference_has_an_interval_if_more_than_four_pairs_differ(gains: int, losses: int) -> None:
+    """Pairs of a gain and a loss of the same size; with four of them the share of the largest is at the limit."""
+    before = [1.0] * losses + [0.0] * (48 - losses)
+    after = [0.0] * losses + [1.0] * gains + [0.0] * (48 - losses - gains)
+    first, second = (
+        [row(f"s{i:03}", "physics", reading(*[each] * 4), text_required=True) for i, each in enumerate(values)]
+        for values in (before, after)
+    )
+    figure = compare(first, second, permutations=0).slice("group", SCIENCE).figures["overall"]
+    known = np.array(after) - np.array(before)
+    changes = known - known.mean()
+    contributing = (changes**2).sum() ** 2 / (changes**4).sum() if known.any() else 0.0
+    assert (figure.low is not None) == (contributing >= 4) == (figure.standard_error is not None)
+    assert figure.value == pytest.approx((gains - losses) / 48)
+    assert figure.note == (
+        "all values equal" if not known.any() else "" if contributing >= 4 else "too few different values"
+    )
+
+
+def test_a_short_note_in_the_table_says_that_nearly_all_samples_are_equal() -> None:
+    rows = [row(f"s{i:02}", "physics" if i % 2 else "news", reading(*[float(i < 4)] * 4)) for i in range(48)]
+    summary = aggregate(rows, system="weak")
+    assert (summary.headline.low, summary.headline.note) == (None, "too few different values")
+    text = tables.terminal([summary])
+    assert "0.083 few different" in text
+    assert "few different: no interval, because nearly all samples have the same value" in text
+
+
+def test_a_measure_that_hardly_varies_has_no_interval() -> None:
+    """A measure such as a similarity does not reach 0 and 1; twelve different values do, one other value does not."""
+
+    def note(values: list[float]) -> str:
+        rows = [row(f"s{i:02}", "physics", reading(each, each, each, each)) for i, each in enumerate(values)]
+        return aggregate(rows).slice("group", SCIENCE).figures["faithfulness"].note
+
+    assert note([0.7 + i / 100 for i in range(12)]) == ""
+    assert note([0.7] * 30 + [0.8]) == "too few different values"
 
 
 def test_equal_values_have_no_interval_of_the_overall_and_the_note_says_so() -> None:
@@ -215,38 +262,53 @@ def near_nominal(found: Measured) -> None:
 
 @pytest.mark.parametrize("system", ["floor", "middle"])
 def test_intervals_of_48_samples_contain_the_true_value_at_the_nominal_rate(system: str) -> None:
-    found = figure_coverage(SYSTEMS[system], (18, 30), 300, np.random.default_rng(1))
-    assert found.given == found.rounds
+    found = figure_coverage(SYSTEMS[system], (18, 30), 300, np.random.default_rng(1))[-1]
+    assert found.given > 0.9 * found.rounds
     near_nominal(found)
+
+
+USUALLY_GIVEN = 0.5
+"""Share of the benchmarks with an interval from which on those that are given are judged by themselves."""
+
+
+def near_nominal_or_rare(found: Measured) -> None:
+    """Check the intervals of a figure.
+
+    Where nearly all values are equal in most benchmarks, the few with an interval are those in which rare values happen
+    to be frequent. Of them, more than 5 % are wrong; of all benchmarks, no more than elsewhere.
+    """
+    if found.given >= USUALLY_GIVEN * found.rounds:
+        near_nominal(found)
+    else:
+        assert found.wrong <= 0.05, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [name for name in SIZES if name != "10 + 200"])
-@pytest.mark.parametrize("system", ["floor", "weak", "middle", "ceiling"])
-def test_intervals_of_the_overall_contain_the_true_value_at_the_nominal_rate(system: str, sizes: str) -> None:
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_intervals_of_every_figure_contain_the_true_value_at_the_nominal_rate(system: str, sizes: str) -> None:
     found = figure_coverage(SYSTEMS[system], SIZES[sizes], 800, np.random.default_rng(0))
-    assert found.given > 0.9 * found.rounds
-    near_nominal(found)
+    for one in found:
+        near_nominal_or_rare(one)
+    if sizes != "category of 20":
+        assert found[-1].given > 0.7 * found[-1].rounds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", ["18 + 30", "294 + 336", "group of 48"])
-@pytest.mark.parametrize("system", ["middle", "ceiling"])
-def test_intervals_of_a_dimension_contain_the_true_value_at_the_nominal_rate(system: str, sizes: str) -> None:
-    measure = partial(figure_coverage, SYSTEMS[system], SIZES[sizes], 800, np.random.default_rng(0))
-    near_nominal(measure(figure=PLACES[DIMENSIONS[1]]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sizes", ["18 + 30", "24 + 24", "294 + 336", "category of 20"])
-@pytest.mark.parametrize(("one", "two"), [("weak", "weak"), ("weak", "strong"), ("middle", "middle")])
+@pytest.mark.parametrize("sizes", [name for name in SIZES if name != "10 + 200"])
+@pytest.mark.parametrize(("one", "two"), PAIRS)
 def test_paired_intervals_contain_the_true_difference(one: str, two: str, sizes: str) -> None:
-    found = difference_coverage(SYSTEMS[one], SYSTEMS[two], SIZES[sizes], 800, np.random.default_rng(0))
-    assert found.given > 0.9 * found.rounds
-    near_nominal(found)
+    for found in difference_coverage(SYSTEMS[one], SYSTEMS[two], SIZES[sizes], 800, np.random.default_rng(0)):
+        near_nominal_or_rare(found)
 
 
 def test_a_group_of_ten_samples_gives_no_interval_but_a_test() -> None:
     """10 and 200 samples: the small group has half of the weight, and nobody can say how far it varies."""
-    found = figure_coverage(SYSTEMS["middle"], (10, 200), 3, np.random.default_rng(0))
-    assert found.given == 0
+    assert figure_coverage(SYSTEMS["middle"], (10, 200), 3, np.random.default_rng(0))[-1].given == 0
+
+
+@pytest.mark.parametrize("system", ["floor", "ceiling"])
+def test_text_that_is_nearly_always_right_or_wrong_has_an_interval_in_few_benchmarks(system: str) -> None:
+    """An interval wide enough for the samples that could have differed would contain the true value nearly always."""
+    found = figure_coverage(SYSTEMS[system], (18, 30), 200, np.random.default_rng(1))[FIGURES.index(TEXT)]
+    assert found.given < 0.2 * found.rounds and found.wrong <= 0.05

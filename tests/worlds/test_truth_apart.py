@@ -29,6 +29,23 @@ class Curious:
         public = {name: str(getattr(self.search, name)) for name in dir(self.search) if not name.startswith("_")}
         Path("seen.json").write_text(json.dumps({"search": str(self.search), **public}))
         return Image.new("RGB", (32, 32))
+
+class Follows:
+    revision = "1"
+    wants_search = True
+
+    def __init__(self, search):
+        self.search = search
+
+    async def generate(self, request):
+        from knowgen.plugin import GeneratedImage
+
+        titles = [page.title for page in await self.search.search(request.prompt, 8)]
+        paths = [hit.image.path.resolve() for title in titles for hit in await self.search.image_search(title, 8)]
+        above = {folder for path in paths for folder in path.parents[:3]}
+        found = [str(file) for folder in above for file in folder.glob("*") if "truth" in file.name]
+        Path("seen.json").write_text(json.dumps({"paths": [str(path) for path in paths], "found": found}))
+        return GeneratedImage(image=Image.new("RGB", (32, 32)), request_id=request.id)
 """
 
 
@@ -67,3 +84,20 @@ def test_a_generator_is_handed_a_backend_without_a_path(
     seen = Path("seen.json").read_text()
     assert "WorldSearch object" in json.loads(seen)["search"]
     assert "knowgen_mini" not in seen and "world:" not in seen
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_no_path_that_a_generator_is_handed_leads_to_the_ground_truths(
+    workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    Path("curious.py").write_text(CURIOUS)
+    words = ["run", "--task", "knowgen_mini", "--generator", "curious.py:Follows", "--scorer", "pixels"]
+    assert run([*words, "--limit", "1", "--workers", workers, "--out", "out"]) == 0
+    seen = json.loads(Path("seen.json").read_text())
+    assert seen["paths"] and not seen["found"]
+    assert not any("knowgen_mini" in path for path in seen["paths"])
+    if workers == "1":
+        assert not list((tmp_path / "temporary").glob("knowgen.search.*")), "its worker removed the copies"

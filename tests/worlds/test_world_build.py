@@ -83,6 +83,7 @@ def test_appearances_come_from_all_families(built_world: BuiltWorld) -> None:
 
 def test_every_subject_has_a_visibly_different_distractor(built_world: BuiltWorld) -> None:
     for row in rows_of(built_world.folder / "truth.jsonl"):
+        assert row["subjects"]
         for subject in row["subjects"]:
             right, other = Appearance.from_dict(subject["look"]), Appearance.from_dict(subject["look_alike"])
             assert right.kind == other.kind

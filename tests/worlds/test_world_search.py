@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import shutil
+import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +56,62 @@ def test_image_hits_have_files_that_open(built_world: BuiltWorld) -> None:
         assert hit.image is not None
         assert hit.image.open().size == (hit.image.width, hit.image.height) == (256, 256)
         assert hit.url.startswith("https://pictures.example/") and hit.page_url.startswith("https://")
+
+
+def test_no_path_of_a_hit_leads_to_the_folder_of_the_world(built_world: BuiltWorld) -> None:
+    """A generator that follows the paths of its hits upwards and looks around finds no ground truth."""
+    titles = [row["title"] for row in rows_of(built_world.folder / "search" / "pictures.jsonl")[:12]]
+    hits = [hit for title in titles for hit in asyncio.run(built_world.search.image_search(title, 8))]
+    recorded = {row["image"]["sha256"]: row for row in rows_of(built_world.folder / "search" / "pictures.jsonl")}
+    temporary = Path(tempfile.gettempdir())
+    folders: set[Path] = set()
+    for hit in hits:
+        assert hit.image is not None and hit.image.path is not None and hit.image.path == hit.image.path.resolve()
+        file = built_world.folder / "search" / recorded[hit.image.sha256]["file"]
+        assert hit.image.path.read_bytes() == file.read_bytes()
+        assert hit.image.path.stem == hit.image.sha256
+        assert not hit.image.path.samefile(file), "writing to the copy would change the world"
+        folders |= set(hit.image.path.parents) - {temporary, *temporary.parents}
+    assert len(folders) == 1, "a folder of their own, in that of temporary files"
+    around = [path.name for folder in folders for path in folder.rglob("*")]
+    assert around and all(re.fullmatch(r"[0-9a-f]{64}\.webp", name) for name in around)
+    truths = {row["image"]["sha256"] for row in rows_of(built_world.folder / "truth.jsonl")}
+    assert truths.isdisjoint(name.partition(".")[0] for name in around)
+
+
+def test_a_copy_cannot_be_changed_by_accident(built_world: BuiltWorld) -> None:
+    title = rows_of(built_world.folder / "search" / "pictures.jsonl")[0]["title"]
+    image = asyncio.run(built_world.search.image_search(title, 1))[0].image
+    assert image is not None and image.path is not None
+    assert not image.path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_an_image_file_that_differs_from_its_record_is_an_error(built_world: BuiltWorld, tmp_path: Path) -> None:
+    shutil.copytree(built_world.folder / "search", tmp_path / "search")
+    row = rows_of(tmp_path / "search" / "pictures.jsonl")[0]
+    row["image"]["sha256"] = "0" * 64  # so that no earlier copy is found
+    (tmp_path / "search" / "pictures.jsonl").write_text(json.dumps(row) + "\n")
+    search = WorldSearch(str(tmp_path / "search"))
+    with pytest.raises(DataError, match=r"pictures/.*: differs from its record; build the world again"):
+        asyncio.run(search.image_search(row["title"], 1))
+    (tmp_path / "search" / row["file"]).unlink()
+    with pytest.raises(DataError, match=r"pictures/.*: the file is missing; build the world again"):
+        asyncio.run(search.image_search(row["title"], 1))
+
+
+def test_the_copies_are_removed_when_the_process_ends(built_world: BuiltWorld, tmp_path: Path) -> None:
+    title = rows_of(built_world.folder / "search" / "pictures.jsonl")[0]["title"]
+    script = (
+        "import asyncio, sys\n"
+        "from knowgen.worlds.search import WorldSearch\n"
+        "path = asyncio.run(WorldSearch(sys.argv[1]).image_search(sys.argv[2], 1))[0].image.path\n"
+        "print(path.is_file(), path.parent)\n"
+    )
+    command = [sys.executable, "-c", script, str(built_world.folder / "search"), title]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith(f"True {tmp_path}/knowgen.search.")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_version_equals_the_search_version_of_the_task_and_depends_on_the_content(

@@ -17,7 +17,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -31,14 +31,14 @@ from knowgen.clients.endpoint_url import (
     NO_KEY,
     OPENAI_URL,
     endpoint_url,
-    is_loopback,
     key_for,
     key_headers,
     url_with_path,
 )
+from knowgen.clients.http_client import HttpClient
 from knowgen.clients.pricing import ChatPrice, max_input_tokens
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
-from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.clients.service_errors import Outcome
 from knowgen.core.cache import Cache
 from knowgen.core.errors import UsageError
@@ -46,9 +46,7 @@ from knowgen.core.metering import Reservation, judge_repeat, note, paid_call, re
 from knowgen.core.records import Attempt, ImageRef, Usage
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import fingerprint
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
+from knowgen.core.text import parse_json
 
 SchemaUse = Literal["auto", "on", "off"]
 
@@ -68,7 +66,7 @@ class EndpointSession:
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: ChatEndpoint) -> None:
         self.loop = loop
         self._endpoint = endpoint
-        self._client: ClientSession | None = None
+        self._client: HttpClient | None = None
         self._rate_control: RateControl | None = None
         self._encoder: EncoderPool | None = None
         self.identifying = asyncio.Lock()
@@ -87,19 +85,12 @@ class EndpointSession:
                 await self._encoder.close()
 
     @property
-    def client(self) -> ClientSession:
-        """The HTTP client. Calls must not follow redirects, which could send the key to another host."""
-        import aiohttp
-
+    def client(self) -> HttpClient:
+        """The HTTP client."""
         if self._client is None:
             endpoint = self._endpoint
-            self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_TIMEOUT, endpoint.timeout)),
-                trust_env=not is_loopback(endpoint.base_url),
-                headers={**key_headers(endpoint.base_url, endpoint.key), **ACCEPT_ENCODING, "User-Agent": "knowgen"},
-                auto_decompress=False,
-            )
+            headers = key_headers(endpoint.base_url, endpoint.key)
+            self._client = HttpClient(headers, min(_CONNECT_TIMEOUT, endpoint.timeout))
         return self._client
 
     def rate_control(self, caller: str) -> RateControl:
@@ -162,7 +153,7 @@ class ClientState:
         if self._accepted is None:
             stored = self.cache.get(_accepted_key(endpoint)) if endpoint.use_cache else None
             try:
-                self._accepted = Accepted.from_data(json.loads(stored)) if stored else Accepted()
+                self._accepted = Accepted.from_data(parse_json(stored)) if stored else Accepted()
             except ValueError:  # a damaged entry: what the endpoint accepts is found out again
                 self._accepted = Accepted()
         return self._accepted
@@ -433,7 +424,7 @@ class ChatEndpoint:
         return replace(response, attempt=attempt, key=key)
 
     async def _send(
-        self, client: ClientSession, request: ChatRequest, worst: float | None, reservation: Reservation
+        self, client: HttpClient, request: ChatRequest, worst: float | None, reservation: Reservation
     ) -> ChatResponse:
         """Send a request, read the response, and settle the reservation where the cost is known.
 
@@ -448,7 +439,7 @@ class ChatEndpoint:
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                client.post(url, data=request.body(), headers=headers, allow_redirects=False) as http_response,
+                client.post(url, data=request.body(), headers=headers) as http_response,
             ):
                 body = await read_body(http_response, MAX_BODY)
                 response = reader.read(http_response.status, http_response.headers, body, worst)

@@ -7,16 +7,16 @@ it says of the model in its list (`GET /models`) is part of the key, or what the
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from knowgen.clients.pricing import CHAT_PRICES, price_list
 from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.core.spec import fingerprint
+from knowgen.core.text import parse_json
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
+    from knowgen.clients.http_client import HttpClient
 
 TIMEOUT = 10.0
 """Maximum time to wait for the list of models, in seconds."""
@@ -63,7 +63,7 @@ def model_identity(models: Any, model: str) -> str:
     return fingerprint(described)[:12] if described else ""
 
 
-async def served_identity(client: ClientSession, models_url: str, model: str) -> str | None:
+async def served_identity(client: HttpClient, models_url: str, model: str) -> str | None:
     """Ask a server for its models and return the identity of one.
 
     Args:
@@ -78,12 +78,12 @@ async def served_identity(client: ClientSession, models_url: str, model: str) ->
     import aiohttp
 
     try:
-        async with asyncio.timeout(TIMEOUT), client.get(models_url, allow_redirects=False) as reply:
+        async with asyncio.timeout(TIMEOUT), client.get(models_url) as reply:
             if reply.status in (429, 500, 502, 503, 504):
                 return None
             if reply.status != 200:
                 return ""
-            return model_identity(json.loads(await read_body(reply, MAX_BODY)), model)
+            return model_identity(parse_json(await read_body(reply, MAX_BODY)), model)
     except (ValueError, UnreadableBodyError):
         return ""
     except (TimeoutError, aiohttp.ClientError, ConnectionError):

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from knowgen.core.errors import KnowgenError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import current_meter
+from knowgen.core.scratch import close_all
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
 from knowgen.engine.executors.channel import Channel
@@ -153,6 +154,7 @@ def _close_in_child(descriptor: int) -> None:
 
 def end_process(code: int = 0) -> NoReturn:
     """End this process without waiting for threads and processes of the plugin; the run kills the latter."""
+    close_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

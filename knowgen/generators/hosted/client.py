@@ -137,7 +137,7 @@ class ServiceClient:
         """Send a request; raises as `exchange`, and ServiceRejectedError for a body that cannot be read."""
         http = await self._current.get(self._connection).http()
         payload, headers = await asyncio.to_thread(_payload, request)
-        post = http.post(url_with_path(self.url, request.path), data=payload, headers=headers, allow_redirects=False)
+        post = http.post(url_with_path(self.url, request.path), data=payload, headers=headers)
         try:
             return await exchange(post, self._connection, slot, reservation, MAX_RESPONSE_BYTES)
         except UnreadableBodyError as error:

@@ -9,10 +9,11 @@ import asyncio
 import base64
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from knowgen.clients.endpoint_url import endpoint_url, is_loopback
-from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.endpoint_url import endpoint_url
+from knowgen.clients.http_client import HttpClient
+from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.clients.stated_wait import retry_after
 from knowgen.core.errors import ConfigError, ServiceUnavailableError, UsageError
 from knowgen.core.images import open_image, read_image_file
@@ -21,9 +22,6 @@ from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.http.responses import GenerateResponse, HttpOutcome, read_response
 from knowgen.generators.http.servers import FIRST_PAUSE, HEALTH_TIMEOUT, NoServerError, Server, Servers
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
 
 WHERE = "generator http"
 _EXPECTED = "write http:http://HOST:PORT[,http://HOST:PORT]"
@@ -110,7 +108,7 @@ class HttpGenerator:
         if per_server < 0 or most_references < 0:
             raise UsageError("per_server and most_references must be 0 or more", where=WHERE)
         self._token = _token(key_env)
-        self._client: ClientSession | None = None
+        self._client: HttpClient | None = None
         self._servers: Servers | None = None
 
     @staticmethod
@@ -237,7 +235,7 @@ class HttpGenerator:
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                self._client.post(f"{server.url}/generate", json=body, allow_redirects=False) as response,
+                self._client.post(f"{server.url}/generate", json=body) as response,
             ):
                 data = await read_body(response, _MAX_RESPONSE_BYTES)
                 delay = retry_after(response.headers)
@@ -257,20 +255,10 @@ class HttpGenerator:
 
     def _current_servers(self) -> Servers:
         """Return the servers as used in the running event loop, new ones in a new loop."""
-        import aiohttp
-
         loop = asyncio.get_running_loop()
         if self._servers is None or self._servers.loop is not loop:
-            headers = {"User-Agent": "knowgen", **ACCEPT_ENCODING}
-            if self._token:
-                headers["Authorization"] = f"Bearer {self._token}"
-            self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-                trust_env=not all(is_loopback(url) for url in self.urls),
-                headers=headers,
-                auto_decompress=False,
-            )
+            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            self._client = HttpClient(headers, _CONNECT_SECONDS)
             self._servers = Servers(
                 self.urls,
                 self._client,

@@ -17,7 +17,7 @@ from knowgen.core.waiting import waiting
 from knowgen.generators.http.responses import ServerHealth, read_health
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
+    from knowgen.clients.http_client import HttpClient
 
 HEALTH_TIMEOUT = 5.0
 """Seconds to wait for a health check. A server that takes longer is not considered dead: it may be generating."""
@@ -87,7 +87,7 @@ class Servers:
     def __init__(
         self,
         urls: list[str],
-        client: ClientSession,
+        client: HttpClient,
         per_server: int,
         health_every: float,
         health_timeout: float = HEALTH_TIMEOUT,
@@ -233,11 +233,10 @@ class Servers:
         """Check a server's health once, and wake calls that wait for its capacity."""
         import aiohttp
 
-        connect = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         try:
             async with (
                 asyncio.timeout(self._health_timeout),
-                self._client.get(f"{server.url}/health", timeout=connect, allow_redirects=False) as response,
+                self._client.get(f"{server.url}/health", connect_seconds=_CONNECT_SECONDS) as response,
             ):
                 health = read_health(response.status, await read_body(response, _MAX_HEALTH_BYTES), self._token)
                 server.responded = True

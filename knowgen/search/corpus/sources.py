@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from knowgen.core.errors import DataError, KnowgenError, MissingDependencyError
-from knowgen.core.text_files import decode, numbered_lines, parse_json, read_bytes, read_text
+from knowgen.core.text_files import decode, numbered_lines, parse_strict_json, read_bytes, read_text
 
 HTML = frozenset({".html", ".htm", ".xhtml"})
 TEXT = frozenset({".txt", ".md"})
@@ -209,7 +209,7 @@ def _rows(path: Path, reading: Reading) -> Iterator[Found | Html]:
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
         try:
-            row = parse_json(line, where)
+            row = parse_strict_json(line, where)
         except KnowgenError as error:
             yield Skipped(where, error.what)
             continue

@@ -141,9 +141,9 @@ class SearchClient:
     async def _exchange(self, request: SearchRequest, slot: CallSlot, reservation: Reservation) -> RawResponse:
         http = await self._current.get(self.connection).http()
         if request.body is None:
-            call = http.get(request.url, params=dict(request.params), allow_redirects=False)
+            call = http.get(request.url, params=dict(request.params))
         else:
-            call = http.post(request.url, params=dict(request.params), json=dict(request.body), allow_redirects=False)
+            call = http.post(request.url, params=dict(request.params), json=dict(request.body))
         try:
             return await exchange(call, self.connection, slot, reservation, MAX_RESPONSE_BYTES)
         except UnreadableBodyError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from knowgen.core.records import Record
-from knowgen.stats.summary import OVERALL
+from knowgen.stats.summary import OVERALL, find_subset
 
 SIGNIFICANCE = 0.05
 """Significance level of the test."""
@@ -128,10 +128,7 @@ class Comparison(Record):
         Raises:
             KeyError: No such subset.
         """
-        for part in self.slices:
-            if part.kind == kind and part.name == name:
-                return part
-        raise KeyError(f"{kind} {name}".strip())
+        return find_subset(self.slices, kind, name)
 
     @property
     def headline(self) -> FigureDifference:

@@ -9,7 +9,7 @@ from typing import Any
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Sample, group_of
-from knowgen.core.text_files import decode, parse_json, read_bytes
+from knowgen.core.text_files import decode, parse_strict_json, read_bytes
 
 PROMPT_FIELDS = ("prompt", "question", "user_prompt", "image_prompt")
 IMAGE_FIELDS = ("gt_image", "ground_truth", "target_image", "reference_image", "gen_image")
@@ -59,7 +59,7 @@ def read_rows(file: Path, name: str) -> list[PublishedRow]:
     Raises:
         DataError: The file is not a JSON array of objects, or is empty.
     """
-    data = parse_json(decode(read_bytes(file), name), name)
+    data = parse_strict_json(decode(read_bytes(file), name), name)
     if not isinstance(data, list) or not data:
         raise DataError("must be a JSON array with at least one row", where=name, fix="fetch it again")
     rows = []
