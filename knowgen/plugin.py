@@ -1,4 +1,4 @@
-"""All that an author of a generator, scorer, task or search backend imports: `from knowgen.plugin import …`.
+"""All that an author of a generator, scorer, task, search backend or tool imports: `from knowgen.plugin import …`.
 
 | you write | you may need |
 |---|---|
@@ -6,14 +6,16 @@
 | a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
 | a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref`; `PageBlockedError` and `BlockReason` for what must not be fetched |
+| a tool of an agent | `ToolResult`; `ToolContext`, `UsagePart` |
 | any of them | `ServiceUnavailableError` where a service cannot answer now, `AccountError` where it rejects every call, `TransientError` where trying again may help, `waiting` around waits for a turn; `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
 
-The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScorer`, `BatchScorer`, `Task` and
-`SearchBackend` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
+The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScorer`, `BatchScorer`, `Task`,
+`SearchBackend` and `Tool` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
 """  # noqa: E501 - a table row stands on one line
 
 from __future__ import annotations
 
+from knowgen.agents.tools.contract import Tool, ToolContext, ToolResult
 from knowgen.core.errors import (
     AccountError,
     ConfigError,
@@ -42,6 +44,7 @@ from knowgen.core.records import (
     Score,
     ScoreStatus,
     Usage,
+    UsagePart,
     group_of,
     image_ref,
 )
@@ -108,10 +111,14 @@ __all__ = [
     "ServiceUnavailableError",
     "SimpleGenerator",
     "Task",
+    "Tool",
+    "ToolContext",
+    "ToolResult",
     "TransientError",
     "UnscorableError",
     "Usage",
     "UsageError",
+    "UsagePart",
     "failed_score",
     "group_of",
     "image_ref",

@@ -360,6 +360,31 @@ class ExitsWhenBuilt(Drawing):
         os._exit(9)
 
 
+class HangsWhenBuilt(Drawing):
+    """Has a constructor that never ends."""
+
+    def __init__(self) -> None:
+        leave_witness()
+        time.sleep(HOURS)
+
+
+class HoldsWhenBuilt(Drawing):
+    """Has a constructor that never ends and never releases the lock of the interpreter."""
+
+    def __init__(self) -> None:
+        leave_witness()
+        ctypes.PyDLL(None).sleep(HOURS)
+
+
+class HangsInSetup(Drawing):
+    """Has a `setup` that never ends."""
+
+    def setup(self, device: str) -> None:
+        """Sleep for hours."""
+        leave_witness()
+        time.sleep(HOURS)
+
+
 class Batching:
     """Yields an image for each request, and something wrong for the bad one."""
 

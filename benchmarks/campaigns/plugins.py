@@ -1,11 +1,13 @@
 """Run hostile plugins, and check that each harms one sample and not the run.
 
-    python benchmarks/campaigns/plugins.py [--only NAME …] [--limit 6] [--deadline 90]
+    python -m benchmarks.campaigns.plugins [--only NAME …] [--limit 6] [--deadline 90]
 
-Each plugin of `hostile_plugins.py` misbehaves on one prompt. `knowgen run` starts it as a user would, from the folder
-of its file. The run must end by itself within the deadline; the run directory must be readable afterwards; every sample
-must have a state, with a reason if it is not ok; and no process may be left behind. A plugin that did not misbehave
-counts as a fault, because nothing was tried.
+Each plugin of `hostile_plugins.py` misbehaves on one prompt or when it is built, each module of `hostile_imports.py`
+when it is imported. `knowgen run` starts it as a user would, from the folder of its file; the time limits of imports
+and constructors are shortened. The run must end by itself within the deadline; the run directory must be readable
+afterwards; every sample must have a state, with a reason if it is not ok; and no process may be left behind. Where no
+sample can be served, the run must end with one line that names the plugin. A plugin that did not misbehave counts as a
+fault, because nothing was tried.
 
 Prints one line per plugin, then the counts. Exits with 1 if anything of this does not hold.
 """
@@ -23,6 +25,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.campaigns.hostile_imports import IMPORTS, Role, source
 from knowgen.core.records import GenerationStatus, ScoreStatus
 from knowgen.store.run import RunStore
 from knowgen.tasks.load import load_task
@@ -30,8 +33,21 @@ from knowgen.workflows.selection import select_samples
 
 PLUGINS = Path(__file__).resolve().parent / "hostile_plugins.py"
 BASES = frozenset({"Drawing", "Batching", "Waiting", "Scoring", "Unhandled", "Wordless", "Unreadable"})
-ENDS_THE_RUN = frozenset({"ExitsWhenBuilt"})
+ENDS_THE_RUN = frozenset(
+    {"ExitsWhenBuilt", "HangsWhenBuilt", "HoldsWhenBuilt", "HangsInSetup"}
+    | {name for name, hostile in IMPORTS.items() if hostile.ends}
+)
 """Plugins without which no sample can be served: the run ends with a reason."""
+
+LAUNCH = """
+from knowgen.cli.main import main
+from knowgen.engine import options
+from knowgen.workflows import plugin_process
+
+options.BUILD_SECONDS = plugin_process.ANSWER_SECONDS = 8.0
+main()
+"""
+"""The command line with shorter time limits for imports and constructors."""
 
 
 class Verdict(NamedTuple):
@@ -53,22 +69,33 @@ class Verdict(NamedTuple):
 
 
 def plugin_names() -> list[str]:
-    """Return the names of the hostile classes, in the order of the file."""
+    """Return the names of the hostile classes and modules, in the order of the files."""
     tree = ast.parse(PLUGINS.read_text(encoding="utf-8"))
-    return [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name not in BASES]
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name not in BASES]
+    return [*classes, *IMPORTS]
 
 
-def is_scorer(name: str) -> bool:
-    """Tell scorers from generators."""
-    return name.startswith(("Scorer", "Judge"))
+def role_of(name: str) -> Role:
+    """Return what a plugin is run as."""
+    if name in IMPORTS:
+        return IMPORTS[name].role
+    return "scorer" if name.startswith(("Scorer", "Judge")) else "generator"
 
 
 def command(name: str, out: Path, limit: int) -> list[str]:
-    """Return the command of a run."""
-    generator = "noise" if is_scorer(name) else f"{PLUGINS.name}:{name}"
-    scorer = f"{PLUGINS.name}:{name if is_scorer(name) else 'constant'}"
-    words = ["run", "--task", "knowgen_mini", "--generator", generator, "--scorer", scorer, "--limit", str(limit)]
-    return [sys.executable, "-m", "knowgen", *words, "--timeout", "2", "--out", str(out)]
+    """Return the command of a run; what is not hostile is bundled."""
+    plugin = f"{name.lower()}.py:Plugin" if name in IMPORTS else f"{PLUGINS.name}:{name}"
+    role = role_of(name)
+    names = {"task": "knowgen_mini", "generator": "noise", "scorer": "pixels"}
+    if name not in IMPORTS:
+        names["scorer"] = f"{PLUGINS.name}:constant"
+    words = [] if role != "search" else ["-g", f"search={plugin}"]
+    names |= {"generator": "open_book"} if role == "search" else {role: plugin}
+    if role == "task":
+        names["scorer"] = f"{PLUGINS}:constant"
+    words += [word for key, value in names.items() for word in (f"--{key}", value)]
+    words += ["--limit", str(limit), "--timeout", "2", "--patience", "5", "--out", str(out)]
+    return [sys.executable, "-c", LAUNCH, "run", *words]
 
 
 def left_behind(marker: str) -> list[int]:
@@ -96,10 +123,13 @@ def try_plugin(name: str, folder: Path, limit: int, deadline: float) -> Verdict:
         "KNOWGEN_CAMPAIGN_WITNESS": str(witness),
         key: value,
     }
+    if name in IMPORTS:
+        (folder / f"{name.lower()}.py").write_text(source(name), encoding="utf-8")
     started = time.monotonic()
     process = subprocess.Popen(
-        command(name, out, limit), cwd=PLUGINS.parent, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        command(name, out, limit), cwd=folder if name in IMPORTS else PLUGINS.parent, env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", start_new_session=True,
     )  # fmt: skip
     faults = []
     try:
@@ -126,7 +156,8 @@ def try_plugin(name: str, folder: Path, limit: int, deadline: float) -> Verdict:
 def examine(name: str, out: Path, limit: int, faults: list[str], said: list[str]) -> tuple[int, list[str]]:
     """Return the number of samples that are ok, and what does not hold of the run directory."""
     if name in ENDS_THE_RUN:
-        return 0, [] if any("knowgen:" in line for line in said) else ["ended without a reason"]
+        named = any(line.startswith("knowgen:") and name.lower() in line.lower() for line in said)
+        return 0, [] if named else ["ended without a reason that names the plugin"]
     more = []
     try:
         with RunStore.read(out) as store:
@@ -140,7 +171,7 @@ def examine(name: str, out: Path, limit: int, faults: list[str], said: list[str]
         more.append(f"{limit - len(generations)} samples without a state")
     if any(not one.reason for one in failed) or any(not one.strict.reason for one in unscored):
         more.append("a failure without a reason")
-    if len(failed) + len(unscored) > 1:
+    if len(failed) + len(unscored) > (name not in IMPORTS):
         more.append(f"{len(failed) + len(unscored)} samples harmed")
     good = {one.sample_id for one in generations.values()} - {one.sample_id for one in failed}
     if missing := good - set(scores):

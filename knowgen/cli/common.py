@@ -125,9 +125,8 @@ def closing_lines(run: Run, resume: str) -> None:
     click.echo(f"resume   {resume}")
     scorer = run.spec.scorers[0]
     # with its arguments, because the same judge at another address would be another judge, and perhaps a paid one
-    words = [
-        word for name, value in argument_texts(scorer.name, scorer.args).items() for word in ("-s", f"{name}={value}")
-    ]
+    texts = argument_texts(scorer.name, scorer.args, in_worker=True)
+    words = [word for name, value in texts.items() for word in ("-s", f"{name}={value}")]
     click.echo(f"rescore  {command_line('score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
 

@@ -10,7 +10,7 @@ import click
 from knowgen.core.errors import DataError
 from knowgen.core.text import error_summary, escape_controls, parse_json
 
-KINDS = ("tasks", "generators", "scorers", "search", "runs")
+KINDS = ("tasks", "generators", "scorers", "search", "policies", "tools", "runs")
 EPILOG = """\b
 Examples:
   knowgen list generators -v
@@ -27,11 +27,13 @@ DESCRIPTIONS = {
         "closed_book": "baseline painter without search",
         "diffusers": "diffusers pipelines on a local GPU",
         "gemini": "Gemini image models",
+        "gen_searcher": "agent that searches and reads before an image model generates",
         "http": "servers of the /generate format, such as `knowgen serve`",
         "noise": "random pixels: the lower bound",
         "open_book": "baseline painter that searches by simple rules",
         "openai": "models of an OpenAI-compatible Images API",
         "oracle": "baseline painter with the ground truth: the upper bound",
+        "painter": "the painter of the baselines as an image model: shows its references, writes what is quoted",
     },
     "scorers": {
         "answer": "language-model judge of an agent's answer against the ground truth",
@@ -56,6 +58,18 @@ DESCRIPTIONS = {
         "wikimedia": "pages of Wikipedia and images of Wikimedia Commons; no key, KNOWGEN_CONTACT is asked for",
         "world": "search over the pages and images of a synthetic world",
     },
+    "policies": {
+        "hf": "vision-language model of the Qwen-VL family in this process, with token ids",
+        "openai": "models behind an OpenAI-compatible chat API",
+        "replay": "replies recorded in a file or run, without a model",
+        "scripted": "rules in place of a model, for synthetic worlds",
+        "vllm": "models behind vLLM, with token ids in and out",
+    },
+    "tools": {
+        "browse": "answer a question from a page",
+        "image_search": "search for images, and show them",
+        "search": "search for pages",
+    },
 }
 """One line on each bundled plugin, here so that listing imports none of them."""
 
@@ -69,7 +83,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Stop
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-v", "--verbose", is_flag=True, help="Show what each takes and where it is defined, and presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
-    """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
+    """List tasks, generators, scorers, search backends, policies and tools of agents, or runs in FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
         raise DataError("is not a folder", where=str(folder), fix="name a folder that contains run directories")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _plugins(kind, verbose=verbose)
@@ -146,7 +160,7 @@ def _runs(folder: Path) -> list[tuple[str, ...]]:
                 (
                     str(manifest.parent),
                     str(spec["task"]),
-                    str(spec["generator"]["name"]),
+                    " + ".join(str(part["name"]) for part in (spec.get("agent"), spec["generator"]) if part),
                     ",".join(str(scorer["name"]) for scorer in spec["scorers"]),
                     _headline(manifest.parent / "summary.json"),
                 )

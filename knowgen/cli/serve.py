@@ -90,7 +90,7 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     from knowgen.core.errors import UsageError
     from knowgen.workflows.resolve import resolve_generator
 
-    handle = resolve_generator(generator, dict(options["generator_args"]), None)
+    handle = resolve_generator(generator, dict(options["generator_args"]), None, in_worker=options["workers"] != 0)
     if handle.capabilities.privileged:
         raise UsageError(f"generator {generator!r} needs the ground truth, which requests do not have", where="serve")
     if (batch := options["batch"]) is None:

@@ -44,7 +44,7 @@ class HttpClient:
 
         Args:
             url: The URL.
-            params: Parameters of its query.
+            params: Parameters to append to the URL.
             connect_seconds: Maximum time to open a connection; that of the client when None.
 
         Raises:
@@ -66,7 +66,7 @@ class HttpClient:
 
         Args:
             url: The URL.
-            params: Parameters of its query.
+            params: Parameters to append to the URL.
             headers: Further headers.
             data: Body, as aiohttp takes it.
             json: Value of a JSON body.

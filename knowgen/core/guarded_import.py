@@ -1,4 +1,8 @@
-"""Import code of others: a call of `os._exit` becomes an error, and an import that takes long says so."""
+"""Import code of others in the process that needs it: a call of `os._exit` becomes an error, and a long import says so.
+
+A run imports code of others in worker processes and in those of `knowgen.workflows.plugin_process`, where a crash
+reaches nothing else. With `--workers 0`, and where a plugin is checked, this module is all the protection there is.
+"""
 
 from __future__ import annotations
 

@@ -336,6 +336,9 @@ class Generation(Record):
         usage: Tokens and cost.
         attempts: Number of attempts, over all calls on this run directory.
         cause: What caused the failure, when the status is failed; None otherwise.
+        ending: How the agent ended that it was generated from, as in `AgentAnswer`; empty without an agent.
+        fallback: Why the image was generated from the sample's own prompt, or not at all, although there was an agent;
+            empty where its answer was used.
     """
 
     sample_id: str
@@ -355,6 +358,8 @@ class Generation(Record):
     usage: Usage = Usage()
     attempts: int = 1
     cause: FailureCause | None = None
+    ending: str = ""
+    fallback: str = ""
 
 
 class ParsedScore(Record):
@@ -468,6 +473,11 @@ class Row(Record):
         strict: Values under the scorer's contract; not_run without a score.
         lenient: Values under the official parser; None when the scorer has only one.
         judge_returned: Model name that the judge's endpoint returned.
+        answer: Status of the agent's answer; None in a run without an agent.
+        answer_reason: Why the answer is missing, when that status is failed.
+        answer_cause: What caused the failure of the answer, when it failed.
+        ending: How the agent ended, in the terms of its own protocol.
+        fallback: Why the agent's answer was not used; empty where it was.
     """
 
     sample_id: str
@@ -484,6 +494,11 @@ class Row(Record):
     strict: ParsedScore
     lenient: ParsedScore | None = None
     judge_returned: str = ""
+    answer: AnswerStatus | None = None
+    answer_reason: str = ""
+    answer_cause: FailureCause | None = None
+    ending: str = ""
+    fallback: str = ""
 
 
 Item = tuple[Sample, GroundTruth, Generation]

@@ -1,9 +1,9 @@
 """Find plugins by name. Names are read from package metadata, so that listing them imports nothing.
 
 A name is `name`, `name:model`, `module:attribute` or `file.py:attribute`. Plugins register by entry points in the
-groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators` and `knowgen.scorers`. An error while a plugin is
-imported, including `SystemExit` and a call of `os._exit`, is reported with the plugin's name and does not affect other
-plugins.
+groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators`, `knowgen.scorers`, `knowgen.policies` and
+`knowgen.tools`. An error while a plugin is imported, including `SystemExit` and a call of `os._exit`, is reported with
+the plugin's name and does not affect other plugins.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -29,12 +30,13 @@ from knowgen.core.text import error_summary
 from knowgen.core.tracebacks import is_local, place_of
 from knowgen.core.version import __version__
 
-Kind = Literal["tasks", "search", "generators", "scorers"]
+Kind = Literal["tasks", "search", "generators", "scorers", "policies", "tools"]
 """A kind of plugin, as its entry-point group is called."""
 
-KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers")
+KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers", "policies", "tools")
 SINGULAR: dict[str, str] = {
-    "tasks": "task", "search": "search backend", "generators": "generator", "scorers": "scorer"
+    "tasks": "task", "search": "search backend", "generators": "generator", "scorers": "scorer",
+    "policies": "policy", "tools": "tool",
 }  # fmt: skip
 OWN = "knowgen"
 LOCAL = "local"
@@ -208,13 +210,26 @@ def _no_file(kind: Kind, base: str, rest: str) -> UsageError:
 
 
 def _importable(base: str) -> bool:
+    """Return whether there is a file or module of that name. Its package is looked up, and nothing is imported."""
     if base.endswith(".py"):
         return Path(base).is_file()
     current_folder_last()
+    top, *inner = base.split(".")
     try:
-        return importlib.util.find_spec(base) is not None
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError, AttributeError):
         return False
+    if spec is None or not inner:
+        return spec is not None
+    if sys.modules.get(base) is not None:
+        return True
+    folders = spec.submodule_search_locations or ()
+    return any(_has_module(Path(folder).joinpath(*inner[:-1]), inner[-1]) for folder in folders)
+
+
+def _has_module(folder: Path, name: str) -> bool:
+    suffixes = importlib.machinery.all_suffixes()
+    return (folder / name).is_dir() or any((folder / f"{name}{suffix}").is_file() for suffix in suffixes)
 
 
 def load(resolved: ResolvedName) -> Any:

@@ -19,11 +19,25 @@ KEY_VERSION = 1
 
 
 LABEL_LENGTH = 40
-"""Maximum length of the arguments in a generator's label; longer ones are cut and end in their hash."""
+"""Maximum length of the arguments in a label; longer ones are cut and end in their hash."""
 
 
 class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _label(name: str, args: dict[str, Any]) -> str:
+    """Return a name with its arguments, which distinguishes two settings of one class."""
+    if not args:
+        return name
+    given = ", ".join(f"{key}={_short(args[key])}" for key in sorted(args))
+    if len(given) > LABEL_LENGTH:
+        given = f"{given[:LABEL_LENGTH].rstrip()}… {fingerprint(args)[:6]}"
+    return f"{name}({one_line(given)})"
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else canonical(value)
 
 
 class GeneratorSpec(_Plain):
@@ -51,16 +65,57 @@ class GeneratorSpec(_Plain):
             >>> GeneratorSpec(name="duck.py:Duck", args={"style": "ink", "steps": 8}).label
             'duck.py:Duck(steps=8, style=ink)'
         """
-        if not self.args:
-            return self.name
-        given = ", ".join(f"{name}={self._short(self.args[name])}" for name in sorted(self.args))
-        if len(given) > LABEL_LENGTH:
-            given = f"{given[:LABEL_LENGTH].rstrip()}… {fingerprint(self.args)[:6]}"
-        return f"{self.name}({one_line(given)})"
+        return _label(self.name, self.args)
 
-    @staticmethod
-    def _short(value: Any) -> str:
-        return value if isinstance(value, str) else canonical(value)
+
+class PartSpec(_Plain):
+    """The identity of a part of an agent, such as its policy.
+
+    Attributes:
+        name: Name as the user wrote it, without an address.
+        args: Arguments that decide what it returns.
+        version: Version of its model or code.
+    """
+
+    name: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    version: str = ""
+
+
+Fallback = Literal["draw", "fail"]
+"""What happens to a sample without a usable answer: its own prompt is generated, or it fails."""
+
+
+class AgentSpec(_Plain):
+    """The identity of an agent that searches before an image model, the run's generator, generates.
+
+    Attributes:
+        name: Name as the user wrote it, such as `gen_searcher` or `module:Class`.
+        args: Arguments that decide its answers. No paths, secrets or settings that only affect speed.
+        revision: Version of its code.
+        search: Identity of its search backend; empty when it uses none.
+        parts: Identity of its parts by role, such as `policy` and `summary`.
+        privileged: Whether it receives the ground truth.
+        fallback: What happens to a sample without a usable answer. It decides no answer and is not part of their keys.
+    """
+
+    name: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    revision: str = ""
+    search: str = ""
+    parts: dict[str, PartSpec] = Field(default_factory=dict)
+    privileged: bool = False
+    fallback: Fallback = "draw"
+
+    @property
+    def label(self) -> str:
+        """Name with its parts and arguments, which distinguishes two settings of one class.
+
+        Example:
+            >>> AgentSpec(name="gen_searcher", args={"rounds": 4}, parts={"policy": PartSpec(name="scripted")}).label
+            'gen_searcher(policy=scripted, rounds=4)'
+        """
+        return _label(self.name, {**{role: part.name for role, part in self.parts.items()}, **self.args})
 
 
 class ScorerSpec(_Plain):
@@ -142,7 +197,8 @@ class RunSpec(_Plain):
         judge_repeats: Number of scores per image and scorer.
         shard: The shard that this run is; None for a whole run. Not part of keys.
         requests: Identity of the agent's answers that replace the prompts; empty when there are none.
-        name: Name of the system in tables and pages; made from the generator when empty. Not part of keys.
+        name: Name of the system in tables and pages; made from agent and generator when empty. Not part of keys.
+        agent: The agent whose answers the generator generates from; None for the samples' prompts.
     """
 
     task: str
@@ -156,18 +212,34 @@ class RunSpec(_Plain):
     shard: RunShard | None = None
     requests: str = ""
     name: str = ""
+    agent: AgentSpec | None = None
 
     @property
     def system(self) -> str:
-        """Name of the system in tables and pages: the given one, else the generator with its arguments."""
-        return self.name or self.generator.label
+        """Name of the system in tables and pages: the given one, else agent and generator with their arguments."""
+        return self.name or self.label
+
+    @property
+    def label(self) -> str:
+        """Agent and generator with their arguments, such as `gen_searcher(policy=scripted) + painter`."""
+        return f"{self.agent.label} + {self.generator.label}" if self.agent is not None else self.generator.label
+
+    @property
+    def generator_names(self) -> str:
+        """Names of agent and generator without arguments, such as `gen_searcher + painter`."""
+        return f"{self.agent.name} + {self.generator.name}" if self.agent is not None else self.generator.name
+
+    @property
+    def privileged(self) -> bool:
+        """Whether agent or generator receives the ground truth."""
+        return self.generator.privileged or (self.agent is not None and self.agent.privileged)
 
     def judge_repeats_of(self, scorer: ScorerSpec) -> int:
         """Return the number of scores per image of a scorer."""
         return scorer.judge_repeats or self.judge_repeats
 
     def directory_identity(self) -> dict[str, Any]:
-        """Return the part of the specification that a run directory is bound to: task, generator and seed.
+        """Return the part of the specification that a run directory is bound to: task, agent, generator and seed.
 
         Selection, repeats and scorers may change between calls on a directory; stored results are reused by key.
         """
@@ -177,6 +249,7 @@ class RunSpec(_Plain):
             "generator": self.generator.model_dump(mode="json"),
             "seed": self.seed,
             **({"requests": self.requests} if self.requests else {}),
+            **({"agent": self.agent.model_dump(mode="json")} if self.agent is not None else {}),
         }
 
 
@@ -195,6 +268,20 @@ def canonical(value: Any) -> str:
         '{"a":[2.5,null],"b":1}'
     """
     return _ENCODER.encode(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value is plain data, of which `canonical` makes JSON.
+
+    Example:
+        >>> is_plain({"size": [512, 512]}), is_plain({"model": object()})
+        (True, False)
+    """
+    try:
+        canonical(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def fingerprint(value: Any) -> str:
@@ -248,6 +335,36 @@ def generation_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, reference
             "prompt": prompt_hash,
             "references": references,
             "generator": _plain_generator(spec.generator),
+            "seed": spec.seed + repeat,
+            "repeat": repeat,
+        }
+    )
+
+
+def answer_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, repeat: int) -> str:
+    """Return the key of an agent's answer: a hash of everything that decides it, which the image model does not.
+
+    Args:
+        spec: Specification of a run with an agent.
+        sample_id: Id of the sample.
+        prompt_hash: `text_hash` of its prompt.
+        repeat: Number of the repeat, from 0.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        ValueError: The run has no agent.
+    """
+    if spec.agent is None:
+        raise ValueError("the run has no agent")
+    return fingerprint(
+        {
+            "key": KEY_VERSION,
+            "task_version": spec.task_version,
+            "sample": sample_id,
+            "prompt": prompt_hash,
+            "agent": spec.agent.model_dump(mode="json", exclude={"fallback"}),
             "seed": spec.seed + repeat,
             "repeat": repeat,
         }

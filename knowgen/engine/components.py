@@ -1,4 +1,4 @@
-"""What the engine is given to run: handles of a generator and of scorers, whose objects are not built yet."""
+"""What the engine is given to run: handles of an agent, a generator and scorers, whose objects are not built yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knowgen.core.registry import Kind
-from knowgen.core.spec import GeneratorSpec, ScorerSpec
+from knowgen.core.spec import AgentSpec, GeneratorSpec, ScorerSpec
 from knowgen.generators.contract import GeneratorCapabilities
 from knowgen.scorers.contract import ScorerCapabilities
 
@@ -20,7 +20,8 @@ class ComponentRef:
         kind: `generators` or `scorers`.
         name: Name as the user wrote it.
         args: Arguments as plain data; paths are those of this machine.
-        bundled: Whether the plugin is part of this project, so that it runs in this process by default.
+        bundled: Whether the plugin and its search backend are part of this project, so that it runs in this process
+            by default.
     """
 
     kind: Kind
@@ -38,12 +39,29 @@ class GeneratorHandle:
         capabilities: What it declares.
         build: Builds the object; called only if there is work to do.
         component_ref: How a worker process builds it; None for an object that exists in this process only.
+        price_known: Whether the price of its calls is known; None for one that does not say.
     """
 
     spec: GeneratorSpec
     capabilities: GeneratorCapabilities
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
+    price_known: bool | None = None
+
+
+@dataclass(frozen=True)
+class AgentHandle:
+    """An agent that is built when the first answer is needed; attributes as in `GeneratorHandle`.
+
+    Attributes:
+        references_optional: Whether an answer without reference images is used. Otherwise the sample's own prompt is.
+    """
+
+    spec: AgentSpec
+    capabilities: GeneratorCapabilities
+    build: Callable[[], Any]
+    component_ref: ComponentRef | None = None
+    references_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,3 +77,4 @@ class ScorerHandle:
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
     estimate: Callable[..., Any] | None = None
+    price_known: bool | None = None

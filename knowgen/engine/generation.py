@@ -141,6 +141,8 @@ class GenerationWriter:
             seconds=seconds,
             attempts=attempts,
             cause=cause if status is GenerationStatus.FAILED else None,
+            ending=item.answer.ending,
+            fallback=item.fallback,
         )
         return self._put(item, generation)
 
@@ -168,13 +170,17 @@ class GenerationWriter:
         if image is None and not reason:
             reason = "the generator gave no reason"
         answer = item.answer
-        if answer.reason:
+        if answer.reason and not item.answer_key:  # of a file, which is not stored in this run
             notes = [*notes, answer.reason]
+        left_out = len(answer.references) - len(item.references) if item.references else 0
+        settings = {"references_left_out": left_out, **result.settings} if left_out else result.settings
+        # the trajectory of an agent of this run is in the record of its answer
+        trajectory = () if item.answer_key else answer.trajectory
         metadata = {
-            "references": answer.reference_notes if result.references == () else result.references,
+            "references": _reference_records(item) if result.references == () else result.references,
             "evidence": answer.evidence if result.evidence == () else result.evidence,
-            "trajectory": answer.trajectory if result.trajectory == () else result.trajectory,
-            "settings": {**result.settings, "note": "; ".join(notes)} if notes else result.settings,
+            "trajectory": trajectory if result.trajectory == () else result.trajectory,
+            "settings": {**settings, "note": "; ".join(notes)} if notes else settings,
         }
         if any(metadata.values()):
             metadata = _as_plain_data(metadata)
@@ -185,12 +191,14 @@ class GenerationWriter:
             reason="" if image is not None else reason,
             image=image,
             **shown,
-            used_prompt=result.used_prompt or answer.prompt,
+            used_prompt=result.used_prompt or ("" if item.fallback else answer.prompt),
             seed=self._spec.seed + item.repeat,
             seconds=seconds,
             usage=result.usage,
             attempts=attempts,
             cause=FailureCause.SYSTEM if status is GenerationStatus.FAILED else None,
+            ending=answer.ending,
+            fallback=item.fallback,
             **metadata,
         )
 
@@ -200,6 +208,18 @@ class GenerationWriter:
         except KnowgenError as error:
             raise StoreError(error) from error
         return generation
+
+
+def _reference_records(item: WorkItem) -> tuple[dict[str, Any], ...]:
+    """Return what is recorded of the references that an image was generated from, with the agent's notes on each.
+
+    Images of an agent of this run are stored in it: they are named by content, and have their path when they are read.
+    """
+    notes = item.answer.reference_notes
+    if not item.answer_key:
+        return tuple(notes[: len(item.references)])
+    records = [image.model_dump(mode="json") for image in item.references]
+    return tuple({**(notes[place] if place < len(notes) else {}), **record} for place, record in enumerate(records))
 
 
 def _as_plain_data(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -249,6 +269,9 @@ class GeneratorStep:
     async def generate(self, item: WorkItem) -> Generation:
         """Return the stored generation, whatever its status; see `GenerationStep`."""
         before = item.earlier.attempts if item.earlier is not None else 0
+        if item.no_image is not None:
+            reason, cause = item.no_image
+            return self._writer.write_failure(item, reason, before + 1, cause=cause)
         limit = max(1, min(self._options.tries, self._options.max_attempts - before))
         tries = Attempts(self._service, limit)
         request = self._request(item)
@@ -309,10 +332,10 @@ class GeneratorStep:
     def _request(self, item: WorkItem) -> GenerationRequest:
         return GenerationRequest(
             id=request_id(item.sample.id, item.repeat),
-            prompt=item.answer.prompt or item.sample.prompt,
+            prompt=item.prompt,
             repeat=item.repeat,
             seed=self._spec.seed + item.repeat,
-            references=item.answer.references,
+            references=item.references,
             truth=item.truth if self._privileged else None,
         )
 

@@ -1,4 +1,4 @@
-"""Send every sample through a pass of the run: generate, store, score.
+"""Send every sample through a pass of the run: search, generate, score, and store the result of each.
 
 Each item (one sample x repeat) is handled by an asyncio task of its own, so no sample waits for another; a semaphore
 bounds the items in flight. `WorkPlanner` yields the items with what they still lack.
@@ -12,6 +12,7 @@ from itertools import islice
 
 from knowgen.core.errors import BudgetReachedError
 from knowgen.core.records import GenerationStatus, ScoreStatus
+from knowgen.engine.answering import AnswerStep
 from knowgen.engine.executors.concurrency import WorkerThreads
 from knowgen.engine.generation import GenerationStep
 from knowgen.engine.progress import RunCounts
@@ -28,6 +29,7 @@ class ServiceChecks:
     """Checks once per run that the services take calls, before anything is generated or paid. Only those with work.
 
     Args:
+        answer_step: Has the agent search; None without one.
         generation_step: Generates images; None where none are generated.
         scoring_steps: One per scorer, in the planner's order.
         on_passed: Called once, after the first checks, before the first call.
@@ -35,11 +37,12 @@ class ServiceChecks:
 
     def __init__(
         self,
+        answer_step: AnswerStep | None,
         generation_step: GenerationStep | None,
         scoring_steps: Sequence[ScoringStep],
         on_passed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._generation_step = generation_step
+        self._answer_step, self._generation_step = answer_step, generation_step
         self._on_passed: Callable[[], None] | None = on_passed
         self._unchecked = dict(enumerate(scoring_steps))
 
@@ -50,11 +53,15 @@ class ServiceChecks:
             StoppedError: A service is unavailable, and the run waits no longer.
             KnowgenError: A service takes no calls, which ends the run.
         """
-        indices = set(self._unchecked) if item.needs_generation else {one.scorer_index for one in item.pending_scores}
-        steps: list[GenerationStep | ScoringStep] = [
+        makes_image = item.needs_generation or item.needs_answer
+        indices = set(self._unchecked) if makes_image else {one.scorer_index for one in item.pending_scores}
+        steps: list[AnswerStep | GenerationStep | ScoringStep] = [
             self._unchecked.pop(index) for index in sorted(indices) if index in self._unchecked
         ]
-        if item.needs_generation and self._generation_step is not None:
+        if item.needs_answer and self._answer_step is not None:
+            steps.append(self._answer_step)
+            self._answer_step = None
+        if makes_image and self._generation_step is not None:
             steps.append(self._generation_step)
             self._generation_step = None
         if steps:
@@ -70,7 +77,8 @@ class SamplePipeline:
     Args:
         state: Whether the run goes on.
         planner: Yields the items and what each lacks.
-        generation_step: Generates and stores images; None in a pass that only scores.
+        answer_step: Has the agent search and stores its answers; None in a pass that does not search.
+        generation_step: Generates and stores images; None in a pass that does not generate.
         scoring_steps: One per scorer, in the planner's order; empty in a pass that only generates.
         counts: Counts of the run.
         planning: A thread for the planner, which reads the store.
@@ -83,6 +91,7 @@ class SamplePipeline:
         self,
         state: RunState,
         planner: WorkPlanner,
+        answer_step: AnswerStep | None,
         generation_step: GenerationStep | None,
         scoring_steps: Sequence[ScoringStep],
         counts: RunCounts,
@@ -93,7 +102,7 @@ class SamplePipeline:
         checks: ServiceChecks,
     ) -> None:
         self._state, self._planner, self._drain, self._checks = state, planner, drain, checks
-        self._generation_step, self._scoring_steps = generation_step, scoring_steps
+        self._answer_step, self._generation_step, self._scoring_steps = answer_step, generation_step, scoring_steps
         self._counts, self._planning = counts, planning
         self._slots = asyncio.Semaphore(max_in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,6 +146,7 @@ class SamplePipeline:
         if self._stopped:
             return False
         if item.is_complete:
+            self._count_stored_answer(item)
             self._counts.add_stored(item, generations=self._generation_step is not None)
             self._counts.end_stored(item)
             return True
@@ -159,9 +169,14 @@ class SamplePipeline:
         if not self._tasks:
             self._idle.set()
 
+    def _count_stored_answer(self, item: WorkItem) -> None:
+        if self._answer_step is not None and not item.needs_answer:
+            self._counts.add_answer(item.answer, made=False)
+
     async def _run_item(self, item: WorkItem) -> None:
-        """Generate and score an item. Failures of plugins are stored results; what is raised here ends the run."""
+        """Search, generate and score for an item. Failures of plugins are stored; what is raised here ends the run."""
         try:
+            await self._answer(item)
             self._counts.end(failed=not await self._generate_and_score(item))
         except (StoppedError, LeftOutError):
             self._counts.not_run += 1  # the reason is in the run state, or known to the service
@@ -173,6 +188,17 @@ class SamplePipeline:
             self._state.fail(error.error)
         except Exception as error:  # noqa: BLE001 - would hit every sample, or is a bug of the engine
             self._state.fail(error)
+
+    async def _answer(self, item: WorkItem) -> None:
+        """Have the agent search, if the item lacks an answer, and plan what follows from it."""
+        self._count_stored_answer(item)
+        if not item.needs_answer or self._answer_step is None:
+            return
+        item.answer = await self._answer_step.answer(item)
+        item.needs_answer = False
+        self._counts.add_answer(item.answer, made=True)
+        if self._generation_step is not None:
+            self._planner.plan_image(item)
 
     async def _generate_and_score(self, item: WorkItem) -> bool:
         """Do what an item lacks. Return whether all its results are usable."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from knowgen.core.metering import Meter
-from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
 from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
-from knowgen.engine.executors.invoke import generate, score
+from knowgen.engine.executors.invoke import answer, generate, score
 from knowgen.engine.executors.subprocess import SubprocessExecutor
 from knowgen.engine.executors.worker_process import WorkerLaunch
 from knowgen.engine.failure_log import FailureLog
@@ -85,11 +84,29 @@ def scorer_slots(handle: ScorerHandle, options: EngineOptions) -> tuple[int, int
     return max(1, scorer_workers(handle, options)), max(1, capabilities.concurrency)
 
 
+def agent_slots(handle: AgentHandle, options: EngineOptions) -> int:
+    """Return the number of concurrent calls of an agent."""
+    return max(1, options.concurrency or handle.capabilities.concurrency)
+
+
+def agent_workers(handle: AgentHandle, options: EngineOptions) -> int:
+    """Return the number of worker processes of an agent; 0 if it runs in this process, as one of this project does."""
+    ref = handle.component_ref
+    if ref is None or options.workers == 0:
+        return 0
+    return 0 if ref.bundled else 1
+
+
 def max_items_in_flight(
-    generator: GeneratorHandle | GenerationSource, scorers: Sequence[ScorerHandle], options: EngineOptions
+    generator: GeneratorHandle | GenerationSource | None,
+    scorers: Sequence[ScorerHandle],
+    options: EngineOptions,
+    agent: AgentHandle | None = None,
 ) -> int:
-    """Return the maximum number of items in flight: enough that no plugin is ever short of work."""
+    """Return the maximum number of items in flight: enough that no plugin of a pass is ever short of work."""
     count = _SPARE_ITEMS
+    if agent is not None:
+        count += 2 * agent_slots(agent, options)
     if isinstance(generator, GeneratorHandle):
         slots, batch = generator_slots(generator, options)
         count += 2 * slots * batch
@@ -115,12 +132,15 @@ def generator_executor(
     workers = generator_workers(handle, options)
     if handle.component_ref is not None and workers:
         calls = -(-generator_slots(handle, options)[0] // workers)
-        launch = WorkerLaunch(handle.component_ref, shape, where, folder, workers, calls, accelerated=True)
+        launch = WorkerLaunch(
+            handle.component_ref, shape, where, folder, workers, calls,
+            accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
+        )  # fmt: skip
         return SubprocessExecutor(launch, bridge, meter)
-    plugin = LazyPlugin(bridge, handle.build, own_device, where)
+    plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
     if shape == "generate":
-        return LoopExecutor(bridge, plugin, generate, meter, where)
-    return ThreadExecutor(bridge, plugin, shape, meter, where)
+        return LoopExecutor(bridge, plugin, generate, meter, where, reuse=not options.fresh)
+    return ThreadExecutor(bridge, plugin, shape, meter, where, reuse=not options.fresh)
 
 
 def generator_dispatcher(
@@ -152,6 +172,37 @@ def generator_dispatcher(
     )
 
 
+def agent_dispatcher(
+    handle: AgentHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
+) -> Dispatcher:
+    """Return the dispatcher of an agent; arguments as for `generator_dispatcher`."""
+    where, capabilities = f"agent {handle.spec.name!r}", handle.capabilities
+    slots, workers = agent_slots(handle, options), agent_workers(handle, options)
+    executor: Executor
+    if handle.component_ref is not None and workers:
+        calls = -(-slots // workers)
+        launch = WorkerLaunch(
+            handle.component_ref, capabilities.shape, where, folder, workers, calls,
+            accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
+        )  # fmt: skip
+        executor = SubprocessExecutor(launch, bridge, meter)
+    else:
+        plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
+        executor = LoopExecutor(bridge, plugin, answer, meter, where, reuse=not options.fresh)
+    return Dispatcher(
+        bridge,
+        state,
+        executor,
+        slots=slots,
+        batch_size=1,
+        timeout=capabilities.deadline or options.answer_timeout,
+        result_name="answer",
+        where=where,
+        limiter=CapacityLimiter(2 * slots + 2),
+        failures=FailureLog(folder, where),
+    )
+
+
 def scorer_dispatcher(
     handle: ScorerHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
 ) -> Dispatcher:
@@ -163,15 +214,16 @@ def scorer_dispatcher(
     if handle.component_ref is not None and workers:
         calls = -(-slots // workers)
         launch = WorkerLaunch(
-            handle.component_ref, capabilities.shape, where, folder, workers, calls, capabilities.local
-        )
+            handle.component_ref, capabilities.shape, where, folder, workers, calls,
+            accelerated=capabilities.local, build_timeout=options.build_timeout, reuse=not options.fresh,
+        )  # fmt: skip
         executor = SubprocessExecutor(launch, bridge, meter)
     else:
-        plugin = LazyPlugin(bridge, handle.build, own_device, where)
+        plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
         if capabilities.shape == "score":
-            executor = LoopExecutor(bridge, plugin, partial(score, reuse=not options.fresh), meter, where)
+            executor = LoopExecutor(bridge, plugin, score, meter, where, reuse=not options.fresh)
         else:
-            executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where)
+            executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where, reuse=not options.fresh)
     return Dispatcher(
         bridge,
         state,

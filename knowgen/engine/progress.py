@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from knowgen.core.records import Generation, GenerationStatus, Score, ScoreStatus
-from knowgen.core.text import duration_text
+from knowgen.core.records import AgentAnswer, AnswerStatus, Generation, GenerationStatus, Score, ScoreStatus
+from knowgen.core.text import count, duration_text
 from knowgen.engine.options import RunOutcome
 from knowgen.engine.work_plan import WorkItem
 
@@ -22,11 +22,11 @@ ANNOUNCE_SECONDS = 1.0
 
 
 class RunCounts:
-    """Counts items, generations and scores. Written in the engine's loop, read from any thread.
+    """Counts items, answers, generations and scores. Written in the engine's loop, read from any thread.
 
     Args:
         expected: Samples x repeats.
-        passes: 2 for a phased run, else 1.
+        passes: Number of passes over the samples: one per stage of a phased run, else 1.
         pays_for_generations: Whether generations cost this run anything. Those that exist already do not.
 
     Attributes:
@@ -65,6 +65,7 @@ class RunCounts:
             generations: Whether its generation counts in this pass; not in the scoring pass of a phased run.
         """
         if generations and item.generation is not None:
+            self.outcome.fallbacks += bool(item.generation.fallback)
             if item.generation.status is GenerationStatus.OK:
                 self.outcome.generation_cached += 1
             else:
@@ -81,12 +82,31 @@ class RunCounts:
             else:
                 self.outcome.score_cached += 1
 
+    def add_answer(self, answer: AgentAnswer, *, made: bool) -> None:
+        """Count an answer.
+
+        Args:
+            answer: The answer.
+            made: Whether this run made it; otherwise it was stored before.
+        """
+        if answer.status is AnswerStatus.FAILED:
+            self.outcome.answer_failed += 1
+        elif made:
+            self.outcome.answered += 1
+        else:
+            self.outcome.answer_cached += 1
+        if answer.ending:
+            self.outcome.endings[answer.ending] = self.outcome.endings.get(answer.ending, 0) + 1
+        if made:
+            self.recorded_cost += sum(part.usage.cost or 0.0 for part in answer.usage)
+
     def add_generation(self, generation: Generation) -> None:
         """Count a generation made by this run."""
         if generation.status is GenerationStatus.OK:
             self.outcome.generated += 1
         else:
             self.outcome.generation_failed += 1
+        self.outcome.fallbacks += bool(generation.fallback)
         if self._pays_for_generations:
             self.recorded_cost += generation.usage.cost or 0.0
 
@@ -155,7 +175,7 @@ class Progress:
         made, seconds = counts.done - counts.cached, self._clock() - self._started
         rate = made / seconds if seconds > 0 else 0.0
         numbers = ((counts.failed, "failed"), (counts.cached, "cached"), (counts.not_run, "not run"))
-        parts = ["done", *(f"{number} {word}" for number, word in numbers if number)]
+        parts = ["done", *(f"{number} {word}" for number, word in numbers if number), *self._agent_details(counts)]
         if cost > 0:
             parts.append(f"${cost:.4f}" if cost < 1 else f"${cost:.2f}")
         if rate > 0:
@@ -163,6 +183,16 @@ class Progress:
         left = counts.total - counts.done - counts.not_run
         parts.append(f"ETA {duration_text(left / rate)}" if rate > 0 else "ETA unknown")
         return ", ".join([*parts, waiting] if waiting else parts)
+
+    @staticmethod
+    def _agent_details(counts: RunCounts) -> list[str]:
+        """Return how the agent ended so far, such as `answers: 11 answer, 1 repeated_response` and `1 fallback`."""
+        outcome = counts.outcome
+        endings = ", ".join(f"{number} {ending}" for ending, number in sorted(dict(outcome.endings).items()))
+        return [
+            *([f"answers: {endings}"] if endings else []),
+            *([count(outcome.fallbacks, "fallback")] if outcome.fallbacks else []),
+        ]
 
 
 @contextmanager

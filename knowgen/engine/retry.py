@@ -15,7 +15,7 @@ from knowgen.core.errors import (
     UsageError,
 )
 from knowgen.core.records import FailureCause
-from knowgen.core.text import error_summary, one_line
+from knowgen.core.text import duration_text, error_summary, one_line
 
 FATAL_ERRORS = (ConfigError, UsageError, MissingDependencyError)
 """Errors that would hit every sample alike: they end the run."""
@@ -107,6 +107,18 @@ class DeviceDisabledError(Exception):
 
 class EventLoopBlockedError(TransientError):
     """Another call blocked the event loop in which a call ran."""
+
+
+def slow_build(where: str, seconds: float, hint: str) -> ConfigError:
+    """Return the error for a plugin whose constructor and `setup` do not end in time.
+
+    Args:
+        where: The plugin.
+        seconds: The time limit.
+        hint: Where to look.
+    """
+    fix = f"{hint}; a model that takes longer to load needs a larger --patience"
+    return ConfigError(f"was not built within {duration_text(seconds)}", where=where, fix=fix)
 
 
 def is_transient(error: BaseException) -> bool:

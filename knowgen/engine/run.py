@@ -1,8 +1,8 @@
 """Run a specification: the entry point of the engine.
 
-`run` starts an `Engine` in a thread of its own. The engine stores the selected samples, builds one `GenerationStep` and
-one `ScoringStep` per scorer, sends every sample through them (`SamplePipeline`), and closes the plugins. The main
-thread meanwhile shows progress and handles signals.
+`run` starts an `Engine` in a thread of its own. The engine stores the selected samples, builds an `AnswerStep` for an
+agent, one `GenerationStep` and one `ScoringStep` per scorer, sends every sample through them (`SamplePipeline`), and
+closes the plugins. The main thread meanwhile shows progress and handles signals.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from contextvars import copy_context
 from knowgen.core.errors import KnowgenError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.spec import RunSpec
+from knowgen.engine.answering import AnswerStep, AnswerWriter
 from knowgen.engine.budget import BudgetMeter
-from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
 from knowgen.engine.executors.in_process import ABORT_SECONDS
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.engine.pipeline import SamplePipeline, ServiceChecks
-from knowgen.engine.placement import generator_dispatcher, max_items_in_flight, scorer_dispatcher
+from knowgen.engine.placement import agent_dispatcher, generator_dispatcher, max_items_in_flight, scorer_dispatcher
 from knowgen.engine.progress import Progress, RunCounts
 from knowgen.engine.run_state import RunState, SignalHandler
 from knowgen.engine.scoring import ScoringStep
 from knowgen.engine.services import Service
-from knowgen.engine.work_plan import WorkPlanner, store_samples
-from knowgen.generators.contract import AnswerSource, GenerationSource
+from knowgen.engine.work_plan import PlannedStages, ReferenceUse, WorkPlanner, store_samples
+from knowgen.generators.contract import AnswerSource, GenerationSource, KeyedAnswers
 from knowgen.search.leaks import TruthGuard
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -56,6 +57,8 @@ class Engine:
         options: How the run is carried out.
         requests: Agent answers that replace the samples' prompts.
         before_calls: Called once, when the services have been checked and before the first call.
+        agent: The agent that answers before the generator generates; None without one.
+        answers: Stored answers of the same agent.
     """
 
     def __init__(
@@ -68,11 +71,13 @@ class Engine:
         options: EngineOptions,
         requests: AnswerSource | None = None,
         before_calls: Callable[[], None] = lambda: None,
+        *,
+        agent: AgentHandle | None = None,
+        answers: KeyedAnswers | None = None,
     ) -> None:
         self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
-        self._before_calls = before_calls
-        self._phased = options.schedule == "phased" and bool(scorers)
+        self._before_calls, self._agent, self._answers = before_calls, agent, answers
         self._loop = asyncio.new_event_loop()
         self._context = copy_context()
         whole: Task = getattr(task, "whole", task)  # the same images are blocked in each part of a task
@@ -81,13 +86,14 @@ class Engine:
         self._state = RunState()
         self._services: list[Service] = []
         self._meter = BudgetMeter(store, options.budget, lambda: self._stop("budget"))
+        self._answer_step: AnswerStep | None = None
         self._generation_step: GenerationStep | None = None
         self._scoring_steps: list[ScoringStep] = []
         self._thread_pools: list[WorkerThreads] = []
         self._error: BaseException | None = None
         self.counts = RunCounts(
             spec.selection.n * spec.repeats,
-            passes=2 if self._phased else 1,
+            passes=len(self._passes()),
             pays_for_generations=isinstance(generator, GeneratorHandle),
         )
         self.done = threading.Event()
@@ -124,14 +130,14 @@ class Engine:
             self._generation_step = self._build_generation_step()
             for handle in self._scorers:
                 self._scoring_steps.append(self._build_scoring_step(handle))
-            self._checks = ServiceChecks(self._generation_step, self._scoring_steps, self._before_calls)
-            if self._phased:
-                await self._run_pass(planning, generate=True, score=False)
-                if not self._state.aborting:
-                    await self._generation_step.close()
-                await self._run_pass(planning, generate=False, score=True)
-            else:
-                await self._run_pass(planning, generate=True, score=True)
+            if self._agent is not None:
+                self._answer_step = self._build_answer_step(self._agent)
+            self._checks = ServiceChecks(
+                self._answer_step, self._generation_step, self._scoring_steps, self._before_calls
+            )
+            for stages in self._passes():
+                await self._run_pass(planning, stages)
+                await self._free(stages)
         finally:
             try:
                 await self._close()
@@ -141,21 +147,46 @@ class Engine:
         if (error := self._state.error or self._state.final_error) is not None:
             raise error
 
-    async def _run_pass(self, planning: WorkerThreads, *, generate: bool, score: bool) -> None:
+    def _passes(self) -> list[PlannedStages]:
+        """Return the stages of each pass over the samples: one pass for all, or in a phased run one for each."""
+        answers = self._agent is not None
+        if self._options.schedule != "phased":
+            return [PlannedStages(answers, True, self._scorers)]
+        return [
+            *([PlannedStages(answer=True, generate=False)] if answers else []),
+            PlannedStages(generate=True),
+            *([PlannedStages(generate=False, scorers=self._scorers)] if self._scorers else []),
+        ]
+
+    async def _free(self, stages: PlannedStages) -> None:
+        """Close the plugins of a pass of a phased run, so that those of the next one have the accelerator's memory."""
+        if self._options.schedule != "phased" or self._state.aborting:
+            return
+        if stages.answer and self._answer_step is not None:
+            await self._answer_step.close()
+        if stages.generate and self._generation_step is not None:
+            await self._generation_step.close()
+
+    async def _run_pass(self, planning: WorkerThreads, stages: PlannedStages) -> None:
         """Send every sample through the steps of one pass."""
-        # when the budget stopped generation, free scorers still score the images that exist
-        drain = self._state.stop_reason == "budget" and not generate
+        # when the budget stopped the stages before, free scorers still score the images that exist
+        drain = self._state.stop_reason == "budget" and not stages.generate and not stages.answer
         if self._state.aborting or (self._state.stop_reason and not drain):
             return
-        handles = self._scorers if score else ()
         pipeline = SamplePipeline(
             self._state,
-            self._planner(handles, generate=generate),
-            self._generation_step if generate else None,
-            self._scoring_steps if score else (),
+            self._planner(stages),
+            self._answer_step if stages.answer else None,
+            self._generation_step if stages.generate else None,
+            self._scoring_steps if stages.scorers else (),
             self.counts,
             planning,
-            max_in_flight=max_items_in_flight(self._generator, handles, self._options),
+            max_in_flight=max_items_in_flight(
+                self._generator if stages.generate else None,
+                stages.scorers,
+                self._options,
+                self._agent if stages.answer else None,
+            ),
             drain=drain,
             checks=self._checks,
         )
@@ -166,17 +197,22 @@ class Engine:
         finally:
             watching.cancel()
 
-    def _planner(self, handles: Sequence[ScorerHandle], *, generate: bool) -> WorkPlanner:
+    def _planner(self, stages: PlannedStages) -> WorkPlanner:
         limit = self._options.max_attempts
+        generator, agent = self._generator, self._agent
+        made = isinstance(generator, GeneratorHandle)
         return WorkPlanner(
             self._spec,
             self._task,
             self._store,
-            handles,
-            generate=generate,
-            max_attempts=limit if isinstance(self._generator, GeneratorHandle) else None,
-            max_score_attempts=limit,
+            stages,
+            max_attempts=limit if made else None,
+            max_other_attempts=limit,
             requests=self._requests,
+            answers=self._answers,
+            reference_use=ReferenceUse(
+                _most_references(generator), optional=agent is not None and agent.references_optional
+            ),
         )
 
     async def _stop_on_request(self, pipeline: SamplePipeline) -> None:
@@ -185,15 +221,18 @@ class Engine:
         while not state.aborting:
             await state.changed.wait()
             state.changed.clear()
-            if state.stop_reason and self._generation_step is not None:
-                self._generation_step.stop()
+            if state.stop_reason:
+                for made_first in (self._answer_step, self._generation_step):
+                    if made_first is not None:
+                        made_first.stop()
         for step in self._scoring_steps:
             step.stop()
         await asyncio.sleep(0 if state.error is not None else GRACE_SECONDS)
         pipeline.cancel()
 
     async def _close(self) -> None:
-        steps = [step for step in [self._generation_step, *self._scoring_steps] if step is not None]
+        every = [self._answer_step, self._generation_step, *self._scoring_steps]
+        steps = [step for step in every if step is not None]
         if self._state.aborting:
             for step in steps:
                 step.kill()
@@ -217,6 +256,18 @@ class Engine:
         threads = WorkerThreads(self._bridge, count, name)
         self._thread_pools.append(threads)
         return threads
+
+    def _build_answer_step(self, handle: AgentHandle) -> AnswerStep:
+        return AnswerStep(
+            self._spec,
+            self._options,
+            agent_dispatcher(handle, self._options, self._bridge, self._state, self._meter, self._store.path),
+            self._new_service(handle, calls_service=True),
+            AnswerWriter(self._store),
+            self._new_threads(_WRITER_THREADS, "answers"),
+            privileged=handle.capabilities.privileged,
+            checks_service=handle.capabilities.checks_service,
+        )
 
     def _build_generation_step(self) -> GenerationStep:
         writer = GenerationWriter(self._spec, self._store)
@@ -243,7 +294,7 @@ class Engine:
         service = self._new_service(handle, calls_service=handle.capabilities.shape == "score")
         return ScoringStep(handle, self._options, dispatcher, service, self._store)
 
-    def _new_service(self, handle: GeneratorHandle | ScorerHandle, *, calls_service: bool) -> Service:
+    def _new_service(self, handle: AgentHandle | GeneratorHandle | ScorerHandle, *, calls_service: bool) -> Service:
         drain = isinstance(handle, ScorerHandle)
         service = Service(handle.spec.name, self._state, self._options.patience, pausing=calls_service, drain=drain)
         self._services.append(service)
@@ -281,6 +332,13 @@ class Engine:
         return outcome
 
 
+def _most_references(generator: GeneratorHandle | GenerationSource) -> int | None:
+    """Return how many reference images a generator takes; None for no maximum."""
+    if not isinstance(generator, GeneratorHandle):
+        return None
+    return generator.capabilities.most_references if generator.capabilities.references else 0
+
+
 def run(
     spec: RunSpec,
     task: Task,
@@ -290,6 +348,9 @@ def run(
     options: EngineOptions | None = None,
     requests: AnswerSource | None = None,
     before_calls: Callable[[], None] = lambda: None,
+    *,
+    agent: AgentHandle | None = None,
+    answers: KeyedAnswers | None = None,
 ) -> RunOutcome:
     """Carry out a run and return when it has ended.
 
@@ -307,6 +368,8 @@ def run(
         requests: Agent answers (rewritten prompts, references) that replace the samples' prompts.
         before_calls: Called once, when the services that have work have been checked and before the first call; not
             where there is nothing to do.
+        agent: The agent that answers before the generator generates; that of `spec.agent`.
+        answers: Stored answers of the same agent, taken by key before it searches.
 
     Returns:
         Counts, cost and the reason of an early end.
@@ -317,7 +380,9 @@ def run(
         DataError: A ground truth is missing, or the disk is full.
     """
     options = options or EngineOptions()
-    engine = Engine(spec, task, generator, scorers, store, options, requests, before_calls)
+    engine = Engine(
+        spec, task, generator, scorers, store, options, requests, before_calls, agent=agent, answers=answers
+    )
     progress = Progress(options.progress)
     store.note_session("start")
     ending = ""

@@ -8,9 +8,11 @@ long and is done in other threads.
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
-from knowgen.core.records import GenerationStatus, Score
+from knowgen.core.records import AgentAnswer, GenerationStatus, ImageRef, Score
 from knowgen.engine.imaging import UnusableImage, detach
 from knowgen.engine.retry import ContractError, describe
 from knowgen.generators.contract import GeneratedImage
@@ -59,6 +61,56 @@ def score_snapshot(value: Any) -> Any:
         return Score.model_validate(Score.model_dump(value, warnings=False))
     except BaseException as error:
         raise ContractError(f"the scorer returned a score that is not valid: {describe(error)}") from error
+
+
+def answer_snapshot(value: Any) -> AgentAnswer:
+    """Return a checked copy of what an agent returned, of exactly the type of the contract, with the paths of images.
+
+    Raises:
+        ContractError: It is not an `AgentAnswer`, or not a valid one.
+    """
+    if not isinstance(value, AgentAnswer):
+        raise ContractError(f"the agent returned {type(value).__name__}, not an AgentAnswer")
+    try:
+        return unpack_answer(json.loads(json.dumps(pack_answer(value), allow_nan=False)))
+    except BaseException as error:
+        raise ContractError(f"the agent returned an answer that is not valid: {describe(error)}") from error
+
+
+def pack_answer(answer: AgentAnswer) -> dict[str, Any]:
+    """Return an answer as plain data, with the paths of its images, which its record does not have.
+
+    Raises:
+        ValueError: It is not plain data.
+    """
+    return {
+        "answer": AgentAnswer.model_dump(answer, mode="json", warnings=False),
+        "paths": {name: [_path(image) for image in getattr(answer, name)] for name in _ANSWER_IMAGES},
+    }
+
+
+def unpack_answer(data: dict[str, Any]) -> AgentAnswer:
+    """Return the answer of `pack_answer` data.
+
+    Raises:
+        ValueError: It is not valid.
+    """
+    answer = AgentAnswer.model_validate(data["answer"])
+    placed = {
+        name: tuple(
+            image if path is None else image.model_copy(update={"path": Path(path)})
+            for image, path in zip(getattr(answer, name), data["paths"][name], strict=True)
+        )
+        for name in _ANSWER_IMAGES
+    }
+    return answer.model_copy(update=placed)
+
+
+_ANSWER_IMAGES = ("references", "images")
+
+
+def _path(image: ImageRef) -> str | None:
+    return None if image.path is None else str(Path(image.path).absolute())
 
 
 def _is_blanked(value: Any) -> bool:

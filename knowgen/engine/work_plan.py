@@ -1,5 +1,7 @@
 """Plan the work of a run: what each sample still lacks, from keys and the results in the store.
 
+With an agent, a sample first lacks an answer. What is generated, and so the key of the generation, follows from it.
+
 `WorkPlanner` yields one `WorkItem` per sample x repeat. An item whose results all exist needs no work, which is what
 makes a run resumable.
 """
@@ -13,19 +15,24 @@ from itertools import islice
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import (
     AgentAnswer,
+    AnswerStatus,
     FailureCause,
     Generation,
     GenerationStatus,
     GroundTruth,
+    ImageRef,
     Sample,
     Score,
     ScoreStatus,
 )
-from knowgen.core.spec import RunSpec, fingerprint, generation_key, score_key, select, text_hash
+from knowgen.core.spec import AgentSpec, RunSpec, answer_key, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.engine.components import ScorerHandle
-from knowgen.generators.contract import SAMPLE_PROMPT, AnswerSource
+from knowgen.generators.contract import SAMPLE_PROMPT, AnswerSource, KeyedAnswers
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
+
+NO_ANSWER = AgentAnswer(status=AnswerStatus.NOT_RUN)
+"""Stands for the answer of an item that this pass does not search for."""
 
 
 @dataclass(slots=True)
@@ -61,24 +68,38 @@ class WorkItem:
         needs_generation: Whether an image is to be generated.
         stored_scores: Scores that exist already.
         answer: The agent's answer, which replaces the sample's prompt.
+        answer_key: Key under which the answer is stored; empty without an agent.
+        needs_answer: Whether the agent is to search.
+        earlier_answer: Failed answer of an earlier run that is now retried, None for a first attempt.
+        prompt: What is generated: the answer's prompt, or the sample's own.
+        references: Reference images that it is generated from, as many as the generator takes.
+        fallback: Why the answer is not used; empty where it is, and without an agent.
+        no_image: Why no image can be generated from the answer, and the cause; None where one can.
     """
 
     sample: Sample
     truth: GroundTruth
     truth_hash: str
     repeat: int
-    key: str
+    key: str = ""
     generation: Generation | None = None
     earlier: Generation | None = None
     pending_scores: Sequence[PendingScore] = ()
     needs_generation: bool = False
     stored_scores: Sequence[Score] = ()
     answer: AgentAnswer = SAMPLE_PROMPT
+    answer_key: str = ""
+    needs_answer: bool = False
+    earlier_answer: AgentAnswer | None = None
+    prompt: str = ""
+    references: tuple[ImageRef, ...] = ()
+    fallback: str = ""
+    no_image: tuple[str, FailureCause] | None = None
 
     @property
     def is_complete(self) -> bool:
         """Return whether nothing is left to do in this pass."""
-        return not self.needs_generation and not self.pending_scores
+        return not self.needs_answer and not self.needs_generation and not self.pending_scores
 
     @property
     def stored_results_usable(self) -> bool:
@@ -116,6 +137,34 @@ def store_samples(spec: RunSpec, task: Task, store: RunStore) -> None:
     store.put_samples(selected())
 
 
+@dataclass(frozen=True)
+class PlannedStages:
+    """Which stages a pass over the samples has.
+
+    Attributes:
+        answer: The agent searches.
+        generate: Images are generated.
+        scorers: Scorers of the pass.
+    """
+
+    answer: bool = False
+    generate: bool = True
+    scorers: Sequence[ScorerHandle] = ()
+
+
+@dataclass(frozen=True)
+class ReferenceUse:
+    """How the generator uses the reference images of an answer.
+
+    Attributes:
+        most: Maximum number of reference images; None for no maximum.
+        optional: Whether an answer without any is used.
+    """
+
+    most: int | None = None
+    optional: bool = False
+
+
 class WorkPlanner:
     """Yield the items of a run with what each still lacks.
 
@@ -123,12 +172,14 @@ class WorkPlanner:
         spec: The run.
         task: Source of the ground truths.
         store: Results that exist.
-        scorers: Scorers of this pass; empty for a pass that only generates.
-        generate: Whether this pass may generate; a pass that only scores skips samples without an image.
+        stages: Stages of this pass. One that only scores skips samples without an image, one that does not search
+            those without an answer.
         max_attempts: Attempts at a generation over all runs; None for generations that exist elsewhere, where reading
             them again costs nothing.
-        max_score_attempts: Attempts at a score over all runs.
+        max_other_attempts: Attempts at an answer or a score over all runs.
         requests: Agent answers that replace the samples' prompts.
+        answers: Stored answers of the same agent, which are taken by key before it searches.
+        reference_use: How the generator uses reference images.
     """
 
     def __init__(
@@ -136,19 +187,20 @@ class WorkPlanner:
         spec: RunSpec,
         task: Task,
         store: RunStore,
-        scorers: Sequence[ScorerHandle],
+        stages: PlannedStages,
         *,
-        generate: bool,
         max_attempts: int | None,
-        max_score_attempts: int,
+        max_other_attempts: int,
         requests: AnswerSource | None = None,
+        answers: KeyedAnswers | None = None,
+        reference_use: ReferenceUse = ReferenceUse(),
     ) -> None:
-        self._spec, self._task, self._store, self._scorers = spec, task, store, scorers
-        self._generate, self._max_attempts, self._max_score_attempts = generate, max_attempts, max_score_attempts
-        self._requests = requests
+        self._spec, self._task, self._store, self._stages = spec, task, store, stages
+        self._max_attempts, self._max_other_attempts = max_attempts, max_other_attempts
+        self._requests, self._answers, self._reference_use = requests, answers, reference_use
         # a pass looks up each key once, so a store that is empty at its start needs no look-ups
-        generations, scores = store.last_numbers()
-        self._no_generations, self._no_scores = not generations, not scores
+        generations, scores, *answered = store.last_numbers()
+        self._no_generations, self._no_scores, self._no_answers = not generations, not scores, not any(answered)
 
     def items(self) -> Iterator[WorkItem]:
         """Yield every sample x repeat in order, complete ones included."""
@@ -156,17 +208,41 @@ class WorkPlanner:
             truth = self._task.truth(sample.id)
             truth_hash = fingerprint([sample.model_dump(mode="json"), truth.model_dump(mode="json")])
             for repeat in range(self._spec.repeats):
-                answer = self._requests.answer(sample.id, repeat) if self._requests is not None else SAMPLE_PROMPT
-                key = generation_key(
-                    self._spec,
-                    sample_id=sample.id,
-                    prompt_hash=text_hash(answer.prompt or sample.prompt),
-                    references=tuple(reference.sha256 for reference in answer.references),
-                    repeat=repeat,
-                )
-                item = WorkItem(sample, truth, truth_hash, repeat, key, answer=answer)
-                self._plan(item)
+                item = WorkItem(sample, truth, truth_hash, repeat, prompt=sample.prompt)
+                if self._spec.agent is not None:
+                    self._plan_answer(item)
+                elif self._requests is not None:
+                    item.answer = self._requests.answer(sample.id, repeat)
+                if not item.needs_answer and item.answer.status is not AnswerStatus.NOT_RUN:
+                    self.plan_image(item)
                 yield item
+
+    def _plan_answer(self, item: WorkItem) -> None:
+        """Fill in the stored answer of an item, or that the agent is to search."""
+        item.answer_key = answer_key(
+            self._spec, sample_id=item.sample.id, prompt_hash=text_hash(item.sample.prompt), repeat=item.repeat
+        )
+        known = None if self._no_answers else self._store.answer(item.answer_key)
+        if known is not None and not all(map(self._store.image_ok, known.references)):
+            known = None  # a file is missing or damaged
+        if known is None and self._answers is not None:
+            known = self._answers.take(item.answer_key, self._store)
+        if known is not None and (known.status is not AnswerStatus.FAILED or self._is_final_answer(known)):
+            item.answer = known
+            return
+        item.earlier_answer, item.needs_answer = known, self._stages.answer
+        if not item.needs_answer:
+            item.answer = NO_ANSWER if known is None else known
+
+    def _is_final_answer(self, failed: AgentAnswer) -> bool:
+        return failed.cause is not FailureCause.INFRASTRUCTURE and failed.attempts >= self._max_other_attempts
+
+    def plan_image(self, item: WorkItem) -> None:
+        """Fill in what is generated from an item's answer, its key, its stored results and what it lacks."""
+        if self._spec.agent is not None or self._requests is not None:
+            use_answer(item, self._reference_use, self._spec.agent)
+        item.key = image_key(self._spec, item)
+        self._plan(item)
 
     def plan_scores(self, item: WorkItem) -> None:
         """Fill in which scores of an item's generation exist and which are to be made.
@@ -182,7 +258,7 @@ class WorkPlanner:
             if known is None:
                 pending.append(one)
             elif known.status is ScoreStatus.FAILED and (
-                known.tries < self._max_score_attempts or known.cause is FailureCause.INFRASTRUCTURE
+                known.tries < self._max_other_attempts or known.cause is FailureCause.INFRASTRUCTURE
             ):
                 one.earlier = known
                 pending.append(one)
@@ -191,23 +267,23 @@ class WorkPlanner:
         item.pending_scores, item.stored_scores = pending, stored
 
     def _plan(self, item: WorkItem) -> None:
-        """Fill in the stored results of an item and the scores it lacks."""
+        """Fill in the stored generation of an item and the scores it lacks."""
         known = None if self._no_generations else self._store.generation(item.key)
         if known is None:
-            item.needs_generation = self._generate
+            item.needs_generation = self._stages.generate
         elif known.status is GenerationStatus.OK:
             if known.image is not None and self._store.image_ok(known.image):
                 item.generation = known
                 self.plan_scores(item)
             else:  # the image file is missing or damaged
-                item.needs_generation = self._generate
-        elif self._is_final(known):
+                item.needs_generation = self._stages.generate
+        elif self._is_final(known) or (item.no_image is not None and known.reason == item.no_image[0]):
             item.generation = known
         else:
             item.earlier, item.needs_generation = known, True
 
     def _is_final(self, failed: Generation) -> bool:
-        if not self._generate or failed.status is GenerationStatus.REFUSED:
+        if not self._stages.generate or failed.status is GenerationStatus.REFUSED:
             return True
         if failed.cause is FailureCause.INFRASTRUCTURE:
             return False  # it says nothing about the generator, however often it happens
@@ -217,7 +293,7 @@ class WorkPlanner:
         """Yield every score that a generation must have, existing ones included."""
         if generation.image is None:
             return
-        for index, scorer in enumerate(self._scorers):
+        for index, scorer in enumerate(self._stages.scorers):
             for judge_repeat in range(self._spec.judge_repeats_of(scorer.spec)):
                 key = score_key(
                     scorer.spec,
@@ -229,6 +305,52 @@ class WorkPlanner:
                     judge_repeat=judge_repeat,
                 )
                 yield PendingScore(index, judge_repeat, key, None)
+
+
+def use_answer(item: WorkItem, use: ReferenceUse, agent: AgentSpec | None) -> None:
+    """Fill in what is generated from an item's answer: its prompt and references, or the sample's own prompt.
+
+    Args:
+        item: An item with its answer.
+        use: How the generator uses reference images.
+        agent: The agent; None for answers of a file.
+    """
+    answer = item.answer
+    if answer.status is AnswerStatus.FAILED:
+        item.no_image = f"the agent failed: {answer.reason}", answer.cause or FailureCause.SYSTEM
+        return
+    references = answer.references if use.most is None else answer.references[: use.most]
+    if answer.prompt.strip() and (references or use.optional):
+        item.prompt, item.references = answer.prompt, references
+        return
+    item.fallback = _why_unused(answer)
+    if agent is not None and agent.fallback == "fail":
+        item.no_image = f"the agent gave no usable answer: {item.fallback}", FailureCause.SYSTEM
+
+
+def _why_unused(answer: AgentAnswer) -> str:
+    """Return why an answer is not used."""
+    if answer.status is AnswerStatus.NONE:
+        return "; ".join(filter(None, (answer.ending, answer.reason))) or "the agent ended without an answer"
+    if not answer.prompt.strip():
+        return answer.reason or "the answer has no prompt"
+    if answer.references:
+        return "the generator takes no reference images"
+    return answer.reason or "the answer has no reference image"
+
+
+def image_key(spec: RunSpec, item: WorkItem) -> str:
+    """Return the key of the generation of an item whose answer is known.
+
+    Where no image can be generated, the failure is stored under a key that follows from the answer's.
+    """
+    return generation_key(
+        spec,
+        sample_id=item.sample.id,
+        prompt_hash=text_hash(item.prompt) if item.no_image is None else f"no image: {item.answer_key}",
+        references=tuple(reference.sha256 for reference in item.references),
+        repeat=item.repeat,
+    )
 
 
 def inputs_hash(truth_hash: str, needs: frozenset[str], generation: Generation) -> str:

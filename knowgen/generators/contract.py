@@ -6,6 +6,12 @@
 
 A generator may also have `setup(device)` and `close()`, and class attributes that `capabilities_of` reads. A plain
 function `draw(prompt)`, `draw(prompt, seed)` or `draw(prompt, references, seed)` is a generator too.
+
+An agent has another method, and generates nothing itself:
+
+    async answer(request) -> AgentAnswer                            what to generate: a prompt and reference images
+
+It names the generator that does, its image model, as its argument `painter`. Both are stages of a run of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +27,9 @@ from knowgen.core.records import AgentAnswer, GenerationRequest, GenerationStatu
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Shape = Literal["draw", "generate", "generate_batch"]
+    from knowgen.store.run import RunStore
+
+Shape = Literal["draw", "generate", "generate_batch", "answer"]
 
 GPU_FAULT_CODE = 70
 """Exit code of a worker process whose GPU failed. A GPU that fails repeatedly is disabled."""
@@ -91,20 +99,43 @@ class BatchGenerator(Protocol):
         ...
 
 
+class Agent(Protocol):
+    """The shape of an agent: it searches, and says what an image model is to generate.
+
+    Its constructor takes `painter`, the name of the image model, which the run builds apart. Arguments of the image
+    model, `painter.KEY`, do not reach it.
+    """
+
+    async def answer(self, request: GenerationRequest) -> AgentAnswer:
+        """Return what to generate for a prompt.
+
+        Images of the answer are files of this machine, in PNG, JPEG or WebP, named by their `path`. They must stay
+        unchanged until the next call has been made. Without an answer, the status is `none` and `ending` says why.
+
+        Raises:
+            TransientError: An error that may not happen again; the engine retries with backoff.
+            ServiceUnavailableError: A service that it needs cannot answer now.
+            AccountError: A service that it needs rejects the account.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class GeneratorCapabilities:
-    """What a generator declares about itself.
+    """What a generator or an agent declares about itself.
 
     Attributes:
-        shape: Which of the three methods it has.
+        shape: Which of the methods it has.
         batch_size: Requests per call of `generate_batch`.
-        concurrency: Concurrent calls: threads of `draw` and `generate_batch`, tasks of `generate`.
+        concurrency: Concurrent calls: threads of `draw` and `generate_batch`, tasks of `generate` and `answer`.
         references: Whether it uses reference images.
+        most_references: Maximum number of reference images that it uses; None for no maximum. A class declares it as
+            `references = 3`, or by `reference_limit(**arguments)` where it depends on arguments.
         privileged: Whether requests carry the ground truth. Leaderboards reject such a generator.
         revision: Version of the model or code; part of every key.
         wants_search: Whether its constructor takes `search`, a search backend.
-        deadline: Time limit per image in seconds, for a generator that limits its calls itself; 0 to use the run's
-            limit. Neither counts the time that an image waits for its turn.
+        deadline: Time limit per image or answer in seconds, for a plugin that limits its calls itself; 0 to use the
+            run's limit. Neither counts the time that an image waits for its turn.
         wants_device: Whether it has `setup(device)`. If there are several GPUs, it then gets a worker process per GPU.
         checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
     """
@@ -113,6 +144,7 @@ class GeneratorCapabilities:
     batch_size: int = 1
     concurrency: int = 1
     references: bool = False
+    most_references: int | None = None
     privileged: bool = False
     revision: str = ""
     wants_search: bool = False
@@ -121,11 +153,17 @@ class GeneratorCapabilities:
     checks_service: bool = False
 
 
+def is_agent(target: Any) -> bool:
+    """Return whether an object or class is an agent: it has `answer`, and none of the methods of a generator."""
+    generates = any(callable(getattr(target, name, None)) for name in ("generate_batch", "generate", "draw"))
+    return not generates and callable(getattr(target, "answer", None))
+
+
 def shape_of(target: Any) -> Shape:
-    """Return the shape of a generator object or class.
+    """Return the shape of a generator or agent, an object or class.
 
     Raises:
-        UsageError: It has none of the three methods, or `generate` is not a coroutine function.
+        UsageError: It has none of the methods, or `generate` or `answer` is not a coroutine function.
 
     Example:
         >>> class Model:
@@ -142,6 +180,10 @@ def shape_of(target: Any) -> Shape:
         return "generate"
     if callable(getattr(target, "draw", None)):
         return "draw"
+    if is_agent(target):
+        if not inspect.iscoroutinefunction(target.answer):
+            raise UsageError("`answer` must be `async def`", where=_name(target), fix="write `async def answer`")
+        return "answer"
     raise UsageError(
         "not a generator",
         where=_name(target),
@@ -150,7 +192,7 @@ def shape_of(target: Any) -> Shape:
 
 
 def capabilities_of(target: Any) -> GeneratorCapabilities:
-    """Return what a generator object or class declares, with defaults for what it does not.
+    """Return what an object or class of a generator or agent declares, with defaults for what it does not.
 
     Raises:
         UsageError: It is not a generator.
@@ -164,11 +206,13 @@ def capabilities_of(target: Any) -> GeneratorCapabilities:
         ('generate_batch', 4, False)
     """
     shape = shape_of(target)
+    references = getattr(target, "references", False)
     return GeneratorCapabilities(
         shape=shape,
         batch_size=int(getattr(target, "batch_size", 1)),
-        concurrency=int(getattr(target, "concurrency", 16 if shape == "generate" else 1)),
-        references=bool(getattr(target, "references", False)),
+        concurrency=int(getattr(target, "concurrency", 16 if shape in {"generate", "answer"} else 1)),
+        references=bool(references),
+        most_references=references if isinstance(references, int) and not isinstance(references, bool) else None,
         privileged=bool(getattr(target, "privileged", False)),
         revision=str(getattr(target, "revision", "")),
         wants_search=bool(getattr(target, "wants_search", False)),
@@ -237,6 +281,14 @@ class AnswerSource(Protocol):
         ...
 
 
+class KeyedAnswers(Protocol):
+    """Stored answers of another run, which are taken over by key, so that nothing is searched twice."""
+
+    def take(self, key: str, store: RunStore) -> AgentAnswer | None:
+        """Copy the answer of a key with its images into a run, and return it; None if none is usable."""
+        ...
+
+
 class GenerationSource(Protocol):
     """Generations that exist already (a folder of images, a results file), used instead of a generator."""
 
@@ -254,6 +306,7 @@ class GenerationSource(Protocol):
 __all__ = [
     "GPU_FAULT_CODE",
     "SAMPLE_PROMPT",
+    "Agent",
     "AnswerSource",
     "AsyncGenerator",
     "BatchGenerator",
@@ -261,9 +314,11 @@ __all__ = [
     "GeneratedImage",
     "GenerationSource",
     "GeneratorCapabilities",
+    "KeyedAnswers",
     "Shape",
     "SimpleGenerator",
     "capabilities_of",
+    "is_agent",
     "is_plain_function",
     "shape_of",
 ]

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import AgentAnswer, Generation, ImageRef
+from knowgen.core.records import AgentAnswer, AnswerStatus, Generation, ImageRef, UsagePart
 from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
 from knowgen.core.spec import fingerprint
 from knowgen.core.text_files import parse_strict_json, read_text, split_lines
 from knowgen.generators.contract import AnswerSource
 from knowgen.interchange.image_sources import image_facts
+from knowgen.interchange.official import SUMMARY_MARK
 from knowgen.interchange.recorded_images import RecordedImages
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
@@ -51,6 +52,21 @@ def open_answers(path: Path) -> AnswerSource:
     return FileAnswers(path)
 
 
+def open_keyed_answers(path: Path) -> RunAnswers:
+    """Open the stored answers of a run, which another run of the same agent takes over by key.
+
+    Raises:
+        DataError: The path is not a run directory.
+    """
+    if not is_run_directory(path):
+        raise DataError(
+            "has no stored answers of an agent",
+            where=str(path),
+            fix="name a run of this agent, or name an image model as generator to generate from a file",
+        )
+    return RunAnswers(path)
+
+
 class _StoredAnswers(ABC):
     """Agent answers by sample id and repeat; each is read once."""
 
@@ -71,7 +87,7 @@ class _StoredAnswers(ABC):
 
 
 class RunAnswers(_StoredAnswers):
-    """The agent answers of a run directory.
+    """The answers of a run directory: those of its agent, or what its generations record.
 
     Args:
         path: The run directory.
@@ -80,23 +96,81 @@ class RunAnswers(_StoredAnswers):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._store = RunStore.read(path)
+        self._has_agent = self._store.spec.agent is not None
 
     @cached_property
     def identity(self) -> str:
-        """Generator name and hash of all answers."""
+        """Name of the agent or generator and hash of all answers."""
+        spec = self._store.spec
+        if spec.agent is not None:
+            given = [
+                [each.sample_id, each.repeat, each.prompt, [image.sha256 for image in each.references]]
+                for _, each in self._store.answers()
+            ]
+            return f"{spec.agent.name} {fingerprint([spec.task_version, given])[:12]}"
         answers = [
             [generation.sample_id, generation.repeat, generation.used_prompt, _digests(generation.references)]
             for _, generation in self._store.generations()
         ]
-        return f"{self._store.spec.generator.name} {fingerprint([self._store.spec.task_version, answers])[:12]}"
+        return f"{spec.generator.name} {fingerprint([spec.task_version, answers])[:12]}"
 
     def _read_answer(self, sample_id: str, repeat: int) -> AgentAnswer:
+        if self._has_agent:
+            return self._agents_answer(self._store.latest_answer(sample_id, repeat))
         generation = self._store.latest_generation(sample_id, repeat)
         if generation is None:
             return AgentAnswer(reason=f"the prompt alone: {self._where.name} has no answer for it")
         names = [name for each in generation.references if (name := _recorded(each))]
         files = RecordedImages(self._where, truths=names)
         return _answer(generation.used_prompt, generation.references, files, generation)
+
+    def _agents_answer(self, answer: AgentAnswer | None) -> AgentAnswer:
+        """Return a stored answer for a generator without an agent; where it cannot be used, with a reason only."""
+        if answer is None:
+            return AgentAnswer(reason=f"the prompt alone: {self._where.name} has no answer for it")
+        unused = answer.model_copy(update={"prompt": "", "references": (), "reference_notes": (), "images": ()})
+        if answer.status is not AnswerStatus.OK:
+            why = answer.ending or answer.reason
+            reason = f"the prompt alone: the agent gave no answer ({why})"
+            return unused.model_copy(update={"status": AnswerStatus.OK, "cause": None, "reason": reason})
+        records = [dict(each) for each in answer.reference_notes] or [{} for _ in answer.references]
+        named = [
+            {**record, "path": str(image.path), "sha256": image.sha256}
+            for record, image in zip(records, answer.references, strict=True)
+        ]
+        made = _answer(answer.prompt, named, RecordedImages(self._where), None)
+        return made.model_copy(
+            update={
+                "reason": "; ".join(filter(None, (answer.reason, made.reason))),
+                "ending": answer.ending,
+                "evidence": answer.evidence,
+                "trajectory": answer.trajectory,
+            }
+        )
+
+    def take(self, key: str, store: RunStore) -> AgentAnswer | None:
+        """Copy the answer of a key with its images into a run; see `generators.contract.KeyedAnswers`."""
+        answer = self._store.answer(key)
+        if answer is None or answer.status is AnswerStatus.FAILED:
+            return None
+        references = [store.take_image(image, image.path) for image in answer.references if image.path is not None]
+        if None in references:
+            return None  # a file is missing or damaged, so the agent searches again
+        seen = [store.take_image(image, image.path) for image in answer.images if image.path is not None]
+        taken = answer.model_copy(
+            update={
+                "references": tuple(references),
+                "images": tuple(image for image in seen if image is not None),
+                "usage": tuple(map(_paid_elsewhere, answer.usage)),
+            }
+        )
+        store.put_answer(key, taken)
+        return taken
+
+
+def _paid_elsewhere(part: UsagePart) -> UsagePart:
+    """Return what a part used without its cost, which the other run has paid."""
+    return part.model_copy(update={"usage": part.usage.model_copy(update={"cost": 0.0})})
 
 
 class FileAnswers(_StoredAnswers):
@@ -214,4 +288,4 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
         records = [(number, parse_strict_json(line, f"{path}:{number}")) for number, line in lines if line.strip()]
     if not records or not all(isinstance(record, Mapping) for _, record in records):
         raise DataError("contains no records", where=str(path), fix="write a JSON array of records, or JSON Lines")
-    return records
+    return [(number, record) for number, record in records if SUMMARY_MARK not in record]

@@ -233,7 +233,7 @@ class RunSource:
     def __init__(self, path: Path) -> None:
         self.store = RunStore.read(path)
         self.path = path
-        self.name = self.store.spec.generator.name
+        self.name = self.store.spec.generator_names
         self.revision = fingerprint(self.store.spec.directory_identity())[:12]
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import (
     DIMENSIONS,
     TEXT,
+    AnswerStatus,
     GenerationStatus,
     ParsedScore,
     Row,
@@ -277,10 +278,38 @@ def _own_row(store: RunStore, expected: ExpectedGeneration, path: Path, judge_re
         },
         "output_path": _relative(image, path) if image is not None else None,
         "gt_image": _relative(truth.path, path) if truth is not None and truth.path is not None else None,
+        **_answer_fields(store, expected, path),
         "eval_success": verdict.scores is not None,
         "scores": verdict.scores,
         "error": verdict.error,
     }
+
+
+def _answer_fields(store: RunStore, expected: ExpectedGeneration, path: Path) -> dict[str, Any]:
+    """Return an agent's answer in the form in which the published agent writes it; nothing without an answer.
+
+    `--requests` reads it back, so that other image models generate from it.
+    """
+    if store.spec.agent is not None:
+        answer = store.latest_answer(expected.sample.id, expected.repeat)
+        if answer is None or answer.status is not AnswerStatus.OK:
+            return {}
+        notes: Sequence[Mapping[str, Any]] = answer.reference_notes or [{}] * len(answer.references)
+        named = zip(notes, answer.references, strict=True)
+        prompt, references = answer.prompt, [{**note, "path": image.path} for note, image in named]
+    elif expected.generation is not None and expected.generation.used_prompt:
+        prompt, references = expected.generation.used_prompt, [dict(each) for each in expected.generation.references]
+    else:
+        return {}
+    return {"gen_prompt": prompt, "reference_images": [_reference(each, path) for each in references]}
+
+
+def _reference(reference: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a reference image as the published agent writes it."""
+    file = reference.get("path") or reference.get("local_path")
+    local = {"local_path": _relative(Path(str(file)), path)} if file else {}
+    fields = ("img_id", "url", "title", "page_url", "note")
+    return {name: reference[name] for name in fields if isinstance(reference.get(name), str)} | local
 
 
 def _relative(file: Path, results: Path) -> str:

@@ -92,7 +92,7 @@ def _sample_fields(store: RunStore, expected: ExpectedGeneration) -> dict[str, A
         "prompt": sample.prompt,
         "task": f"{store.spec.task} {store.spec.task_version}",
         "selection": store.spec.selection.label,
-        "system": store.spec.generator.name,
+        "system": store.spec.generator_names,
     }
 
 

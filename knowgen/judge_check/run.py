@@ -19,8 +19,8 @@ from knowgen.judge_check.records import JudgeCheck
 from knowgen.judge_check.verdicts import remember
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
-from knowgen.tasks.load import load_task
 from knowgen.workflows import artifacts
+from knowgen.workflows.described import open_task
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.plan import plan as plan_run
 from knowgen.workflows.run import Run
@@ -115,7 +115,7 @@ def plan_judge_check(scorer: str, task: str, samples: int, seed: int, config: Ru
         UsageError: A name or argument is wrong, or the judge gives no dimension that a change must lower.
         DataError: The task is not a synthetic world.
     """
-    world = load_task(task)
+    world = open_task(task, in_worker=config.workers != 0)
     chosen, _ = select_samples(world, limit=config.limit, ids=config.ids)
     changed = make_perturbed_task(world, chosen, len(chosen) if config.ids else samples, seed)
     # The selection applies to the original samples and not to the changed ones.

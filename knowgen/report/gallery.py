@@ -10,11 +10,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.records import DIMENSIONS, Generation, GenerationStatus, GroundTruth, ImageRef, Row, Sample
+from knowgen.core.records import (
+    DIMENSIONS,
+    AgentAnswer,
+    Generation,
+    GenerationStatus,
+    GroundTruth,
+    ImageRef,
+    Row,
+    Sample,
+)
 from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
+from knowgen.store.rows import answer_cost
 
 STATE_WORDS = {
     "scored": "scored",
@@ -95,12 +105,25 @@ class Problem:
 
 
 @dataclass
+class PartSpending:
+    """Paid calls, cost and tokens of one part of an agent; the cost is None if a price is not known."""
+
+    calls: int = 0
+    cost: float | None = 0.0
+    tokens: int = 0
+
+
+@dataclass
 class Spending:
     """Cost and time of one system; costs in US dollars are None if a price is not known.
 
-    `cached` is the number of scores whose replies come from earlier runs.
+    `cached` is the number of scores whose replies come from earlier runs; `parts` are those of an agent, by name.
     """
 
+    answers: int = 0
+    answer_seconds: list[float] = field(default_factory=list)
+    agent_cost: float | None = 0.0
+    parts: dict[str, PartSpending] = field(default_factory=dict)
     generations: int = 0
     generation_seconds: list[float] = field(default_factory=list)
     generation_cost: float | None = 0.0
@@ -143,6 +166,8 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
     """Return the cells of one system by sample and repeat, with their details, and add its spending."""
     store, cells, spending = system.run.store, dict[tuple[str, int], GalleryCell](), Spending()
     rubrics: dict[str, list[str]] = {}
+    for _, answer in store.answers():
+        _spend_answer(spending, answer)
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
@@ -163,6 +188,18 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
     gallery.spending.append(spending)
     gallery.rubrics.append(rubrics)
     return cells
+
+
+def _spend_answer(spending: Spending, answer: AgentAnswer) -> None:
+    spending.answers += 1
+    spending.answer_seconds.append(answer.seconds)
+    spending.agent_cost = _add(spending.agent_cost, answer_cost(answer))
+    for used in answer.usage:
+        part = spending.parts.setdefault(used.part, PartSpending())
+        part.calls += used.calls
+        part.cost = _add(part.cost, used.usage.cost if used.usage.cost is not None or used.calls else 0.0)
+        part.tokens += used.usage.input_tokens + used.usage.output_tokens
+        spending.tokens += used.usage.input_tokens + used.usage.output_tokens
 
 
 def _spend_generation(spending: Spending, generation: Generation) -> None:

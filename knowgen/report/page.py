@@ -21,7 +21,9 @@ from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import counting_words, counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 
-PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
+PART_KINDS = {
+    "group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges", "answer": "Answers"
+}  # fmt: skip
 FILTERED = ("group", "difficulty", "category")
 """Kinds of parts the gallery can filter by."""
 
@@ -289,17 +291,16 @@ def _notes(lines: Sequence[HeadlineRow]) -> tuple[tuple[str, str], ...]:
 def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:
     summary = system.run.summaries[0]
     if summary.cost == 0:
-        spent.generation_cost = spent.scoring_cost = 0.0  # the spend table has no paid calls
-    total = (
-        None
-        if spent.generation_cost is None or spent.scoring_cost is None
-        else spent.generation_cost + spent.scoring_cost
-    )
+        spent.agent_cost = spent.generation_cost = spent.scoring_cost = 0.0  # the spend table has no paid calls
+    costs = [cost for cost in (spent.agent_cost, spent.generation_cost, spent.scoring_cost) if cost is not None]
+    total = sum(costs) if len(costs) == 3 else None
     return {
         "system": system,
         "generations": spent.generations,
         "median": median(spent.generation_seconds) if spent.generation_seconds else None,
         "slowest": max(spent.generation_seconds, default=None),
+        "agent_cost": spent.agent_cost if spent.answers else None,
+        "answers": spent.answers,
         "generation_cost": spent.generation_cost,
         "scores": spent.scores,
         "scoring_each": spent.scoring_seconds / spent.scores if spent.scores else None,
@@ -312,12 +313,23 @@ def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:
     }
 
 
+def _agent_notes(spent: Spending) -> list[str]:
+    """Return a line on the answers of an agent, and one on the cost of each of its parts."""
+    if not spent.answers:
+        return []
+    lines = [f"{count(spent.answers, 'answer')}, median {numbers.duration(median(spent.answer_seconds))}"]
+    for name, part in sorted(spent.parts.items()):
+        cost = "unknown cost" if part.cost is None else numbers.money(part.cost)
+        lines.append(f"{name}: {count(part.calls, 'paid call')}, {cost}, {part.tokens:,} tokens")
+    return lines
+
+
 def _call_notes(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
     """Return lines on the calls of judges: concurrency, throttling, and replies reused from earlier runs."""
     changes_by_caller: dict[str, list[dict[str, Any]]] = {}
     for caller, _, change in system.run.store.notes("pace"):
         changes_by_caller.setdefault(caller, []).append(change)
-    lines = []
+    lines = _agent_notes(spent)
     for caller, changes in changes_by_caller.items():
         times = sum("busy" in str(change["why"]) or "faults" in str(change["why"]) for change in changes)
         highest = max(int(change["at_once"]) for change in changes)

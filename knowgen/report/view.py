@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.records import AgentAnswer, Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.core.spec import RunSpec, canonical
 from knowgen.stats.summary import Summary
 from knowgen.store.manifest import Manifest
@@ -81,6 +81,10 @@ class RunView(Protocol):
 
     def image_path(self, ref: ImageRef) -> Path:
         """Return the path of a stored image."""
+        ...
+
+    def answers(self) -> Iterator[tuple[str, AgentAnswer]]:
+        """Yield the current answers of an agent with their keys."""
         ...
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
@@ -169,16 +173,21 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
             raise UsageError("no summary", where=str(run.store.path), fix="score the run first")
     labels = _labels(runs)
     return tuple(
-        ReportSystem(index, label, mark, run, run.store.spec.generator.privileged)
+        ReportSystem(index, label, mark, run, run.store.spec.privileged)
         for index, (label, mark, run) in enumerate(zip(labels, marks(labels), runs, strict=True))
     )
+
+
+def _arguments(spec: RunSpec) -> str:
+    """Return the arguments of a run's generator, with those of its agent if it has one."""
+    return canonical(spec.generator.args) if spec.agent is None else spec.label
 
 
 def _labels(runs: Sequence[ReportRun]) -> list[str]:
     """Name that tell the runs apart: generator, then its arguments, then the folder, then a number."""
     labels = [run.summaries[0].system or run.store.spec.system for run in runs]
     tails = (
-        [canonical(run.store.spec.generator.args) for run in runs],
+        [_arguments(run.store.spec) for run in runs],
         [f"seed {run.store.spec.seed}" for run in runs],
         [run.store.path.name for run in runs],
         [f"run {number}" for number in range(1, len(runs) + 1)],

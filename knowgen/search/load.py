@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 from knowgen.core import registry
 from knowgen.core.errors import UsageError
 from knowgen.search.contract import SearchBackend
+
+PREFIX = "search."
+"""What the arguments of the backend begin with among those of a generator or agent."""
 
 METHODS = ("search", "image_search", "open")
 """Methods that a backend must have, as coroutines."""
@@ -25,7 +29,10 @@ def with_search(target: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = dict(arguments)
     if getattr(target, "wants_search", False) and isinstance(given.get("search"), str):
-        given["search"] = load_search(given["search"])
+        own = {name: given.pop(name) for name in list(given) if name.startswith(PREFIX)}
+        given["search"] = load_search(
+            given["search"], {name.removeprefix(PREFIX): value for name, value in own.items()}
+        )
     return given
 
 
@@ -66,16 +73,18 @@ def named_backend(name: str, arguments: Mapping[str, Any]) -> tuple[str, SearchB
     return name if resolved.origin == registry.LOCAL else name.partition(":")[0], backend
 
 
-def load_search(search: str | SearchBackend) -> SearchBackend:
+def load_search(search: str | SearchBackend, arguments: Mapping[str, Any] = MappingProxyType({})) -> SearchBackend:
     """Return a search backend by registered name, `name:model`, `module:Class` or `file.py:Class`.
 
     Args:
         search: Such a name, or a backend, which is returned unchanged.
+        arguments: Arguments of a backend that is named.
 
     Raises:
-        UsageError: The name is unknown, or the backend lacks a method or has one that is not `async def`.
+        UsageError: The name is unknown, an argument is, or the backend lacks a method or has one that is not
+            `async def`.
     """
-    backend = registry.create(registry.resolve("search", search), {}) if isinstance(search, str) else search
+    backend = registry.create(registry.resolve("search", search), arguments) if isinstance(search, str) else search
     name = search if isinstance(search, str) else type(search).__name__
     for method in METHODS:
         if not inspect.iscoroutinefunction(getattr(backend, method, None)):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.core.records import DIMENSIONS, Row
+from knowgen.stats.answers import agent_counts, agent_note
 from knowgen.stats.caveats import caveats, fitness
 from knowgen.stats.combine import Means, averaged, observed, point_means, sliced_figures
 from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
@@ -92,6 +93,8 @@ def aggregate(
     shortfall = reason_for_no_result(counted_states(values, parts[0]), rule, values.outside)
     if len(values.judges) > 1:
         slices += [_judge_slice(row_list, judge, names, rule) for judge in values.judges]
+    slices += _answer_slices(row_list, names, rule)
+    answers = agent_counts(row_list)
     notes = caveats(values, slices, names, rule)
     reasons = fitness(values, slices, names, rule, selection, shortfall)
     if shortfall and rule.below_coverage == "withhold":
@@ -112,9 +115,10 @@ def aggregate(
         dimensions=names,
         slices=tuple(slices),
         no_result=shortfall,
+        answers=answers,
         refused=_refused_scores(row_list, values, parts[0], names, rule),
         fit_for_board=not reasons,
-        notes=(*reasons, *notes),
+        notes=(*reasons, *([agent_note(answers)] if answers is not None else []), *notes),
         cost=cost,
         seconds=seconds,
     )
@@ -137,6 +141,22 @@ def _judge_slice(rows: list[Row], judge: str, dimensions: tuple[str, ...], proto
     values = read_values([row for row in rows if row.judge_returned == judge], protocol, dimensions)
     whole = sample_subsets(values.units, protocol)[0]
     return _slice(SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, protocol)
+
+
+def _answer_slices(rows: list[Row], dimensions: tuple[str, ...], protocol: ScoringProtocol) -> list[Slice]:
+    """Return the figures of images that an agent's answer was used for, and of the others; none if all are alike."""
+    parts = {
+        "used": [row for row in rows if not row.fallback],
+        "fallback": [row for row in rows if row.fallback],
+    }
+    if not all(parts.values()):
+        return []
+    slices = []
+    for name, chosen in parts.items():
+        values = read_values(chosen, protocol, dimensions)
+        whole = sample_subsets(values.units, protocol)[0]
+        slices.append(_slice(SampleSubset("answer", name, whole.members, whole.counted), values, dimensions, protocol))
+    return slices
 
 
 def _refused_scores(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from pydantic import Field
+
 from knowgen.core.records import Record
 
 OVERALL = "overall"
@@ -80,6 +82,33 @@ class Coverage(Record):
     scored_text: int = 0
 
 
+class AgentCounts(Record):
+    """What became of the answers of an agent, one for each sample and repeat.
+
+    The states from `answered` to `not_run` add up to `expected`. They say nothing about the images: an image may fail
+    where there is an answer.
+
+    Attributes:
+        expected: Number of expected answers: samples x repeats.
+        answered: Answers.
+        none: Searches that ended without an answer, which is a result of the agent.
+        failed: Answers that failed because of the agent.
+        unavailable: Answers that failed for reasons outside the system.
+        not_run: Answers that are still to come.
+        endings: Number of answers by how the agent ended, in the terms of its own protocol.
+        fallbacks: Images whose answer was not used: generated from the sample's own prompt, or not at all.
+    """
+
+    expected: int = 0
+    answered: int = 0
+    none: int = 0
+    failed: int = 0
+    unavailable: int = 0
+    not_run: int = 0
+    endings: dict[str, int] = Field(default_factory=dict)
+    fallbacks: int = 0
+
+
 class RefusedScores(Record):
     """Scores that the judge refused, and how far they could move the headline.
 
@@ -100,7 +129,8 @@ class Slice(Record):
     """Figures of a subset of the samples.
 
     Attributes:
-        kind: all, group, category, difficulty, or judge if more than one judge model answered.
+        kind: all, group, category, difficulty, judge if more than one judge model answered, or answer if an agent's
+            answers were used for some images (`used`) and not for others (`fallback`).
         name: Name of the subset, such as `science_and_knowledge`; empty for all.
         samples: Number of samples in the subset.
         figures: Figure of each dimension, and `overall`.
@@ -159,6 +189,7 @@ class Summary(Record):
         slices: Figures of the whole first, then of groups, categories and difficulties.
         no_result: Reason for having no result, such as `43 of 48 scores failed`; empty if the coverage suffices.
             If it is set, figures are partial under `strict`, and kept with a note under the published arithmetic.
+        answers: What became of the answers of an agent; None in a run without an agent.
         refused: Scores that the judge refused, with the bounds of the headline; None if it refused none.
         fit_for_board: Whether the summary may appear on a board; if not, `notes` gives the reasons.
         notes: Caveats: N/A decided per image, an empty group, unknown categories, several judge models.
@@ -181,6 +212,7 @@ class Summary(Record):
     dimensions: tuple[str, ...]
     slices: tuple[Slice, ...]
     no_result: str = ""
+    answers: AgentCounts | None = None
     refused: RefusedScores | None = None
     fit_for_board: bool = True
     notes: tuple[str, ...] = ()

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import Generation, GroundTruth, Sample, Score
-from knowgen.store.database import Database
-from knowgen.store.rows import Statement, from_json, generation_row, sample_row, score_row
+from knowgen.core.records import AgentAnswer, Generation, GroundTruth, Sample, Score
+from knowgen.store.database import Database, has_table
+from knowgen.store.rows import Statement, answer_row, from_json, generation_row, sample_row, score_row
 
 _SAMPLES = ("place", "sample_id", "category", "category_group", "difficulty", "text_required")
 _GENERATIONS = ("key", "sample_id", "repeat", "status", "reason", "image", "seconds", "cost", "attempts")
+_ANSWERS = ("key", "sample_id", "repeat", "status", "reason", "ending", "seconds", "cost", "attempts")
 _SCORES = (
     "key", "sample_id", "repeat", "scorer", "scorer_hash", "judge_repeat", "image", "status", "reason",
     "strict_values", "seconds", "cost", "tries",
@@ -41,6 +42,14 @@ def row_faults(database: Database) -> Iterator[RowFault]:
     for row in _rows(database, "samples", (*_SAMPLES, "sample", "truth")):
         where = f"samples, sample {row[1]!r}"
         yield from _faults(where, _SAMPLES, row[:-2], lambda row=row: _sample(row))
+    for row in _rows(database, "answers", (*_ANSWERS, "record")) if has_table(database, "answers") else ():
+        where = f"answers, sample {row[1]!r}, repeat {row[2]}"
+        yield from _faults(
+            where,
+            _ANSWERS,
+            row[:-1],
+            lambda row=row: answer_row(row[0], from_json(AgentAnswer, row[-1])),
+        )
     for row in _rows(database, "generations", (*_GENERATIONS, "record")):
         where = f"generations, sample {row[1]!r}, repeat {row[2]}"
         yield from _faults(

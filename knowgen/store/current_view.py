@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import (
     OFFICIAL_SKIP,
+    AgentAnswer,
+    AnswerStatus,
     FailureCause,
     Generation,
     GenerationStatus,
+    ImageRef,
     ParsedScore,
     Row,
     Sample,
@@ -23,7 +27,7 @@ from knowgen.core.records import (
     ScoreStatus,
 )
 from knowgen.core.spec import RunSpec, ScorerSpec, fingerprint
-from knowgen.store.database import Database
+from knowgen.store.database import Database, has_table
 from knowgen.store.images import ImageFolder
 from knowgen.store.rows import from_json
 
@@ -32,6 +36,27 @@ PAGE = 256
 
 _NOT_RUN = ParsedScore(status=ScoreStatus.NOT_RUN)
 
+
+@dataclass(frozen=True)
+class AnswerState:
+    """What the statistics count of an agent's answer.
+
+    Attributes:
+        status: Its status.
+        reason: Why the answer is missing, or what of it could not be used.
+        ending: How the agent ended, in the terms of its own protocol.
+        cause: What caused the failure, when it failed.
+    """
+
+    status: AnswerStatus = AnswerStatus.NOT_RUN
+    reason: str = ""
+    ending: str = ""
+    cause: FailureCause | None = None
+
+
+_NO_ANSWER = AnswerState()
+
+_AnswerStates = dict[tuple[str, int], AnswerState]
 _Generations = dict[tuple[str, int], tuple[str, Generation]]
 _Scores = dict[tuple[str, int, int], tuple[str, Score]]
 
@@ -45,12 +70,14 @@ class ExpectedGeneration:
         repeat: Number of the generation of this sample, from 0.
         generation: The generation; None if there is none yet.
         scores: One score per judge repeat; None where the current score is missing.
+        answer: State of the agent's answer; None in a run without an agent.
     """
 
     sample: Sample
     repeat: int
     generation: Generation | None
     scores: tuple[Score | None, ...]
+    answer: AnswerState | None = None
 
     def rows(self) -> list[Row]:
         """Return the rows that the statistics read, one per judge repeat."""
@@ -90,6 +117,17 @@ class CurrentView:
         for page in self.pages():
             yield from self._page_generations(page).values()
 
+    def answers(self) -> Iterator[tuple[str, AgentAnswer]]:
+        """Yield key and answer of every selected sample and repeat that has one."""
+        if not has_table(self._database, "answers"):
+            return  # written by a version without answers
+        for page in self.pages():
+            latest = {(row[0], row[1]): (row[2], row[3]) for row in self._page_answers(page, "key, record")}
+            for sample in page:
+                for repeat in range(self._spec.repeats):
+                    if (entry := latest.get((sample.id, repeat))) is not None:
+                        yield entry[0], self.read_answer(entry[1])
+
     def scores(self, scorers: Iterable[ScorerSpec]) -> Iterator[tuple[str, Score]]:
         """Yield key and score, one scorer after the other."""
         for spec in scorers:
@@ -102,6 +140,7 @@ class CurrentView:
         for page in self.pages():
             generations = self._page_generations(page)
             scores = self._page_scores(page, scorer, generations)
+            answers = self._page_answer_states(page)
             for sample in page:
                 for repeat in range(self._spec.repeats):
                     entry = generations.get((sample.id, repeat))
@@ -111,12 +150,34 @@ class CurrentView:
                         repeat=repeat,
                         generation=entry[1] if entry else None,
                         scores=tuple(each[1] if each else None for each in scored),
+                        answer=None if answers is None else answers.get((sample.id, repeat), _NO_ANSWER),
                     )
 
     def rows(self, scorer: ScorerSpec) -> Iterator[Row]:
         """Yield every selected sample x repeat x judge repeat exactly once, in order."""
         for expected in self.expected_generations(scorer):
             yield from expected.rows()
+
+    def _page_answers(self, page: list[Sample], columns: str) -> list[tuple[Any, ...]]:
+        """Return sample, repeat and further columns of the answers of some samples, the latest last."""
+        marks = ",".join("?" * len(page))
+        return self._database.read(
+            f"select sample_id, repeat, {columns} from answers where sample_id in ({marks}) and repeat < ?"
+            " order by number",
+            (*(sample.id for sample in page), self._spec.repeats),
+        )
+
+    def _page_answer_states(self, page: list[Sample]) -> _AnswerStates | None:
+        """Return the states of the answers of some samples; None in a run without an agent."""
+        if self._spec.agent is None:
+            return None
+        rows = self._page_answers(page, "status, reason, ending, json_extract(record, '$.cause')")
+        return {
+            (row[0], row[1]): AnswerState(
+                AnswerStatus(row[2]), row[3], row[4], None if row[5] is None else FailureCause(row[5])
+            )
+            for row in rows
+        }
 
     def _page_generations(self, page: list[Sample]) -> _Generations:
         marks = ",".join("?" * len(page))
@@ -153,12 +214,34 @@ class CurrentView:
         }
 
     def read_generation(self, record: str) -> Generation:
-        """Return a stored generation, with the path of its image."""
+        """Return a stored generation, with the paths of its image and of references that are stored in this run."""
         generation = from_json(Generation, record)
-        if generation.image is None:
-            return generation
-        image = generation.image.model_copy(update={"path": self._images.path(generation.image)})
-        return generation.model_copy(update={"image": image})
+        updates: dict[str, Any] = {}
+        if generation.image is not None:
+            updates["image"] = self._placed(generation.image)
+        if any("format" in reference for reference in generation.references):
+            updates["references"] = tuple(map(self._placed_reference, generation.references))
+        return generation.model_copy(update=updates) if updates else generation
+
+    def read_answer(self, record: str) -> AgentAnswer:
+        """Return a stored answer, with the paths of its images."""
+        answer = from_json(AgentAnswer, record)
+        return answer.model_copy(
+            update={
+                "references": tuple(map(self._placed, answer.references)),
+                "images": tuple(map(self._placed, answer.images)),
+            }
+        )
+
+    def _placed(self, image: ImageRef) -> ImageRef:
+        return image.model_copy(update={"path": self._images.path(image)})
+
+    def _placed_reference(self, reference: dict[str, Any]) -> dict[str, Any]:
+        """Return a reference with its path, if its image is stored in this run."""
+        if "path" in reference or "format" not in reference:
+            return reference
+        image = ImageRef.model_validate({name: reference[name] for name in ("sha256", "width", "height", "format")})
+        return {**reference, "path": str(self._images.path(image))}
 
     def scorer(self, name: str) -> ScorerSpec:
         """Return the run's scorer of a name.
@@ -207,7 +290,23 @@ def _row(expected: ExpectedGeneration, judge_repeat: int, score: Score | None) -
         strict=score.strict if score else _NOT_RUN,
         lenient=_lenient(sample, score),
         judge_returned=score.judge_returned if score else "",
+        **_answer_fields(expected),
     )
+
+
+def _answer_fields(expected: ExpectedGeneration) -> dict[str, Any]:
+    answer, generation = expected.answer, expected.generation
+    fallback = generation.fallback if generation else ""
+    if answer is None:  # an answer of another run has no state of its own here
+        return {"ending": generation.ending if generation else "", "fallback": fallback}
+    failed = answer.status is AnswerStatus.FAILED
+    return {
+        "answer": answer.status,
+        "answer_reason": answer.reason if failed else "",
+        "answer_cause": answer.cause if failed else None,
+        "ending": answer.ending,
+        "fallback": fallback,
+    }
 
 
 def _lenient(sample: Sample, score: Score | None) -> ParsedScore | None:

@@ -169,6 +169,11 @@ class Database:
             raise type(self._failure)(self._failure.what, where=self._failure.where, fix=self._failure.fix)
 
 
+def has_table(database: Database, name: str) -> bool:
+    """Return whether a table exists; one that a later version added is missing in an older file that is only read."""
+    return bool(database.read("select 1 from sqlite_master where type = 'table' and name = ?", (name,)))
+
+
 def explain_sqlite_error(error: sqlite3.Error, path: Path) -> KnowgenError:
     """Return an SQLite error as a one-line error with its fix."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF

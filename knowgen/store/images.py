@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -77,6 +78,31 @@ class ImageFolder:
                 raise explain_os_error(error, self.root.parent) from error
         return ImageRef(sha256=digest, width=width, height=height, format=format, path=Path(name))
 
+    def take(self, ref: ImageRef, path: Path) -> ImageRef | None:
+        """Store an image of another run: as a hard link if possible, else as a copy.
+
+        Args:
+            ref: Record of the image.
+            path: Its file in the other run.
+
+        Returns:
+            The record with the path of the stored file; None if the file is missing or has other content.
+
+        Raises:
+            DataError: The disk is full.
+            ConfigError: The folder cannot be written.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            return None
+        target = self.path(ref)
+        if not _linked(path, target):
+            return self.put(data, width=ref.width, height=ref.height, format=ref.format)
+        return ref.model_copy(update={"path": target})
+
     def _write(self, name: str, prefix: str, data: bytes) -> None:
         if prefix not in self._created:
             for folder in (_PARTS, prefix):
@@ -107,6 +133,15 @@ class ImageFolder:
     def sweep(self) -> None:
         """Remove partial files of a killed writer; only for the process that holds the run's lock."""
         shutil.rmtree(self.root / _PARTS, ignore_errors=True)
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Return whether a hard link could be made; an existing target is checked by the copy instead."""
+    with contextlib.suppress(OSError):  # another file system, or one without hard links
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, target)
+        return True
+    return False
 
 
 def _has_content(name: str, data: bytes) -> bool:

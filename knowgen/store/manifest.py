@@ -108,9 +108,12 @@ def refuse_spec_secrets(spec: RunSpec) -> None:
         ConfigError: A value looks like a key.
     """
     plain = spec.model_dump(mode="json")
-    generator, scorers = plain.pop("generator"), plain.pop("scorers")
+    generator, scorers, agent = plain.pop("generator"), plain.pop("scorers"), plain.pop("agent")
     refuse_secrets(plain)
-    for kind, part in (("generator", generator), *(("scorer", each) for each in scorers)):
+    parts = [("generator", generator), *(("scorer", each) for each in scorers)]
+    if agent is not None:
+        parts += [(role, part) for role, part in agent.pop("parts").items()] + [("agent", agent)]
+    for kind, part in parts:
         name, args = part.pop("name"), part.pop("args")
         refuse_secrets({kind: name, **part})
         refuse_secrets(args, where=name)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import Generation
+from knowgen.core.records import AgentAnswer, Generation, ImageRef
 from knowgen.core.spec import RunSpec
 from knowgen.store.database import Database
 from knowgen.store.files import explain_os_error, write_text
@@ -27,10 +25,11 @@ from knowgen.store.schema import open_reader, open_writer
 MERGED = "merged"
 """Kind of the note that lists the directories that were merged."""
 
-_RESULTS = ("generations", "scores")
+_RESULTS = ("answers", "generations", "scores")
 _RECORDS = ("reservations", "sessions", "notes")
 _STATE = {
     "samples": "sample_id, sample, truth",
+    "answers": "key, record",
     "generations": "key, record",
     "scores": "key, record",
     "reservations": "who, reserved, settled",
@@ -86,7 +85,7 @@ class RunPart:
         """Return a digest of the specification and of all results of the selected samples."""
         digest = hashlib.sha256(self.manifest.spec.model_dump_json().encode())
         for table, columns in _STATE.items():
-            for row in self.rows(table, columns):
+            for row in self.rows(table, columns) if self.columns(table) else ():
                 digest.update(json.dumps([table, *row]).encode())
         return digest.hexdigest()
 
@@ -113,12 +112,19 @@ class RunPart:
         columns = self._database.read(f"select name from pragma_table_info('{table}')")
         return [row[0] for row in columns if row[0] not in {"number", "place"}]
 
-    def images(self) -> Iterator[tuple[Generation, Path]]:
-        """Yield every generation that has an image, and the path of the image."""
+    def images(self) -> Iterator[tuple[str, ImageRef, Path]]:
+        """Yield sample, image and path of every image of a generation, and of every image that an agent saw."""
         for (record,) in self.rows("generations", "record"):
             generation = from_json(Generation, record)
             if generation.image is not None:
-                yield generation, self._images.path(generation.image)
+                yield generation.sample_id, generation.image, self._images.path(generation.image)
+        seen: set[str] = set()
+        for (record,) in self.rows("answers", "record") if self.columns("answers") else ():
+            answer = from_json(AgentAnswer, record)
+            for image in (*answer.references, *answer.images):
+                if image.sha256 not in seen:
+                    seen.add(image.sha256)
+                    yield answer.sample_id, image, self._images.path(image)
 
 
 def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content: str) -> None:
@@ -143,8 +149,8 @@ def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content:
         write_text(target / MANIFEST_FILE, _manifest(spec, parts).model_dump_json(indent=2) + "\n")
         images = ImageFolder(target.absolute() / IMAGE_FOLDER)
         for part in parts:
-            for generation, path in part.images():
-                _copy_image(images, generation, path, part.path)
+            for sample_id, image, path in part.images():
+                _copy_image(images, sample_id, image, path, part.path)
             source = part.path / SOURCE_FILE
             if source.is_file():
                 write_text(target / SOURCE_FILE, source.read_text(encoding="utf-8"))
@@ -153,31 +159,18 @@ def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content:
         lock.release()
 
 
-def _copy_image(images: ImageFolder, generation: Generation, path: Path, part: Path) -> None:
-    """Bring an image into the merged run: as a hard link if possible, else as a copy."""
-    image = generation.image
-    assert image is not None
-    try:
-        data = path.read_bytes()
-    except OSError:
-        data = b""
-    if hashlib.sha256(data).hexdigest() != image.sha256:
+def _copy_image(images: ImageFolder, sample_id: str, image: ImageRef, path: Path, part: Path) -> None:
+    """Bring an image into the merged run.
+
+    Raises:
+        DataError: It is missing or damaged, or the disk is full.
+    """
+    if images.take(image, path) is None:
         raise DataError(
-            f"the image of sample {generation.sample_id!r} is missing or damaged",
+            f"the image of sample {sample_id!r} is missing or damaged",
             where=str(part),
             fix="run this shard again to generate it again",
         )
-    if not _linked(path, images.path(image)):
-        images.put(data, width=image.width, height=image.height, format=image.format)
-
-
-def _linked(path: Path, target: Path) -> bool:
-    """Return whether a hard link could be made; an existing target is checked by the copy instead."""
-    with contextlib.suppress(OSError):  # another file system, or one without hard links
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, target)
-        return True
-    return False
 
 
 def _write_rows(path: Path, parts: Sequence[RunPart], content: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import Generation, GroundTruth, Record, Sample, Score
+from knowgen.core.records import AgentAnswer, Generation, GroundTruth, Record, Sample, Score, Usage
 from knowgen.core.secrets import mask_secrets
 
 R = TypeVar("R", bound=Record)
@@ -74,6 +74,10 @@ _GENERATION = (
     "insert or replace into generations (key, sample_id, repeat, status, reason, image, seconds, cost, attempts,"
     " record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ANSWER = (
+    "insert or replace into answers (key, sample_id, repeat, status, reason, ending, seconds, cost, attempts, record)"
+    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _SCORE = (
     "insert or replace into scores (key, sample_id, repeat, scorer, scorer_hash, judge_repeat, image, status, reason,"
     " strict_values, seconds, cost, tries, record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -98,6 +102,34 @@ def sample_row(place: int, sample: Sample, truth: GroundTruth) -> Statement:
         sample.model_dump_json(),
         truth.model_dump_json(),
         str(file.absolute()) if file else "",
+    )
+
+
+def answer_cost(answer: AgentAnswer) -> float | None:
+    """Return the cost of an agent's answer in US dollars; None where the price of a paid call is not known."""
+    total = 0.0
+    for part in answer.usage:
+        if part.usage.cost is not None:
+            total += part.usage.cost
+        elif part.calls or part.usage != Usage():
+            return None
+    return total
+
+
+def answer_row(key: str, answer: AgentAnswer) -> Statement:
+    """Return the statement that inserts an answer; it replaces one with the same key and becomes the latest."""
+    answer, record = as_json(answer)
+    return _ANSWER, (
+        key,
+        answer.sample_id,
+        answer.repeat,
+        answer.status.value,
+        answer.reason,
+        answer.ending,
+        answer.seconds,
+        answer_cost(answer),
+        answer.attempts,
+        record,
     )
 
 

@@ -1,4 +1,4 @@
-"""A run directory and its rows: samples, generations, scores and costs. It is consistent after a kill at any moment."""
+"""A run directory and its rows: samples, answers, generations, scores, costs. A kill at any moment harms none."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any, Literal
 from pydantic_core import PydanticSerializationError
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError
-from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.records import AgentAnswer, Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
 from knowgen.store.audit import RowFault, row_faults
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
-from knowgen.store.database import Database
+from knowgen.store.database import Database, has_table
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results, remove_unused
 from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger, Sessions, seconds_of
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import Manifest, read_manifest, refuse_spec_secrets, spec_difference, write_manifest
-from knowgen.store.rows import from_json, generation_row, sample_row, score_row
+from knowgen.store.rows import answer_row, from_json, generation_row, sample_row, score_row
 from knowgen.store.schema import open_reader, open_writer
 
 
@@ -208,6 +208,10 @@ class RunStore:
         """
         return self._images.put(data, width=width, height=height, format=format)
 
+    def take_image(self, ref: ImageRef, path: Path) -> ImageRef | None:
+        """Store an image of another run by its file; see `ImageFolder.take`."""
+        return self._images.take(ref, path)
+
     def image_path(self, ref: ImageRef) -> Path:
         """Return the path of an image of this run, whether or not the file exists.
 
@@ -219,6 +223,35 @@ class RunStore:
     def image_ok(self, ref: ImageRef) -> bool:
         """Return whether an image exists and its bytes match its digest."""
         return self._images.ok(ref)
+
+    # -- answers of an agent -----------------------------------------------------------------------------------------
+
+    def answer(self, key: str) -> AgentAnswer | None:
+        """Return the answer of a key, with the paths of its images; None if there is none."""
+        if not has_table(self._database, "answers"):
+            return None  # written by a version without answers
+        rows = self._database.read("select record from answers where key = ?", (key,))
+        return self._current.read_answer(rows[0][0]) if rows else None
+
+    def put_answer(self, key: str, answer: AgentAnswer) -> None:
+        """Write an answer; it becomes the current one of its sample and repeat. Its images must already be stored.
+
+        Raises:
+            DataError, ConfigError: The disk is full or cannot be written.
+        """
+        self._database.write(*answer_row(key, answer))
+
+    def latest_answer(self, sample_id: str, repeat: int) -> AgentAnswer | None:
+        """Return the latest answer of a sample and repeat, whether or not it is selected; None if there is none."""
+        if not has_table(self._database, "answers"):
+            return None  # written by a version without answers
+        sql = "select record from answers where sample_id = ? and repeat = ? order by number desc limit 1"
+        rows = self._database.read(sql, (sample_id, repeat))
+        return self._current.read_answer(rows[0][0]) if rows else None
+
+    def answers(self) -> Iterator[tuple[str, AgentAnswer]]:
+        """Yield key and current answer of every selected sample and repeat that has one."""
+        return self._current.answers()
 
     # -- generations -----------------------------------------------------------------------------------------------
 
@@ -366,9 +399,12 @@ class RunStore:
         return row_faults(self._database)
 
     def last_numbers(self) -> list[int]:
-        """Return the row numbers of the latest generation and score. Each number increases with every new row."""
-        sql = "select coalesce((select max(number) from generations), 0), coalesce((select max(number) from scores), 0)"
-        return list(self._database.read(sql)[0])
+        """Return the row numbers of the latest generation and score, and in a run with an agent of the latest answer.
+
+        Each number increases with every new row.
+        """
+        tables = ("generations", "scores", *(("answers",) if self.spec.agent is not None else ()))
+        return [int(self._database.read(f"select coalesce(max(number), 0) from {table}")[0][0]) for table in tables]
 
     def seconds(self) -> float:
         """Return the total wall time of all invocations, in seconds."""

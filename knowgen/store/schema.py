@@ -91,6 +91,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             record text not null
         )""",
     ),
+    (
+        """create table answers (
+            number integer primary key,
+            key text not null unique,
+            sample_id text not null,
+            repeat integer not null,
+            status text not null,
+            reason text not null,
+            ending text not null,
+            seconds real not null,
+            cost real,
+            attempts integer not null,
+            record text not null
+        )""",
+        "create index answers_by_sample on answers (sample_id, repeat)",
+    ),
 )
 """Statements from each schema version to the next; the version is `pragma user_version`."""
 

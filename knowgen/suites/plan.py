@@ -14,11 +14,13 @@ from knowgen.engine.components import GeneratorHandle
 from knowgen.store.manifest import read_manifest, refuse_spec_secrets, spec_difference
 from knowgen.suites.schema import ScorerEntry, SuiteSource, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
-from knowgen.tasks.load import content_folder, load_task
+from knowgen.tasks.load import content_folder
 from knowgen.workflows import artifacts
+from knowgen.workflows.described import open_task
 from knowgen.workflows.forecast import forecast
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.plan import plan as plan_run
+from knowgen.workflows.plugin_process import remembered_answers
 from knowgen.workflows.resolve import ScorerRequest, resolve_scorer
 from knowgen.workflows.selection import select_samples
 
@@ -118,24 +120,25 @@ def plan_suite(
     target = out if out is not None else Path("reports") / artifacts.slug(source.name)
     if target.exists() and not target.is_dir():
         raise ConfigError("is a file", where=str(target), fix="choose another --out")
-    _check_scorers(source)
-    tasks = _tasks(source)
     total = source.suite.config.budget if budget is None else budget
-    cells = tuple(
-        _cell(
-            source,
-            target,
-            number,
-            index,
-            label,
-            task,
-            selected=system.name in selected,
-            budget=total,
-            progress=progress,
+    with remembered_answers():
+        _check_scorers(source)
+        tasks = _tasks(source)
+        cells = tuple(
+            _cell(
+                source,
+                target,
+                number,
+                index,
+                label,
+                task,
+                selected=system.name in selected,
+                budget=total,
+                progress=progress,
+            )
+            for index, (label, task) in enumerate(tasks.items())
+            for number, system in enumerate(source.suite.systems)
         )
-        for index, (label, task) in enumerate(tasks.items())
-        for number, system in enumerate(source.suite.systems)
-    )
     folders = [cell.path.name.lower() for cell in cells]
     if clash := next((cell for cell in cells if folders.count(cell.path.name.lower()) > 1), None):
         raise DataError(
@@ -170,7 +173,11 @@ def _check_scorers(source: SuiteSource) -> None:
     """Report a wrong scorer with its own line, before it is planned with every system."""
     for index, entry in enumerate(source.suite.scorers):
         with _located(source.where("scorers", index)):
-            resolve_scorer(_beside(source.path.parent, entry.scorer, "scorers"), entry.args)
+            resolve_scorer(
+                _beside(source.path.parent, entry.scorer, "scorers"),
+                entry.args,
+                in_worker=source.suite.config.workers != 0,
+            )
 
 
 def _tasks(source: SuiteSource) -> dict[str, Task]:
@@ -184,7 +191,7 @@ def _tasks(source: SuiteSource) -> dict[str, Task]:
     for index, entry in enumerate(source.suite.tasks):
         place = source.where("tasks", index)
         with _located(place):
-            task = load_task(_beside(folder, entry.task, "tasks"))
+            task = open_task(_beside(folder, entry.task, "tasks"), in_worker=source.suite.config.workers != 0)
             version = task.version
             select_samples(task, limit=entry.limit, ids=entry.ids)
         label = entry.name or task.name

@@ -31,19 +31,30 @@ def load_task(name: str) -> Task:
         ...     [sample.prompt for sample in load_task(folder).samples()]
         ['a robin']
     """
-    refuse_secrets({"task": name})
-    if name.strip() and name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
-        folder = Path(name).parent if Path(name).name == TASK_FILE else Path(name)
-        return FolderTask(folder)
-    if not name.strip():
-        raise UsageError("the name of the task is empty", fix="name a task or a task folder")
-    if "/" in name or name.startswith("."):
-        raise UsageError(f"no task folder {name!r}", fix="make one with `knowgen world build`, or name a task")
-    task = registry.create(registry.resolve("tasks", name), {})
+    resolved = find_task(name)
+    if resolved is None:
+        return FolderTask(Path(name).parent if Path(name).name == TASK_FILE else Path(name))
+    task = registry.create(resolved, {})
     missing = [part for part in ("samples", "truth", "__len__") if not callable(getattr(task, part, None))]
     if missing:
         raise UsageError(f"task {name!r} lacks {', '.join(missing)}", fix="see knowgen.tasks.contract.Task")
     return cast(Task, task)
+
+
+def find_task(name: str) -> registry.ResolvedName | None:
+    """Return the code of a task that is named, without importing it; None for a task folder, which holds no code.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
+    refuse_secrets({"task": name})
+    if not name.strip():
+        raise UsageError("the name of the task is empty", fix="name a task or a task folder")
+    if name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
+        return None
+    if ("/" in name or name.startswith(".")) and not name.partition(":")[0].endswith(".py"):
+        raise UsageError(f"no task folder {name!r}", fix="make one with `knowgen world build`, or name a task")
+    return registry.resolve("tasks", name)
 
 
 def content_folder(kind: str) -> Path:

@@ -15,6 +15,7 @@ from knowgen.core.text import count, parse_json
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 from knowgen.store.files import write_text
+from knowgen.store.rows import answer_cost
 from knowgen.store.run import RunStore
 
 SUMMARY_FILE = "summary.json"
@@ -86,6 +87,11 @@ def cost_of(path: Path) -> float | None:
     """
     with RunStore.read(path) as store:
         total = 0.0
+        for _, answer in store.answers():
+            cost = answer_cost(answer)
+            if cost is None:
+                return None
+            total += cost
         for _, generation in store.generations():
             if _unknown(generation.usage, called=False):
                 return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from knowgen.core.errors import UsageError
-from knowgen.core.spec import RunSpec
+from knowgen.core.spec import AgentSpec, GeneratorSpec, RunSpec
 from knowgen.engine.options import EngineOptions
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
@@ -43,7 +43,16 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
         if plan.remember is not None:
             plan.remember(store)
         outcome = run_engine(
-            plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests, before_calls
+            plan.spec,
+            plan.task,
+            plan.generator,
+            plan.scorers,
+            store,
+            options,
+            plan.requests,
+            before_calls,
+            agent=plan.agent,
+            answers=plan.answers,
         )
     # after Ctrl-C the user should not wait; the next call writes the outputs
     if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):
@@ -76,7 +85,12 @@ def default_out(spec: RunSpec) -> Path:
         >>> default_out(spec.model_copy(update={"name": "Ink duck"})).as_posix()
         'reports/knowgen_mini__Ink-duck'
     """
-    name = artifacts.slug(spec.name or spec.generator.name)
-    if not spec.name and spec.generator.args:
-        name += "-" + artifacts.slug(spec.generator.label.removeprefix(spec.generator.name).replace("/", "-"))
+    parts = [each for each in (spec.agent, spec.generator) if each is not None]
+    name = artifacts.slug(spec.name) if spec.name else "-".join(map(_directory_name, parts))
     return Path("reports") / f"{artifacts.slug(spec.task)}__{name}"
+
+
+def _directory_name(part: AgentSpec | GeneratorSpec) -> str:
+    """Return the name of an agent or generator with its arguments, as part of a directory's name."""
+    arguments = artifacts.slug(part.label.removeprefix(part.name).replace("/", "-"))
+    return artifacts.slug(part.name) + (f"-{arguments}" if part.label != part.name else "")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from knowgen.core import registry
 from knowgen.core.arguments import arguments_line
-from knowgen.core.errors import UsageError
 from knowgen.core.records import Score, ScoreStatus
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.options import EngineOptions
@@ -59,24 +55,12 @@ def price_warnings(plan: Plan) -> list[str]:
     """Return a line for each generator and scorer of a plan that calls a service at an unknown price."""
     lines = []
     for handle in (plan.generator, *plan.scorers):
-        if not isinstance(handle, GeneratorHandle | ScorerHandle) or handle.component_ref is None:
+        if not isinstance(handle, GeneratorHandle | ScorerHandle):
             continue
-        ref = handle.component_ref
-        resolved = registry.resolve(ref.kind, ref.name)
-        price_known = getattr(registry.load(resolved), "price_known", None)
-        model = {"model": resolved.model} if resolved.model is not None else {}
-        if callable(price_known) and not _price_is_known(price_known, {**ref.args, **model}):
-            option = "-g price=…" if ref.kind == "generators" else "-s price_in=… -s price_out=…"
+        if handle.price_known is False:
+            option = "-g price=…" if isinstance(handle, GeneratorHandle) else "-s price_in=… -s price_out=…"
             lines.append(f"{handle.spec.name}: the price of its calls is unknown, so costs are not counted ({option})")
     return lines
-
-
-def _price_is_known(price_known: Callable[..., bool], args: Mapping[str, Any]) -> bool:
-    """Return whether the price is known; also True for an invalid argument, which the constructor reports."""
-    try:
-        return price_known(**args)
-    except UsageError:
-        return True
 
 
 def _shard(plan: Plan) -> str:

@@ -11,14 +11,15 @@ from knowgen.core.errors import UsageError
 from knowgen.core.run_config import RunConfig, refuse_unused
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, RunShard, RunSpec, ScorerSpec, Selection, select
-from knowgen.engine.components import GeneratorHandle, ScorerHandle
-from knowgen.generators.contract import AnswerSource, GenerationSource
+from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
+from knowgen.generators.contract import AnswerSource, GenerationSource, KeyedAnswers
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
-from knowgen.tasks.load import load_task
-from knowgen.workflows.resolve import ScorerRequest, resolve_generator, resolve_scorers, scorer_requests
+from knowgen.workflows.agents import resolve_system
+from knowgen.workflows.described import open_task
+from knowgen.workflows.resolve import ScorerRequest, resolve_scorers, scorer_requests
 from knowgen.workflows.selection import SelectedTask, select_samples, select_shard
 
 
@@ -37,6 +38,8 @@ class Plan:
         release: Closes the source of existing images.
         origin: Path of existing images; None when images are generated.
         requests: Agent answers that replace the prompts; None for the prompts.
+        agent: The agent that answers before the generator generates; None without one.
+        answers: Stored answers of the same agent; None to search for all.
     """
 
     spec: RunSpec
@@ -49,6 +52,8 @@ class Plan:
     release: Callable[[], None] = lambda: None
     origin: Path | None = None
     requests: AnswerSource | None = None
+    agent: AgentHandle | None = None
+    answers: KeyedAnswers | None = None
 
 
 def plan(
@@ -80,19 +85,25 @@ def plan(
         }
     )
     get_protocol(config.protocol)
-    whole = load_task(task) if isinstance(task, str) else task
-    handle = resolve_generator(generator, config.generator_args or {}, whole)
+    in_worker = config.workers != 0
+    whole = open_task(task, in_worker=in_worker) if isinstance(task, str) else task
+    system = resolve_system(generator, config.generator_args or {}, whole, in_worker=in_worker)
     requested = scorer_requests(
         scorers or whole.default_scorers, config.scorer_args or {}, get_protocol(config.protocol).judge_attempts
     )
-    planned = _plan(whole, handle, handle.spec, requested, config)
-    return planned if config.requests is None else _with_requests(planned, handle, Path(config.requests))
+    planned = _plan(whole, system.generator, system.generator.spec, requested, config)
+    if system.agent is not None:
+        spec = planned.spec.model_copy(update={"agent": system.agent.spec})
+        planned = replace(planned, agent=system.agent, spec=spec)
+    return planned if config.requests is None else _with_requests(planned, system.generator, Path(config.requests))
 
 
 def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Plan:
-    """Generate from an agent's answers in place of the prompts."""
-    from knowgen.interchange.agent_answers import open_answers
+    """Generate from an agent's stored answers in place of the prompts, or with an agent in place of a search."""
+    from knowgen.interchange.agent_answers import open_answers, open_keyed_answers
 
+    if planned.agent is not None:
+        return replace(planned, answers=open_keyed_answers(path))
     if not generator.capabilities.references:
         raise UsageError(
             f"generator {generator.spec.name!r} takes no reference images, which an agent's answers need",
@@ -124,7 +135,7 @@ def _plan(
     names = [request.name for request in requested]
     handles = [
         replace(handle, spec=_with_repeats(handle, config.judge_repeats, earlier))
-        for handle in resolve_scorers(requested)
+        for handle in resolve_scorers(requested, in_worker=config.workers != 0)
     ]
     samples, selection = select_samples(whole, limit=config.limit, ids=config.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
@@ -202,7 +213,7 @@ def plan_scoring(
     get_protocol(config.protocol)
     opened = open_source(
         Path(source),
-        load_task(task) if isinstance(task, str) else task,
+        open_task(task, in_worker=config.workers != 0) if isinstance(task, str) else task,
         duplicates,
         images=None if config.images is None else Path(config.images),
         pattern=config.pattern,

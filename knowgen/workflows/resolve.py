@@ -2,39 +2,50 @@
 
 `locate` finds the target of a name in the registry, `describe` reads the target's declarations once, and
 `identify_generator` and `identify_scorer` make the spec that is recorded and hashed. Nothing is built: the engine does
-that when there is work.
+that when there is work. All three happen in a process of its own for code of others that runs in worker processes; see
+`plugin_process`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from knowgen.core import registry
 from knowgen.core.arguments import annotations_of, argument_text, plain_arguments, read_arguments
 from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
-from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
+from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical, is_plain
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
-from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
+from knowgen.generators.contract import (
+    FunctionGenerator,
+    GeneratorCapabilities,
+    capabilities_of,
+    is_agent,
+    is_plain_function,
+)
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.scorers.short_form import function_scorer, is_scoring_function
 from knowgen.search.load import load_search, with_search
 from knowgen.tasks.contract import Task
-from knowgen.workflows.local_source import source_digest
+from knowgen.workflows.described import TaskSearch, described_generator, described_scorer, describes_apart
+from knowgen.workflows.located import (
+    VERSION_ATTRIBUTE,
+    Located,
+    closure_values,
+    code_version,
+    constructor_arguments,
+    locate,
+    object_name,
+)
+from knowgen.workflows.plugin_process import ask, is_foreign
 
 NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
 """Arguments that never change a result, only speed or place. A class may add its own as `identity_excludes`."""
-
-
-VERSION_ATTRIBUTE: Mapping[registry.Kind, str] = {"generators": "revision", "scorers": "version"}
-"""Attribute by which each kind of plugin declares its version."""
 
 
 class ScorerRequest(NamedTuple):
@@ -43,54 +54,18 @@ class ScorerRequest(NamedTuple):
     Attributes:
         scorer: NAME, NAME:MODEL, module:Class or file.py:Class, or a class, function or object.
         args: Its arguments.
+        judge_attempts: Number of calls to a judge while no reply is readable, from the protocol; for one that takes
+            `unreadable_attempts` and was given no number of attempts. 0 for the judge's own number.
     """
 
     scorer: str | Callable[..., Any] | object
     args: Mapping[str, Any]
+    judge_attempts: int = 0
 
     @property
     def name(self) -> str:
         """The name as the user wrote it; `module:Class` of a class, function or object."""
-        return self.scorer if isinstance(self.scorer, str) else _object_name(self.scorer)
-
-
-@dataclass(frozen=True)
-class Located:
-    """Where a plugin is.
-
-    Attributes:
-        kind: generators or scorers.
-        name: As the user wrote it; `module:Class` of an object.
-        target: The class, function or object.
-        model: The part after the colon of `NAME:MODEL`.
-        origin: The distribution it comes from, or `local`.
-        named: Whether it was given by name, so that a worker process can build it again.
-    """
-
-    kind: registry.Kind
-    name: str
-    target: Any
-    model: str | None
-    origin: str
-    named: bool
-
-    @property
-    def where(self) -> str:
-        """How error messages refer to it."""
-        return f"{registry.SINGULAR[self.kind]} {self.name!r}"
-
-
-def locate(kind: registry.Kind, plugin: str | Callable[..., Any] | object) -> Located:
-    """Find the target of a name; an object is its own target.
-
-    Raises:
-        UsageError: The name is unknown, or two plugins claim it.
-        KnowgenError: The plugin cannot be imported.
-    """
-    if not isinstance(plugin, str):
-        return Located(kind, _object_name(plugin), plugin, None, "local", named=False)
-    resolved = registry.resolve(kind, plugin)
-    return Located(kind, plugin, registry.load(resolved), resolved.model, resolved.origin, named=True)
+        return self.scorer if isinstance(self.scorer, str) else object_name(self.scorer)
 
 
 @dataclass(frozen=True)
@@ -102,20 +77,24 @@ class Description:
         form: A plain function, an object that exists already, or a class or factory that is called to build one.
         version: The revision or version it declares; empty when it declares none.
         privileged: Whether it receives the ground truth.
+        wants_search: Whether it takes a search backend.
         identity_excludes: Arguments that do not decide a result.
         weights_identity: Returns the identity of the files that it would load, such as its weights.
         display_name: Returns the recorded name of `NAME:MODEL`.
         estimate: Returns the estimated cost of scoring some samples.
+        knows_price: Returns whether the price of its calls is known.
     """
 
     plugin: Located
     form: Literal["function", "object", "factory"]
     version: str
     privileged: bool
+    wants_search: bool
     identity_excludes: frozenset[str]
     weights_identity: Callable[..., str] | None = None
     display_name: Callable[..., str] | None = None
     estimate: Callable[..., Any] | None = None
+    knows_price: Callable[..., bool] | None = None
 
     def keyed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments that decide a result: all but those that only affect speed or place.
@@ -134,11 +113,30 @@ class Description:
 
     def full_version(self, arguments: Mapping[str, Any]) -> str:
         """Return the version, followed by the identity of weights where the plugin reports one."""
-        version = self.version or _code_version(self.plugin)
+        version = self.version or code_version(self.plugin)
         if self.weights_identity is None:
             return version
-        model = {} if self.plugin.model is None else {"model": self.plugin.model}
-        return f"{version} {self.weights_identity(**{**arguments, **model})}".rstrip()
+        return f"{version} {self.weights_identity(**{**arguments, **self._model})}".rstrip()
+
+    def price_known(self, arguments: Mapping[str, Any]) -> bool | None:
+        """Return whether the price of its calls is known; also for an invalid argument, which its constructor reports.
+
+        None for a plugin that does not say.
+        """
+        if self.knows_price is None:
+            return None
+        try:
+            return bool(self.knows_price(**{**arguments, **self._model}))
+        except UsageError:
+            return True
+
+    def estimate_of(self, arguments: Mapping[str, Any]) -> Callable[..., Any] | None:
+        """Return the function that estimates the cost of scoring some samples; None for a plugin without one."""
+        return None if self.estimate is None else partial(self.estimate, **{**arguments, **self._model})
+
+    @property
+    def _model(self) -> dict[str, str]:
+        return {} if self.plugin.model is None else {"model": self.plugin.model}
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Check arguments against the signature, before anything is built or paid.
@@ -146,7 +144,7 @@ class Description:
         Raises:
             UsageError: An argument is unknown or missing.
         """
-        given = dict(arguments) | ({} if self.plugin.model is None else {"model": self.plugin.model})
+        given = {**arguments, **self._model}
         signature = inspect.signature(self.plugin.target)
         try:
             signature.bind(**given)
@@ -184,11 +182,14 @@ class Description:
         return built
 
     def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
-        """Return the reference from which a worker process builds the plugin; None for an object of this process."""
-        plugin = self.plugin
-        if not plugin.named:
+        """Return the reference from which a worker process builds the plugin; None for what this process alone has."""
+        plugin, search = self.plugin, arguments.get("search")
+        if not plugin.named or not is_plain(dict(arguments)):
             return None
-        return ComponentRef(plugin.kind, plugin.name, arguments, bundled=registry.is_bundled(plugin.origin))
+        bundled = registry.is_bundled(plugin.origin)
+        if bundled and self.wants_search and is_foreign("search", search):
+            bundled = False  # the backend's code runs where the generator runs
+        return ComponentRef(plugin.kind, plugin.name, arguments, bundled=bundled)
 
 
 def describe(plugin: Located) -> Description:
@@ -204,16 +205,21 @@ def describe(plugin: Located) -> Description:
         form=form,
         version=str(getattr(target, VERSION_ATTRIBUTE[plugin.kind], None) or ""),
         privileged=bool(getattr(target, "privileged", False)),
+        wants_search=bool(getattr(target, "wants_search", False)),
         identity_excludes=NOT_IN_KEYS | frozenset(getattr(target, "identity_excludes", ())),
         weights_identity=_hook(type(target) if form == "object" else target, "weights_identity"),
         display_name=_hook(target, "display_name"),
         estimate=_hook(target, "estimate_cost"),
+        knows_price=_hook(target, "price_known"),
     )
 
 
 def _hook(target: Any, name: str) -> Callable[..., Any] | None:
     hook = getattr(target, name, None)
     return hook if callable(hook) else None
+
+
+_TO_CLASS = "give them to its class"
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,11 @@ class SearchChoice:
 
 
 def resolve_generator(
-    generator: str | Callable[..., Any] | object, args: Mapping[str, Any], task: Task | None
+    generator: str | Callable[..., Any] | object,
+    args: Mapping[str, Any],
+    task: Task | TaskSearch | None,
+    *,
+    in_worker: bool = False,
 ) -> GeneratorHandle:
     """Resolve a generator without building it.
 
@@ -233,6 +243,7 @@ def resolve_generator(
         generator: A name, a class, a plain function, or an object with one of the three methods.
         args: Its arguments.
         task: Provides the search backend for a generator that needs one and was given none.
+        in_worker: Whether code of others will run in worker processes, so that it is imported in none but these.
 
     Raises:
         UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a generator.
@@ -241,18 +252,22 @@ def resolve_generator(
     refuse_secrets(arguments, where="generator")
     if isinstance(generator, str):
         refuse_secrets({"generator": generator})
+        if in_worker and describes_apart("generators", generator, arguments):
+            return described_generator(generator, arguments, TaskSearch.of(task))
     description = describe(locate("generators", generator))
     target, arguments = description.plugin.target, description.read(arguments)
     if description.form == "function":
         return _function_handle(description, arguments)
-    capabilities = capabilities_of(target)
+    capabilities = _generator_capabilities(description, arguments)
     if description.form == "object":
-        spec = identify_generator(description, _constructor_arguments(description.plugin), SearchChoice())
-        return GeneratorHandle(spec=spec, capabilities=capabilities, build=lambda: target, component_ref=None)
-    search = (
-        _search_for(arguments.get("search"), task, description.plugin) if capabilities.wants_search else SearchChoice()
-    )
+        if arguments:
+            raise UsageError("it is an object and takes no arguments", where=description.plugin.where, fix=_TO_CLASS)
+        spec = identify_generator(description, constructor_arguments(description.plugin), SearchChoice())
+        ref = description.component_ref({})
+        return GeneratorHandle(spec=spec, capabilities=capabilities, build=lambda: target, component_ref=ref)
+    search = SearchChoice()
     if capabilities.wants_search:
+        search = search_for(arguments.get("search"), task, description.plugin, in_worker=in_worker)
         arguments["search"] = search.backend
     description.check(arguments)
     return GeneratorHandle(
@@ -260,7 +275,27 @@ def resolve_generator(
         capabilities=capabilities,
         build=description.build(arguments),
         component_ref=description.component_ref(arguments),
+        price_known=description.price_known(arguments),
     )
+
+
+def _generator_capabilities(description: Description, arguments: Mapping[str, Any]) -> GeneratorCapabilities:
+    """Return what a generator declares, with the number of references that it takes with some arguments.
+
+    Raises:
+        UsageError: It is not a generator; an agent generates nothing itself.
+    """
+    plugin = description.plugin
+    if is_agent(plugin.target):
+        raise UsageError(
+            f"{plugin.where} is an agent, which generates no images itself", fix="evaluate it with `knowgen run`"
+        )
+    capabilities = capabilities_of(plugin.target)
+    limit = _hook(plugin.target, "reference_limit")
+    if limit is None or description.form != "factory":
+        return capabilities
+    model = {} if plugin.model is None else {"model": plugin.model}
+    return replace(capabilities, most_references=limit(**{**arguments, **model}))
 
 
 def identify_generator(description: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
@@ -283,65 +318,32 @@ def _function_handle(description: Description, arguments: Mapping[str, Any]) -> 
         raise UsageError(f"{description.plugin.where} is a function and takes no arguments", fix="make it a class")
     wrapped = FunctionGenerator(description.plugin.target)
     capabilities = capabilities_of(wrapped)
-    spec = identify_generator(description, _closure_values(description.plugin), SearchChoice())
+    spec = identify_generator(description, closure_values(description.plugin), SearchChoice())
     return GeneratorHandle(
         spec=spec, capabilities=capabilities, build=lambda: wrapped, component_ref=description.component_ref({})
     )
 
 
-def _constructor_arguments(plugin: Located) -> dict[str, Any]:
-    """Return the arguments an object was built with: each constructor parameter stored under the same name.
+def search_for(
+    requested: Any,
+    task: Task | TaskSearch | None,
+    plugin: Located,
+    args: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    in_worker: bool = False,
+) -> SearchChoice:
+    """Return the search backend of a generator or agent: the requested one, else the task's.
+
+    Args:
+        requested: Name or object; None for the task's.
+        task: The task.
+        plugin: The generator or agent.
+        args: Arguments of a backend that is named.
+        in_worker: As in `resolve_generator`.
 
     Raises:
-        UsageError: One of them is unknown, and the class declares no version to stand for it.
+        UsageError: The task has no search backend, or the requested one is unknown.
     """
-    target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
-    arguments: dict[str, Any] = {}
-    for name, parameter in inspect.signature(type(target)).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        value = getattr(target, name, getattr(target, f"_{name}", None))
-        if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
-            arguments[name] = value
-        elif not getattr(target, declared, ""):
-            raise UsageError(
-                f"the value of its argument {name!r} is unknown, so results could be mixed up",
-                where=f"{registry.SINGULAR[plugin.kind]} {_object_name(target)}",
-                fix=f"store it as self.{name} in plain data, or give the class a `{declared}`",
-            )
-    return arguments
-
-
-def _closure_values(plugin: Located) -> dict[str, Any]:
-    """Return the values a function closes over.
-
-    Raises:
-        UsageError: One of them is not plain data, and the function declares no version to stand for it.
-    """
-    target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
-    values: dict[str, Any] = {}
-    for name, value in inspect.getclosurevars(target).nonlocals.items():
-        if _is_plain(value):
-            values[name] = value
-        elif not getattr(target, declared, ""):
-            raise UsageError(
-                f"it closes over {name!r}, which is not plain data, so results could be mixed up",
-                where=f"{registry.SINGULAR[plugin.kind]} {_object_name(target)}",
-                fix=f"give the function an attribute `{declared}`",
-            )
-    return values
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        canonical(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchChoice:
-    """Return the search backend of a generator: the requested one, else the task's."""
     if requested is None or (task is not None and requested == task.search.partition(":")[0]):
         if task is None or not task.search:
             raise UsageError(
@@ -349,46 +351,68 @@ def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchCho
             )
         return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
     if isinstance(requested, str):
-        located = locate("search", requested)
-        # the whole name of a user's own backend: one file may define several
-        label = requested if located.origin == registry.LOCAL else requested.partition(":")[0]
-        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested), located)}")
+        if in_worker and is_foreign("search", requested):
+            return SearchChoice(requested, str(ask("search", requested, "search", args=dict(args))))
+        return named_search(requested, args)
     located = locate("search", requested)
     return SearchChoice(load_search(requested), f"{located.name}@{_search_version(requested, located)}")
 
 
+def named_search(name: str, args: Mapping[str, Any] = MappingProxyType({})) -> SearchChoice:
+    """Return a search backend that is given by name, which is built for its version.
+
+    Raises:
+        UsageError: The name or an argument is unknown, or the backend lacks a method.
+    """
+    located = locate("search", name)
+    # the whole name of a user's own backend: one file may define several
+    label = name if located.origin == registry.LOCAL else name.partition(":")[0]
+    return SearchChoice(name, f"{label}@{_search_version(load_search(name, args), located)}")
+
+
 def _search_version(backend: Any, located: Located) -> str:
-    return getattr(backend, "version", "") or _code_version(located)
+    return getattr(backend, "version", "") or code_version(located)
 
 
-def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str, Any]) -> ScorerHandle:
+def resolve_scorer(
+    scorer: str | Callable[..., Any] | object,
+    args: Mapping[str, Any],
+    judge_attempts: int = 0,
+    *,
+    in_worker: bool = False,
+) -> ScorerHandle:
     """Resolve a scorer without building it.
 
     Args:
         scorer: A name, a class, a scoring function, or an object with one of the methods.
         args: Its arguments.
+        judge_attempts: As in `ScorerRequest`.
+        in_worker: Whether code of others will run in worker processes, so that it is imported in none but these.
 
     Raises:
         UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a scorer.
     """
+    refuse_secrets(args, where="scorer")
     if isinstance(scorer, str):
         refuse_secrets({"scorer": scorer})
-    refuse_secrets(args, where="scorer")
+        if in_worker and describes_apart("scorers", scorer, args):
+            return described_scorer(scorer, args, judge_attempts)
     description = describe(locate("scorers", scorer))
     target, arguments = description.plugin.target, description.read(args)
+    arguments |= _protocol_attempts(description.plugin, args, judge_attempts)
     capabilities = scorer_capabilities(target)
     given = dict(arguments)
     if description.form != "factory" and (args or description.plugin.model is not None):
         raise UsageError(
             f"it is {'a function' if description.form == 'function' else 'an object'} and takes no arguments",
             where=description.plugin.where,
-            fix="make it a class" if description.form == "function" else "give them to its class",
+            fix="make it a class" if description.form == "function" else _TO_CLASS,
         )
     build: Callable[[], Any]
     if description.form == "function":
-        arguments, build = _closure_values(description.plugin), partial(function_scorer, target)
+        arguments, build = closure_values(description.plugin), partial(function_scorer, target)
     elif description.form == "object":
-        arguments, build = _constructor_arguments(description.plugin), lambda: target
+        arguments, build = constructor_arguments(description.plugin), lambda: target
     else:
         description.check(arguments)
         build = description.build(arguments)
@@ -396,8 +420,9 @@ def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str,
         spec=identify_scorer(description, arguments, capabilities),
         capabilities=capabilities,
         build=build,
-        component_ref=None if description.form == "object" else description.component_ref(given),
-        estimate=description.estimate and partial(description.estimate, model=description.plugin.model, **arguments),
+        component_ref=description.component_ref(given),
+        estimate=description.estimate_of(arguments),
+        price_known=description.price_known(given),
     )
 
 
@@ -414,15 +439,29 @@ def identify_scorer(
     )
 
 
-def argument_texts(scorer: str, args: Mapping[str, Any]) -> dict[str, str]:
-    """Return the arguments of a scorer as texts that the command line reads as the same values."""
+def argument_texts(scorer: str, args: Mapping[str, Any], *, in_worker: bool = False) -> dict[str, str]:
+    """Return the arguments of a scorer as texts that the command line reads as the same values.
+
+    Args:
+        scorer: Name of the scorer.
+        args: Its arguments.
+        in_worker: As in `resolve_scorer`.
+    """
+    if not args:
+        return {}
+    if in_worker and is_foreign("scorers", scorer):
+        return dict(ask("scorers", scorer, "argument_texts", args=dict(args)))
     target = locate("scorers", scorer).target
     hints = annotations_of(target)
     return {name: argument_text(value, hints.get(name, Any)) for name, value in args.items()}
 
 
-def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
+def resolve_scorers(requests: Sequence[ScorerRequest], *, in_worker: bool = False) -> list[ScorerHandle]:
     """Resolve several scorers.
+
+    Args:
+        requests: The scorers with their arguments.
+        in_worker: As in `resolve_scorer`.
 
     Raises:
         UsageError: A name is given twice, or one of them cannot be resolved.
@@ -432,7 +471,10 @@ def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
         raise UsageError(
             f"scorer {doubles[0]!r} is named twice", fix="name it once; for more scores per image use --judge-repeats"
         )
-    return [resolve_scorer(request.scorer, request.args) for request in requests]
+    return [
+        resolve_scorer(request.scorer, request.args, request.judge_attempts, in_worker=in_worker)
+        for request in requests
+    ]
 
 
 def scorer_requests(
@@ -443,9 +485,8 @@ def scorer_requests(
     Args:
         scorers: Names, classes, functions and objects, which take their arguments from `args`, and requests, which
             have their own.
-        judge_attempts: Number of calls to a judge while no reply is readable, from the protocol; for judges that take
-            `unreadable_attempts` and were given no number of attempts.
         args: `base_url` belongs to the only scorer, `vlm.base_url` to the scorer `vlm:…` of several.
+        judge_attempts: As in `ScorerRequest`.
 
     Raises:
         UsageError: It is unclear which scorer an argument belongs to.
@@ -464,52 +505,19 @@ def scorer_requests(
             own[0][key] = value
         else:
             raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
-    given = [
-        request if isinstance(each, ScorerRequest) else request._replace(args=arguments)
+    return [
+        request._replace(
+            args=request.args if isinstance(each, ScorerRequest) else arguments, judge_attempts=judge_attempts
+        )
         for each, request, arguments in zip(scorers, requests, own, strict=True)
     ]
-    return [_with_attempts(request, judge_attempts) for request in given] if judge_attempts else given
 
 
-def _with_attempts(request: ScorerRequest, judge_attempts: int) -> ScorerRequest:
-    """Return a request with the number of calls of the protocol, if its judge takes one and none was given."""
-    if not isinstance(request.scorer, str) or {"attempts", "unreadable_attempts"} & request.args.keys():
-        return request
-    target = locate("scorers", request.scorer).target
-    if not callable(target) or "unreadable_attempts" not in inspect.signature(target).parameters:
-        return request
-    return request._replace(args={**request.args, "unreadable_attempts": judge_attempts})
-
-
-def _object_name(target: Any) -> str:
-    """Return the name of a class, function or object for its key: `spec_name` of its class, else module and name."""
-    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    return str(getattr(kind, "spec_name", "") or f"{kind.__module__}:{kind.__qualname__}")
-
-
-def _code_version(plugin: Located) -> str:
-    """Return the version of a plugin's distribution, or the hash of a user's own source files.
-
-    The source files are those of `local_source`. A package that is installed from a folder where it is edited has a
-    version and a hash.
-    """
-    target = plugin.target
-    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    if plugin.origin != registry.LOCAL:
-        if not file or not registry.is_edited_in_place(plugin.origin, file):
-            return plugin.origin
-        return f"{plugin.origin} source {source_digest(Path(file), kind.__module__)}"
-    try:
-        digest = source_digest(Path(file), kind.__module__) if file else _digest(inspect.getsource(kind))
-    except (OSError, TypeError) as error:
-        raise UsageError(
-            "its source code was not found, so results of different versions could be mixed up",
-            where=_object_name(target),
-            fix="give it a class attribute `revision`",
-        ) from error
-    return f"source {digest}"
-
-
-def _digest(source: str) -> str:
-    return hashlib.sha256(source.encode()).hexdigest()[:12]
+def _protocol_attempts(plugin: Located, args: Mapping[str, Any], judge_attempts: int) -> dict[str, int]:
+    """Return the number of calls of the protocol as an argument, if a judge takes one and none was given."""
+    if not judge_attempts or not plugin.named or not callable(plugin.target):
+        return {}
+    if {"attempts", "unreadable_attempts"} & args.keys():
+        return {}
+    takes = "unreadable_attempts" in inspect.signature(plugin.target).parameters
+    return {"unreadable_attempts": judge_attempts} if takes else {}

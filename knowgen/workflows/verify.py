@@ -17,16 +17,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from knowgen.core.errors import KnowgenError
-from knowgen.core.records import Generation, GenerationStatus, ParsedScore, Sample, Score, ScoreStatus
-from knowgen.core.spec import ScorerSpec, fingerprint, generation_key, score_key, select, text_hash
+from knowgen.core.records import (
+    AgentAnswer,
+    Generation,
+    GenerationStatus,
+    GroundTruth,
+    ParsedScore,
+    Sample,
+    Score,
+    ScoreStatus,
+)
+from knowgen.core.spec import RunSpec, ScorerSpec, answer_key, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.core.text import count, parse_json
-from knowgen.engine.work_plan import inputs_hash
+from knowgen.engine.work_plan import ReferenceUse, WorkItem, image_key, inputs_hash, use_answer
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
-from knowgen.workflows.resolve import locate
+from knowgen.workflows.described import described_capabilities
+from knowgen.workflows.located import locate
+from knowgen.workflows.plugin_process import is_foreign
 from knowgen.workflows.run import Run, load_run
 
 _TOLERANCE = 1e-9
@@ -135,10 +148,14 @@ class _Checker:
             key: fingerprint([sample.model_dump(mode="json"), store.truth(key).model_dump(mode="json")])
             for key, sample in samples.items()
         }
+        answers = {(each.sample_id, each.repeat): (key, each) for key, each in store.answers()}
+        for answer_of_sample in answers.values():
+            yield from self._answer_images(store, answer_of_sample[1])
         current: dict[tuple[str, int], Generation] = {}
         for key, generation in store.generations():
             current[generation.sample_id, generation.repeat] = generation
-            yield from self._generation(store, key, generation, samples[generation.sample_id])
+            answer = answers.get((generation.sample_id, generation.repeat))
+            yield from self._generation(store, key, generation, samples[generation.sample_id], answer)
         for scorer in self.spec.scorers:
             capabilities = self._capabilities(scorer)
             for key, score in store.scores(scorer.name):
@@ -150,7 +167,9 @@ class _Checker:
                     truth = inputs_hash(hashes[sample.id], capabilities.needs, generation)
                     yield from self._score_key(scorer, key, score, truth, where)
 
-    def _generation(self, store: RunStore, key: str, generation: Generation, sample: Sample) -> Iterator[Discrepancy]:
+    def _generation(
+        self, store: RunStore, key: str, generation: Generation, sample: Sample, answer: tuple[str, AgentAnswer] | None
+    ) -> Iterator[Discrepancy]:
         where = f"sample {sample.id!r}, repeat {generation.repeat}"
         if generation.status is GenerationStatus.OK:
             self.checked["images"] += 1
@@ -162,6 +181,9 @@ class _Checker:
                     where,
                     f"the file of image {generation.image.sha256[:12]} is missing, or has other content",
                 )
+        if self.spec.agent is not None:
+            yield from self._agent_keys(key, generation, sample, answer, where)
+            return
         if self.spec.requests:
             self.notes.append(
                 "keys of generations from agent answers were not checked: the answers are not stored here"
@@ -178,10 +200,45 @@ class _Checker:
         if key != expected:
             yield Discrepancy("keys", where, "the key of the generation is not that of its sample and generator")
 
+    def _answer_images(self, store: RunStore, answer: AgentAnswer) -> Iterator[Discrepancy]:
+        self.checked["answers"] += 1
+        for image in dict.fromkeys((*answer.references, *answer.images)):
+            self.checked["images"] += 1
+            if not store.image_ok(image):
+                where = f"answer of sample {answer.sample_id!r}, repeat {answer.repeat}"
+                what = f"the file of image {image.sha256[:12]} is missing, or has other content"
+                yield Discrepancy("images", where, what)
+
+    def _agent_keys(
+        self,
+        key: str,
+        generation: Generation,
+        sample: Sample,
+        stored: tuple[str, AgentAnswer] | None,
+        where: str,
+    ) -> Iterator[Discrepancy]:
+        """Check the keys of an answer, and of the generation that was made from it."""
+        if stored is None:
+            yield Discrepancy("keys", where, "there is a generation, and no answer of the agent that it was made from")
+            return
+        self.checked["keys"] += 2
+        stored_key, answer = stored
+        prompt_hash = text_hash(sample.prompt)
+        made = answer_key(self.spec, sample_id=sample.id, prompt_hash=prompt_hash, repeat=generation.repeat)
+        if stored_key != made:
+            yield Discrepancy("keys", where, "the key of the answer is not that of its sample and agent")
+        item = WorkItem(sample, GroundTruth(sample_id=sample.id), "", generation.repeat, answer=answer, answer_key=made)
+        if key not in _image_keys(self.spec, item, generation.fallback):
+            what = "the key of the generation is not that of its sample, the agent's answer and the generator"
+            yield Discrepancy("keys", where, what)
+
     def _capabilities(self, scorer: ScorerSpec) -> ScorerCapabilities | None:
         """Return what the scorer declares; None with a note if it cannot be loaded here, or has another version."""
         try:
-            capabilities = scorer_capabilities(locate("scorers", scorer.name).target)
+            if is_foreign("scorers", scorer.name):
+                capabilities = described_capabilities(scorer.name)
+            else:
+                capabilities = scorer_capabilities(locate("scorers", scorer.name).target)
         except (KnowgenError, ImportError) as error:
             reason = str(error)
             self.notes.append(
@@ -259,7 +316,7 @@ class _Checker:
         except (ValueError, KeyError, TypeError) as error:
             yield Discrepancy("summary", file.name, f"cannot be read ({error})")
             return
-        if written.get("spec") != self.spec.model_dump(mode="json"):
+        if _spec_of(written) != self.spec:
             yield Discrepancy("summary", file.name, "was written for another specification than that of run.json")
         known = {scorer.name for scorer in self.spec.scorers}
         for (scorer, protocol), summary in stored.items():
@@ -289,6 +346,23 @@ class _Checker:
             if file.is_file() and file.read_text(encoding="utf-8") != text:
                 self.checked["tables"] += 1
                 yield Discrepancy("tables", f"{file.parent.name}/{file.name}", "differs from what the rows give")
+
+
+def _image_keys(spec: RunSpec, item: WorkItem, fallback: str) -> Iterator[str]:
+    """Yield the keys that a generation from an answer may have: the generator may take any number of its references."""
+    uses = [ReferenceUse(0)] if fallback else [ReferenceUse(n, True) for n in range(len(item.answer.references) + 1)]
+    for use in uses:
+        item.prompt, item.references = item.sample.prompt, ()
+        use_answer(item, use, spec.agent)
+        yield image_key(spec, item)
+
+
+def _spec_of(written: Mapping[str, Any]) -> RunSpec | None:
+    """Return the specification in summary.json, which an earlier version may have written; None if it is none."""
+    try:
+        return RunSpec.model_validate(written.get("spec"))
+    except ValidationError:
+        return None
 
 
 _NOT_COMPARED = frozenset({"seconds", "cost"})

@@ -28,6 +28,12 @@ hostile_exits_at_import = knowgen_hostile.exits:Task
 
 [knowgen.search]
 hostile_exits_at_import = knowgen_hostile.exits:Search
+
+[knowgen.policies]
+hostile_exits_at_import = knowgen_hostile.exits:Policy
+
+[knowgen.tools]
+hostile_exits_at_import = knowgen_hostile.exits:Tool
 """
 
 

@@ -27,6 +27,11 @@ def has_stored(bench: Bench, server: ScoreServer, scores: int) -> bool:
     return server.answered() >= scores and len(bench.scores()) >= scores
 
 
+def has_answers(bench: Bench, server: ScoreServer, answers: int) -> bool:
+    """Return whether a run has committed some answers; the store exists once the server has answered."""
+    return server.answered() >= answers and len(bench.answers()) >= answers
+
+
 def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Return everything that is stored, except times."""
     untimed = {"seconds": 0.0}
@@ -77,6 +82,32 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> tuple[Bench, Benc
 def test_a_run_killed_three_times_loses_nothing(tmp_path: Path) -> None:
     killed, whole = kill_and_resume(tmp_path, count=160, kills=3)
     assert plain(killed) == plain(whole) and len(whole.scores()) == 160
+
+
+def test_a_killed_run_repeats_no_finished_search(tmp_path: Path) -> None:
+    bench, count = Bench(tmp_path / "run"), 60
+    with ScoreServer(seconds=0.01) as server:
+
+        def searches() -> list[str]:
+            return [
+                call.name.removeprefix("search Draw number ").strip(".") for call in server.calls if " " in call.name
+            ]
+
+        for number in (1, 2):
+            process = child(bench.path, count, server.url, pause=0.01, agent=True)
+            wait_until(partial(has_answers, bench, server, number * count // 3), process)
+            process.kill()
+            process.wait()
+            finished = {sample.removeprefix("s") for sample, _ in bench.answers()}
+            made = len(searches())
+            time.sleep(0.05)  # requests in flight reach the server
+            before = len(searches())
+            assert before - made <= 4, "more was in flight than the agent's concurrency"
+        outcome = json.loads(child(bench.path, count, server.url, agent=True).communicate()[0])
+        assert not finished & set(searches()[before:])
+        assert (outcome["stopped"], outcome["answered"] + outcome["answer_cached"]) == ("", count)
+        assert len(searches()) <= count + 2 * 4 + 20, "a kill costs what was in flight or not committed yet"
+    assert len(bench.answers()) == count == len(bench.generations())
 
 
 @pytest.mark.slow

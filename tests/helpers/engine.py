@@ -20,6 +20,7 @@ from knowgen.core.errors import TransientError
 from knowgen.core.metering import paid_call
 from knowgen.core.records import (
     DIMENSIONS,
+    AgentAnswer,
     Generation,
     GroundTruth,
     ParsedScore,
@@ -30,8 +31,8 @@ from knowgen.core.records import (
     Usage,
 )
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec
-from knowgen.engine import ComponentRef, EngineOptions, GeneratorHandle, RunOutcome, ScorerHandle, run
-from knowgen.generators.contract import GenerationSource, capabilities_of
+from knowgen.engine import AgentHandle, ComponentRef, EngineOptions, GeneratorHandle, RunOutcome, ScorerHandle, run
+from knowgen.generators.contract import GenerationSource, KeyedAnswers, capabilities_of
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.store.run import RunStore
 
@@ -113,15 +114,21 @@ class Bench:
         generator: GeneratorHandle | GenerationSource | Any,
         scorers: list[ScorerHandle] | None = None,
         options: EngineOptions | None = None,
+        agent: AgentHandle | None = None,
+        answers: KeyedAnswers | None = None,
         **fields: Any,
     ) -> RunOutcome:
         if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "generation"):
             generator = generator_handle(generator)
         scorers = scorers or []
         task = NumberedTask(count)
-        spec = spec_for(task, generator, scorers, **fields)
+        spec = spec_for(task, generator, scorers, agent=None if agent is None else agent.spec, **fields)
         with RunStore.open(self.path, spec) as store:
-            return run(spec, task, generator, scorers, store, options or quick())
+            return run(spec, task, generator, scorers, store, options or quick(), agent=agent, answers=answers)
+
+    def answers(self) -> dict[tuple[str, int], AgentAnswer]:
+        with RunStore.read(self.path) as store:
+            return {(a.sample_id, a.repeat): a for _, a in store.answers()}
 
     def generations(self) -> dict[tuple[str, int], Generation]:
         with RunStore.read(self.path) as store:

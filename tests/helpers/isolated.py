@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.setting import noise_image
-from knowgen.core.metering import judge_repeat, note, paid_call
+from knowgen.core.metering import judge_repeat, note, paid_call, reuse_replies
 from knowgen.core.records import Generation, GenerationRequest, GroundTruth, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.engine import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import GeneratedImage
@@ -176,6 +176,50 @@ class Raises:
         if is_bad(prompt):
             raise KeyError("no such layer")  # the line that is to be named
         return noise_image(prompt)
+
+
+class HangsWhenBuilt:
+    """Has a constructor that ends when a file appears, and holds the lock of the interpreter where `holds`."""
+
+    def __init__(self, until: str = "", holds: bool = False) -> None:
+        import ctypes
+        import time
+
+        if holds:
+            ctypes.PyDLL(None).sleep(3600)
+        while not Path(until).exists():
+            time.sleep(0.01)
+
+    def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
+        return noise_image(prompt)
+
+
+class HangsInSetup(HangsWhenBuilt):
+    """Has a `setup` that ends when a file appears."""
+
+    def __init__(self, until: str) -> None:
+        self.until = until
+
+    def setup(self, device: str) -> None:
+        super().__init__(self.until)
+
+
+class CachingJudge:
+    """Says whether it may use cached replies."""
+
+    concurrency = 2
+
+    async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+        return score_of(sample, generation, details={"reuse": reuse_replies.get(), "pid": os.getpid()})
+
+
+class CachingMeasure:
+    """Says the same while it computes."""
+
+    workers = 1
+
+    def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+        return score_of(sample, generation, details={"reuse": reuse_replies.get(), "pid": os.getpid()})
 
 
 class ExitingJudge:

@@ -38,12 +38,12 @@ class Scoring:
     def __init__(self, source: Path, server: JudgeServer) -> None:
         self.source, self.server, self.runs = source, server, 0
 
-    def __call__(self, *, fresh: bool = False, **args: Any) -> int:
+    def __call__(self, *, fresh: bool = False, judge: str = "vlm:any", **args: Any) -> int:
         self.runs += 1
         before = len(self.server.calls)
         arguments = {"base_url": self.server.url, "price_call": 0, **args}
         out = self.source.parent / f"run{self.runs}"
-        self.run = api.score(self.source, "vlm:any", out=out, scorer_args=arguments, fresh=fresh)
+        self.run = api.score(self.source, judge, out=out, scorer_args=arguments, fresh=fresh)
         return len(self.server.calls) - before
 
 
@@ -106,3 +106,14 @@ def test_fresh_asks_again_and_cached_replies_are_counted(source: Path, capsys: p
         words = ["score", str(source), "--scorer", "vlm:any", "-s", f"base_url={server.url}", "-s", "price_call=0"]
         assert run([*words, "-s", "cache=on", "--out", str(source.parent / "shown")]) == 0
         assert note in capsys.readouterr().out
+
+
+def test_fresh_asks_a_judge_again_that_runs_in_a_worker(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source.parent)
+    Path("own_judge.py").write_text(
+        "from knowgen.scorers.vlm.judge import VlmJudge\n\n\nclass Own(VlmJudge):\n    pass\n"
+    )
+    with JudgeServer() as server:
+        calls = Scoring(source, server)
+        own: dict[str, Any] = {"judge": "own_judge.py:Own", "model": "any", "cache": True}
+        assert [calls(**own), calls(**own), calls(**own, fresh=True)] == [2, 0, 2]

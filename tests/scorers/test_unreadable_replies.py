@@ -18,8 +18,10 @@ UNREADABLE = Step(reply="I look at both images first.")
 
 def requested(protocol_attempts: int, **args: Any) -> dict[str, Any]:
     """Return the arguments that a judge gets in a run."""
-    (request,) = resolve.scorer_requests(["vlm:any"], {"base_url": "http://127.0.0.1:9/v1", **args}, protocol_attempts)
-    return dict(request.args)
+    args = {"base_url": "http://127.0.0.1:9/v1", **args}
+    (handle,) = resolve.resolve_scorers(resolve.scorer_requests(["vlm:any"], args, protocol_attempts))
+    assert handle.component_ref is not None
+    return dict(handle.component_ref.args)
 
 
 def test_the_protocol_decides_how_often_a_judge_is_asked_unless_the_user_does() -> None:
@@ -39,8 +41,8 @@ def test_it_does_not_change_which_results_are_reused() -> None:
 
 
 def test_a_scorer_that_takes_no_such_argument_gets_none() -> None:
-    (request,) = resolve.scorer_requests(["world_check"], {}, OFFICIAL.judge_attempts)
-    assert dict(request.args) == {}
+    (handle,) = resolve.resolve_scorers(resolve.scorer_requests(["world_check"], {}, OFFICIAL.judge_attempts))
+    assert handle.component_ref is not None and dict(handle.component_ref.args) == {}
 
 
 @pytest.mark.parametrize(("attempts", "status"), [(0, ScoreStatus.FAILED), (20, ScoreStatus.OK)])

@@ -30,7 +30,7 @@ def test_the_budget_covers_search_and_the_key_is_written_nowhere(
     monkeypatch.setenv("SEARCH_KEY", KEY)
     with SerperServer() as server:
         run(arguments(tmp_path, server, "--budget", "0.001"))
-        assert len(server.calls) == 1
+        assert [call.method for call in server.calls] == ["GET", "POST"], "one free check and one search"
     output = capsys.readouterr()
     text = " ".join((output.out + output.err).split())
     assert "$0.001 allows no further call" in text and "a call of search:serper may cost up to $0.0010" in text

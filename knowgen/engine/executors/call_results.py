@@ -7,12 +7,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from knowgen.core.records import GenerationStatus, Score, Usage
+from knowgen.core.records import AgentAnswer, GenerationStatus, Score, Usage
 from knowgen.engine.executors.concurrency import InvocationEvent
 from knowgen.engine.executors.image_transfer import pack_image
 from knowgen.engine.executors.invoke import ServiceCheck
 from knowgen.engine.executors.protocol import pack_error
 from knowgen.engine.retry import ContractError
+from knowgen.engine.snapshot import pack_answer
 from knowgen.generators.contract import GeneratedImage
 
 _METADATA = [field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "usage"}]
@@ -53,6 +54,8 @@ class CallResults:
 
 
 def _packed(value: Any) -> tuple[dict[str, Any], bytes]:
+    if isinstance(value, AgentAnswer):
+        return {"answered": pack_answer(value)}, b""
     if isinstance(value, Score):
         return {"score": value.model_dump(mode="json")}, b""
     if not isinstance(value, GeneratedImage):

@@ -18,10 +18,13 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from knowgen.core.errors import KnowgenError
-from knowgen.core.metering import Meter, current_meter
+from knowgen.core.guarded_import import NOTICE_SECONDS
+from knowgen.core.metering import Meter, current_meter, reuse_replies
+from knowgen.core.text import duration_text
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
 from knowgen.engine.executors.invoke import ServiceCheck, build_plugin, check_service, invoke, report_waiting
-from knowgen.engine.retry import EventLoopBlockedError
+from knowgen.engine.options import BUILD_SECONDS
+from knowgen.engine.retry import EventLoopBlockedError, slow_build
 
 CLOSE_SECONDS = 10.0
 """Time limit for closing a plugin."""
@@ -91,10 +94,19 @@ class LazyPlugin:
         build: Builds the object.
         device: Returns the device it is set up on.
         where: Name of the plugin, for messages and thread names.
+        timeout: Time limit for that in seconds.
     """
 
-    def __init__(self, bridge: LoopBridge, build: Callable[[], Any], device: Callable[[], str], where: str) -> None:
+    def __init__(
+        self,
+        bridge: LoopBridge,
+        build: Callable[[], Any],
+        device: Callable[[], str],
+        where: str,
+        timeout: float = BUILD_SECONDS,
+    ) -> None:
         self._bridge = bridge
+        self._timeout = timeout
         self._build = build
         self._device = device
         self._where = where
@@ -105,15 +117,30 @@ class LazyPlugin:
         """Return the plugin; build it if there is none.
 
         Raises:
-            KnowgenError: It cannot be built.
+            KnowgenError: It cannot be built, or not in time. A thread that hangs is left behind.
         """
         if self._plugin is None:
             async with self._lock:
                 if self._plugin is None:
-                    threads = WorkerThreads(self._bridge, 1, f"build {self._where}")
-                    self._plugin = await threads.run(build_plugin, self._build, self._device, self._where)
-                    threads.close()
+                    self._plugin = await self._built()
         return self._plugin
+
+    async def _built(self) -> Any:
+        threads = WorkerThreads(self._bridge, 1, f"build {self._where}")
+        building = threads.run(build_plugin, self._build, self._device, self._where)
+        threads.close()
+        notice = self._bridge.loop.call_later(NOTICE_SECONDS, self._report_slow)
+        try:
+            await asyncio.wait([building], timeout=self._timeout)
+        finally:
+            notice.cancel()
+        if not building.done():
+            building.cancel()  # its result, if there will be one, is dropped
+            raise slow_build(self._where, self._timeout, "find out what it waits for")
+        return building.result()
+
+    def _report_slow(self) -> None:
+        _log.warning("%s has not been built after %s; it goes on", self._where, duration_text(NOTICE_SECONDS))
 
     def pop(self) -> Any:
         """Forget the plugin, so that the next `get` builds another, and return it; None if there was none."""
@@ -127,9 +154,9 @@ class LazyPlugin:
 class _ThreadSlot:
     """A daemon thread that carries out one invocation after the other."""
 
-    def __init__(self, plugin: Any, shape: str, meter: Meter, name: str) -> None:
+    def __init__(self, plugin: Any, shape: str, meter: Meter, name: str, *, reuse: bool) -> None:
         self._invocations: SimpleQueue[Invocation[Any] | None] = SimpleQueue()
-        self._plugin, self._shape, self._meter = plugin, shape, meter
+        self._plugin, self._shape, self._meter, self._reuse = plugin, shape, meter, reuse
         main = partial(copy_context().run, self._main)  # with the leak guard of the run
         threading.Thread(target=main, name=f"knowgen {name}", daemon=True).start()
 
@@ -143,6 +170,7 @@ class _ThreadSlot:
 
     def _main(self) -> None:
         current_meter.set(self._meter)
+        reuse_replies.set(self._reuse)
         while (invocation := self._invocations.get()) is not None:
             invoke(self._shape, self._plugin, invocation.batch, invocation.emit)
             del invocation
@@ -157,10 +185,14 @@ class ThreadExecutor:
         shape: Name of its method.
         meter: Meter of paid calls.
         where: Name of the plugin, for messages.
+        reuse: Whether a cached reply may answer a judge's request.
     """
 
-    def __init__(self, bridge: LoopBridge, plugin: LazyPlugin, shape: str, meter: Meter, where: str) -> None:
+    def __init__(
+        self, bridge: LoopBridge, plugin: LazyPlugin, shape: str, meter: Meter, where: str, *, reuse: bool = True
+    ) -> None:
         self._bridge, self._plugin, self._shape, self._meter, self._where = bridge, plugin, shape, meter, where
+        self._reuse = reuse
         self._slots: dict[int, tuple[Any, _ThreadSlot]] = {}
 
     async def ready_slot(self, slot: int, batch: Sequence[Any] = ()) -> ExecutorSlot:
@@ -170,8 +202,8 @@ class ThreadExecutor:
         if known is None or known[0] is not plugin:
             if known is not None:
                 known[1].end()
-            known = (plugin, _ThreadSlot(plugin, self._shape, self._meter, f"{self._where} {slot}"))
-            self._slots[slot] = known
+            thread = _ThreadSlot(plugin, self._shape, self._meter, f"{self._where} {slot}", reuse=self._reuse)
+            known = self._slots[slot] = (plugin, thread)
         return known[1]
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
@@ -217,11 +249,13 @@ class ThreadExecutor:
 class _LoopSlot:
     """A daemon thread with an event loop, in which coroutines of one plugin run."""
 
-    def __init__(self, plugin: Any, function: Callable[[Any, Any], Awaitable[Any]], meter: Meter, name: str) -> None:
+    def __init__(
+        self, plugin: Any, function: Callable[[Any, Any], Awaitable[Any]], meter: Meter, name: str, *, reuse: bool
+    ) -> None:
         self.plugin = plugin
         self.loop = asyncio.new_event_loop()
         self.invocations: set[Invocation[Any]] = set()
-        self._function, self._meter = function, meter
+        self._function, self._meter, self._reuse = function, meter, reuse
         self._waiting: deque[Invocation[Any]] = deque()
         self._awake = False
         self._aborted = False
@@ -266,6 +300,7 @@ class _LoopSlot:
     async def _invoke(self, invocation: Invocation[Any]) -> None:
         payload = invocation.batch[0]
         current_meter.set(self._meter)  # in the context of this asyncio task only
+        reuse_replies.set(self._reuse)
         report_waiting(invocation.emit)
         try:
             check = isinstance(payload, ServiceCheck)
@@ -313,6 +348,7 @@ class LoopExecutor:
         function: Calls the plugin's coroutine with a payload.
         meter: Meter of paid calls.
         where: Name of the plugin, for messages.
+        reuse: Whether a cached reply may answer a judge's request.
     """
 
     def __init__(
@@ -322,8 +358,11 @@ class LoopExecutor:
         function: Callable[[Any, Any], Awaitable[Any]],
         meter: Meter,
         where: str,
+        *,
+        reuse: bool = True,
     ) -> None:
         self._bridge, self._plugin, self._function, self._meter, self._where = bridge, plugin, function, meter, where
+        self._reuse = reuse
         self._slot: _LoopSlot | None = None
         self._killed: threading.Thread | None = None
 
@@ -332,7 +371,7 @@ class LoopExecutor:
         if self._slot is None:
             plugin = await self._plugin.get()
             if self._slot is None:  # another slot may have been quicker
-                self._slot = _LoopSlot(plugin, self._function, self._meter, self._where)
+                self._slot = _LoopSlot(plugin, self._function, self._meter, self._where, reuse=self._reuse)
         return _TrackedSlot(self._slot)
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:

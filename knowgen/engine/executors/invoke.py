@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError
-from knowgen.core.metering import judge_repeat, reuse_replies
+from knowgen.core.metering import SpendingCount, judge_repeat, spending
+from knowgen.core.records import AgentAnswer, Usage, UsagePart
 from knowgen.core.text import error_summary
 from knowgen.core.tracebacks import place_of
 from knowgen.core.waiting import WaitReporter, current_reporter
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
-from knowgen.engine.snapshot import score_snapshot, snapshot
+from knowgen.engine.snapshot import answer_snapshot, score_snapshot, snapshot
 from knowgen.generators.contract import GeneratedImage
 from knowgen.scorers.short_form import compute_item, has_batch_form, score_item
 
 Emit = Callable[[InvocationEvent], None]
+
+
+_ROUNDING = 1e-9
+"""Rounding error in US dollars that sums of costs may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +75,18 @@ def invoke(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     emit(END)
 
 
-async def score(plugin: Any, inputs: Any, *, reuse: bool = True) -> Any:
+async def score(plugin: Any, inputs: Any) -> Any:
     """Call `score` of a scorer that waits.
 
     Args:
         plugin: The scorer.
         inputs: Sample, truth, generation and the number of the judge repeat.
-        reuse: Whether a cached reply may answer a request.
 
     Raises:
         BaseException: What the scorer raised.
     """
     sample, truth, generation, repeat = inputs
     judge_repeat.set(repeat)  # in the context of this asyncio task only
-    reuse_replies.set(reuse)
     return score_snapshot(await score_item(plugin, (sample, truth, generation)))
 
 
@@ -93,6 +97,30 @@ async def generate(plugin: Any, request: Any) -> GeneratedImage:
         BaseException: What the plugin raised.
     """
     return snapshot(await plugin.generate(request))
+
+
+async def answer(plugin: Any, request: Any) -> AgentAnswer:
+    """Call `answer` of an agent; its result is checked and copied before the agent's event loop goes on.
+
+    Paid calls that the answer does not report are added to its usage.
+
+    Raises:
+        BaseException: What the agent raised.
+    """
+    with spending() as spent:
+        given = answer_snapshot(await plugin.answer(request))
+    return _with_all_calls(given, spent)
+
+
+def _with_all_calls(given: AgentAnswer, spent: SpendingCount) -> AgentAnswer:
+    """Return an answer whose usage has all paid calls that were made for it."""
+    calls = spent.calls - sum(part.calls for part in given.usage)
+    costs = [part.usage.cost for part in given.usage if part.usage.cost is not None]
+    missing = None if spent.cost is None else spent.cost - sum(costs)
+    if calls <= 0 or (missing is not None and missing <= _ROUNDING):
+        return given
+    other = UsagePart(part="other", calls=calls, usage=Usage(cost=missing))
+    return given.model_copy(update={"usage": (*given.usage, other)})
 
 
 def _draw(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
@@ -154,7 +182,7 @@ _METHODS: dict[str, Callable[[Any, Sequence[Any], Emit], None]] = {
 }
 
 
-COROUTINES: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {"generate": generate, "score": score}
+COROUTINES: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {"answer": answer, "generate": generate, "score": score}
 """How a coroutine of a plugin is called with one payload, by the shape of the plugin."""
 
 
@@ -206,6 +234,8 @@ def build_from_ref(component_ref: ComponentRef) -> Any:
         return FunctionGenerator(target)
     if component_ref.kind == "scorers" and is_scoring_function(target):
         return function_scorer(target)
+    if not inspect.isclass(target) and not inspect.isfunction(target):
+        return target  # an object that its module made
     where = f"{registry.SINGULAR[component_ref.kind]} {component_ref.name!r}"
     args = with_search(target, component_ref.args) if component_ref.kind == "generators" else component_ref.args
     return registry.build(target, args, model=resolved.model, where=where)

@@ -133,6 +133,16 @@ def _unpack_request(data: dict[str, Any]) -> GenerationRequest:
     return request.model_copy(update=updates)
 
 
+def pack_truth(truth: GroundTruth) -> dict[str, Any]:
+    """Return a ground truth as plain data with the path of its image."""
+    return {"truth": truth.model_dump(mode="json"), "path": _path(truth.image)}
+
+
+def unpack_truth(data: dict[str, Any]) -> GroundTruth:
+    """Return the ground truth of `pack_truth` data."""
+    return _truth(GroundTruth.model_validate(data["truth"]), data["path"])
+
+
 def _truth(truth: GroundTruth, path: str | None) -> GroundTruth:
     return truth.model_copy(update={"image": _placed(truth.image, path)})
 

@@ -67,7 +67,7 @@ class WorkerPool:
         """Return a worker whose plugin is built, started again if it has died.
 
         Raises:
-            KnowgenError: The plugin cannot be built in it.
+            KnowgenError: The plugin cannot be built in it, or not in time.
             ConfigError: The process died repeatedly while building the plugin.
             DeviceDisabledError: The worker's device failed too often.
         """

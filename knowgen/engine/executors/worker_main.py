@@ -28,8 +28,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from knowgen.core.errors import KnowgenError
+from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.leaks import current_leak_guard
-from knowgen.core.metering import current_meter
+from knowgen.core.metering import current_meter, reuse_replies
 from knowgen.core.scratch import close_all
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
@@ -234,7 +235,8 @@ def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results
             invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
 
     for number in range(threads):
-        serving = partial(copy_context().run, serve)  # with the meter and the leak guard of the run
+        # with the meter, the leak guard, and whether cached replies may be used
+        serving = partial(copy_context().run, serve)
         threading.Thread(target=serving, name=f"knowgen call {number}", daemon=True).start()
     while (message := connection.commands.get())["do"] != "close":
         if message["do"] == "invoke":
@@ -323,7 +325,7 @@ async def close_plugin(plugin: Any) -> None:
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
-def _prepare_streams() -> None:
+def prepare_streams() -> None:
     """Make what the plugin prints appear in the log at once, whatever the locale, and tracebacks of crashes too."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -352,18 +354,21 @@ def _serve(start: dict[str, Any], plugin: Any, connection: RunConnection) -> Non
 
 def main() -> None:
     """Serve one run until it sends `close` or ends."""
-    _prepare_streams()
+    prepare_streams()
     connection = RunConnection(int(sys.argv.pop()))
     start = connection.first()
     current_meter.set(RemoteMeter(connection))
+    reuse_replies.set(bool(start["reuse"]))
     current_leak_guard.set(RemoteGuard(connection) if start["guarded"] else None)
     component_ref = ComponentRef(start["kind"], start["name"], start["args"])
+    faulthandler.dump_traceback_later(NOTICE_SECONDS)  # to the log; works while the interpreter's lock is held, too
     try:
         plugin = build_plugin(lambda: build_from_ref(component_ref), lambda: str(start["device"]), start["where"])
     except KnowgenError as error:
         traceback.print_exception(error)  # to the log
         connection.send({"event": "build_failed", "error": pack_error(error)})
         end_process()
+    faulthandler.cancel_dump_traceback_later()
     connection.send({"event": "ready"})
     try:
         _serve(start, plugin, connection)

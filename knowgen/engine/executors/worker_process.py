@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -17,18 +16,22 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from knowgen.core.import_path import child_environment, module_command
+from knowgen.core.guarded_import import NOTICE_SECONDS
+from knowgen.core.import_path import child_environment
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import Meter
 from knowgen.core.records import Score, Usage
+from knowgen.core.text import duration_text
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
-from knowgen.engine.executors.channel import Channel
+from knowgen.engine.executors.child_process import ending, kill_group, start_child, wait_for_end
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.image_transfer import unpack_image
 from knowgen.engine.executors.output_log import OutputLog
 from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_error
-from knowgen.engine.retry import ContractError, WorkerDiedError, describe
+from knowgen.engine.options import BUILD_SECONDS
+from knowgen.engine.retry import ContractError, WorkerDiedError, describe, slow_build
+from knowgen.engine.snapshot import unpack_answer
 from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
 from knowgen.search.leaks import TruthGuard
 
@@ -40,6 +43,8 @@ and to fetch it again took 5 ms of processor time for an image of 1024 x 1024.
 _CANCEL_SECONDS = 1.0
 _END_SECONDS = 1.0
 _LOG_SECONDS = 0.5
+
+_log = logging.getLogger("knowgen.engine")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class WorkerLaunch:
         workers: Number of workers.
         concurrency: Calls at once in each worker.
         accelerated: Whether they use an accelerator if there is one.
+        build_timeout: Time limit in seconds for building the plugin.
+        reuse: Whether a cached reply may answer a judge's request.
     """
 
     component_ref: ComponentRef
@@ -63,6 +70,8 @@ class WorkerLaunch:
     workers: int
     concurrency: int = 1
     accelerated: bool = False
+    build_timeout: float = BUILD_SECONDS
+    reuse: bool = True
 
     def log(self, number: int) -> Path:
         """Return the log file of a worker."""
@@ -82,7 +91,7 @@ class WorkerProcess:
         on_death: Called in the loop with the calls that were open when the process ended.
 
     Attributes:
-        ready: Resolves when the plugin is built, or fails with the error.
+        ready: Resolves when the plugin is built, or fails with the error, also when that takes too long.
         dead: Whether the process has ended.
         hanging: The calls that were open when the process was found to hang; empty before.
         log: Its log file.
@@ -112,6 +121,7 @@ class WorkerProcess:
         self._output = OutputLog(self.log)
         self._process = self._start(device)
         self._send(self._build_message(device))
+        self._limit_build()
         for target in (self._receive, self._send_messages, self._wait):
             threading.Thread(target=target, name=f"knowgen worker {number}", daemon=True).start()
 
@@ -124,21 +134,8 @@ class WorkerProcess:
             environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // self._launch.workers)))
         for name, value in _KEPT_MEMORY.items():
             environment.setdefault(name, value)
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        try:
-            return subprocess.Popen(
-                module_command("knowgen.engine.executors.worker_main", str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output.writer,
-                stderr=self._output.writer,
-                pass_fds=(theirs.fileno(),),
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches the run only, which then ends its workers
-            )
-        finally:
-            theirs.close()
-            os.close(self._output.writer)
+        process, self._channel = start_child("knowgen.engine.executors.worker_main", self._output.writer, environment)
+        return process
 
     def _build_message(self, device: Device) -> dict[str, Any]:
         component_ref = self._launch.component_ref
@@ -151,8 +148,33 @@ class WorkerProcess:
             "shape": self._launch.shape,
             "concurrency": self._launch.concurrency,
             "where": self._launch.where,
+            "reuse": self._launch.reuse,
             "guarded": self._guard is not None,
         }
+
+    def _limit_build(self) -> None:
+        """Report a plugin that takes long to build, and end one that takes too long."""
+        loop = self._bridge.loop
+        timers = (
+            loop.call_later(NOTICE_SECONDS, self._report_slow_build),
+            loop.call_later(self._launch.build_timeout, self._end_slow_build),
+        )
+
+        def cancel(_: asyncio.Future[None]) -> None:
+            for timer in timers:
+                timer.cancel()
+
+        self.ready.add_done_callback(cancel)
+
+    def _report_slow_build(self) -> None:
+        _log.warning(
+            "%s has not been built in its worker process after %s; where it is stands in logs/%s",
+            self._launch.where, duration_text(NOTICE_SECONDS), self.log.name,
+        )  # fmt: skip
+
+    def _end_slow_build(self) -> None:
+        _settle(self.ready, slow_build(self._launch.where, self._launch.build_timeout, f"see logs/{self.log.name}"))
+        self.kill()
 
     # -- calls: used in the loop only ------------------------------------------------------------------------------
 
@@ -192,10 +214,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process and its child processes."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # it has ended already
+        kill_group(self._process)
 
     @property
     def device_failed(self) -> bool:
@@ -221,10 +240,7 @@ class WorkerProcess:
 
     def _wait(self) -> None:
         """Wait for the process itself, not for those that its plugin started, which are killed."""
-        with contextlib.suppress(ChildProcessError):  # the program that uses this package ignores SIGCHLD
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        self.kill()  # before it is reaped, so that the number of the group is still its own
-        self._process.wait()
+        wait_for_end(self._process)
         self._ended.set()
         self._channel.shut()  # a process that the plugin left behind may hold the other end
 
@@ -318,11 +334,7 @@ class WorkerProcess:
         code, log = self._process.returncode, f"see logs/{self.log.name}"
         if self._fault:
             return f"{self._fault}; {log}"
-        if code is None or code >= 0:
-            return f"ended with code {code}; {log}"
-        name = signal.Signals(-code).name
-        hint = ", perhaps because the memory ran out" if name == "SIGKILL" else ""
-        return f"was killed by {name}{hint}; {log}"
+        return f"{ending(code)}; {log}"
 
 
 def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:
@@ -337,6 +349,8 @@ def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:
     if message["event"] == "error":
         return InvocationEvent("error", id, unpack_error(message["error"]))
     try:
+        if "answered" in message:
+            return InvocationEvent("result", id, unpack_answer(message["answered"]))
         if "score" in message:
             return InvocationEvent("result", id, Score.model_validate(message["score"]))
         fields = dict(message["generated"])

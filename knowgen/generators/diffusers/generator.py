@@ -221,6 +221,11 @@ class DiffusersGenerator:
             return "+".join(digests)
         return "+".join(digests)
 
+    @staticmethod
+    def reference_limit(most_references: int | None = None, **_: Any) -> int | None:
+        """Return the maximum number of reference images that the arguments set; None for that of the pipeline."""
+        return most_references
+
     def _uses_references(self, text: LoadedPipeline) -> bool:
         """Return whether requests with reference images are generated from them."""
         if self.reference_images != "auto":

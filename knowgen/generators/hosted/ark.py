@@ -67,6 +67,7 @@ class ArkImages(HostedImages):
 
     revision = "ark-images-1"
     service_url = FORMAT.url
+    most_references = FORMAT.reference_limits.max_images
     identity_excludes = ACCESS_ARGUMENTS | {"response_format"}
     models_path = ""
 

@@ -182,6 +182,14 @@ class HostedImages(ServiceAccess, ABC):
     service_url: ClassVar[str]
     """URL of the service, used where none is given."""
 
+    most_references: ClassVar[int]
+    """Maximum number of reference images of a request that are used."""
+
+    @classmethod
+    def reference_limit(cls, **_: Any) -> int:
+        """Return the maximum number of reference images that some arguments allow."""
+        return cls.most_references
+
     @classmethod
     def price_known(cls, model: str, base_url: str = "", price: float | None = None, **_: Any) -> bool:
         """Return whether the cost of an image is known, or the server is on this machine."""

@@ -83,6 +83,7 @@ class GeminiImages(HostedImages):
 
     revision = "gemini-images-1"
     service_url = FORMAT.url
+    most_references = FORMAT.reference_limits.max_images
     models_path = "/v1beta/models"
 
     async def check_service(self) -> str:
@@ -110,12 +111,15 @@ class GeminiImages(HostedImages):
         self._size = one_of(self.size, "size", _SIZES, where)
         self._aspect = one_of(self.aspect, "aspect", _ASPECTS, where)
         self._sends_seed = boolean(self.send_seed, "send_seed", where)
-        limits = FORMAT.reference_limits
-        if "gemini-2" in str(self.model):
-            limits = replace(limits, max_images=_MAX_REFERENCES_GEMINI_2)
+        limits = replace(FORMAT.reference_limits, max_images=self.reference_limit(self.model))
         settings = {"size": self._size or LEFT_TO_MODEL, "aspect": self._aspect or LEFT_TO_MODEL}
         url = self.base_url.rstrip("/").removesuffix("/v1beta")
         self.connect(replace(FORMAT, reference_limits=limits), settings, url)
+
+    @classmethod
+    def reference_limit(cls, model: str = "", **_: Any) -> int:
+        """Return the maximum number of reference images of a request that are used, which depends on the model."""
+        return _MAX_REFERENCES_GEMINI_2 if "gemini-2" in str(model) else cls.most_references
 
     def compose(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
         """Return the request: the prompt first, then the references inline."""

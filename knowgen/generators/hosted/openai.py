@@ -71,6 +71,7 @@ class OpenAiImages(HostedImages):
 
     revision = "openai-images-2"
     service_url = FORMAT.url
+    most_references = FORMAT.reference_limits.max_images
 
     size: str = "auto"
     quality: str = "auto"

@@ -112,6 +112,11 @@ class HttpGenerator:
         self._servers: Servers | None = None
 
     @staticmethod
+    def reference_limit(most_references: int = 3, **_: Any) -> int:
+        """Return the maximum number of reference images of a request that are used."""
+        return most_references
+
+    @staticmethod
     def display_name(model: str, system: str = "", **_: Any) -> str:
         """Return the name under which results are stored and shown.
 

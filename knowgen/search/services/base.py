@@ -26,7 +26,7 @@ from knowgen.core.secrets import refuse_secrets
 from knowgen.search.services.client import SearchClient
 from knowgen.search.services.jina import JinaReader
 from knowgen.search.web.backend import WebSearch
-from knowgen.search.web.pages import PageReader
+from knowgen.search.web.pages import PageOpener
 
 PAGES = ("fetch", "jina")
 """How pages are opened: fetched by this machine, or by Jina's reader."""
@@ -131,7 +131,7 @@ class ServiceSearch(SearchAccess, WebSearch):
             key=key,
             fixes=fixes or ({0: f"check the key in {self.key_env or self.default_key}"} if key else {}),
         )
-        reader: PageReader | None = JinaReader(price=self.page_price) if self.pages == "jina" else None
+        reader: PageOpener | None = JinaReader(price=self.page_price) if self.pages == "jina" else None
         WebSearch.__init__(self, fetcher=fetcher, pages=reader, trusted=trusted or self.base_url)
 
     @classmethod

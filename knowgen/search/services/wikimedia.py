@@ -35,7 +35,7 @@ from knowgen.search.services.cached_reader import CachedReader
 from knowgen.search.services.client import SearchClient, SearchRequest
 from knowgen.search.services.reading import rows_at, shortened, text_at, url_at
 from knowgen.search.web.images import RawImageHit
-from knowgen.search.web.pages import PageFetcher, PageReader
+from knowgen.search.web.pages import PageFetcher, PageOpener
 
 CONTACT = "KNOWGEN_CONTACT"
 """Environment variable with the address at which Wikimedia reaches whoever runs this."""
@@ -120,7 +120,7 @@ class Wikimedia(ServiceSearch):
         self.connect(trusted=self._images_api, user_agent=agent, fetcher=fetcher, fixes={403: _NO_CONTACT})
         if self.pages == "fetch":
             fetched = PageFetcher(fetcher, trusted=self.base_url)
-            self._pages: PageReader = WikiPages(self._client, self.url, fetched) if self.text == "extract" else fetched
+            self._pages: PageOpener = WikiPages(self._client, self.url, fetched) if self.text == "extract" else fetched
 
     def settings(self) -> str:
         """Return the wikis and the width of images."""
@@ -210,7 +210,7 @@ class WikiPages(CachedReader):
 
     version = "wiki-1"
 
-    def __init__(self, client: SearchClient, api: str, others: PageReader) -> None:
+    def __init__(self, client: SearchClient, api: str, others: PageOpener) -> None:
         super().__init__()
         self._client = client
         self._api = api

@@ -21,7 +21,7 @@ from knowgen.core.errors import MissingDependencyError
 from knowgen.search.contract import Hit, ImageHit, Page
 from knowgen.search.web.guarding import check_leaks, guarded_hit
 from knowgen.search.web.images import ImageDownloader, RawImageHit
-from knowgen.search.web.pages import PageFetcher, PageReader
+from knowgen.search.web.pages import PageFetcher, PageOpener
 from knowgen.search.web.query_cache import QueryCache
 
 R = TypeVar("R", Hit, RawImageHit)
@@ -51,10 +51,10 @@ class WebSearch(ABC):
 
     provider: ClassVar[str]
 
-    def __init__(self, *, fetcher: Fetcher | None = None, pages: PageReader | None = None, trusted: str = "") -> None:
+    def __init__(self, *, fetcher: Fetcher | None = None, pages: PageOpener | None = None, trusted: str = "") -> None:
         _check_packages(self.provider)
         self.fetcher = Fetcher() if fetcher is None else fetcher
-        self._pages: PageReader = PageFetcher(self.fetcher) if pages is None else pages
+        self._pages: PageOpener = PageFetcher(self.fetcher) if pages is None else pages
         self._images = ImageDownloader(self.fetcher, trusted=trusted)
         self._queries = QueryCache(self.provider)
 

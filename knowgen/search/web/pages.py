@@ -33,7 +33,7 @@ ATTEMPTS = 2
 _LONGEST_WAIT = 10.0
 
 
-class PageReader(Protocol):
+class PageOpener(Protocol):
     """Opens pages for a search backend. The backend has asked the leak guard about the URL before."""
 
     async def open(self, url: str) -> Page:

@@ -93,7 +93,7 @@ def reproduce(
                 fix="name a run of a generator",
             )
         handle = recorded_handle(spec, task, generator_args or {}, device)
-        source = recorded_requests(spec, requests)
+        source = recorded_requests(Path(run), spec, requests)
         chosen, _ = select_samples(_RecordedTask(store, list(store.samples()), truths=False), limit=limit, ids=ids)
         then = {place: store.latest_generation(*place) for place in _places(spec, chosen)}
         with_image = [sample for sample in chosen if any(_has_image(then[place]) for place in _places(spec, [sample]))]
@@ -103,6 +103,7 @@ def reproduce(
             update={
                 "selection": select([sample.id for sample in with_image], "ids"),
                 "generator": handle.spec,
+                "agent": None,  # its answers are taken as they are stored
                 "scorers": (),
                 "shard": None,
             }

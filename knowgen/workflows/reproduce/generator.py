@@ -13,7 +13,7 @@ from knowgen.engine.components import GeneratorHandle
 from knowgen.generators.contract import AnswerSource
 from knowgen.store.manifest import library_versions, machine_facts
 from knowgen.store.run import RunStore
-from knowgen.tasks.load import load_task
+from knowgen.workflows.described import open_task
 from knowgen.workflows.resolve import resolve_generator
 
 
@@ -42,13 +42,13 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
     whole = None
     if task is not None or recorded.search:
         try:
-            whole = load_task(task or spec.task)
+            whole = open_task(task or spec.task, in_worker=True)
         except KnowgenError as error:
             raise UsageError(
                 f"the generator uses the search of task {spec.task}, which cannot be opened ({error.what})",
                 fix="name the task or its folder with --task",
             ) from error
-    handle = resolve_generator(recorded.name, {**recorded.args, **given}, whole)
+    handle = resolve_generator(recorded.name, {**recorded.args, **given}, whole, in_worker=device is None)
     if handle.spec.args != recorded.args:
         other = sorted(name for name in given if handle.spec.args.get(name) != recorded.args.get(name))
         raise UsageError(
@@ -73,12 +73,18 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
     return replace(handle, build=build, component_ref=None)
 
 
-def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | None:
-    """Open the agent's answers that a run was generated from.
+def recorded_requests(run: Path, spec: RunSpec, path: Path | str | None) -> AnswerSource | None:
+    """Open the agent's answers that a run was generated from: its own, where its agent is a part of it.
 
     Raises:
         UsageError: They are missing, differ from the recorded ones, or the run has none.
     """
+    if spec.agent is not None:
+        if path is not None:
+            raise UsageError("the run has the answers of its agent", where=str(run), fix="remove --requests")
+        from knowgen.interchange.agent_answers import RunAnswers
+
+        return RunAnswers(run)
     if path is None:
         if spec.requests:
             raise UsageError(
