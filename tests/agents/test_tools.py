@@ -23,6 +23,7 @@ from knowgen.core.errors import (
     ConfigError,
     DataError,
     KnowgenError,
+    NotRecordedError,
     ServiceUnavailableError,
     TransientError,
     UsageError,
@@ -119,7 +120,10 @@ def test_a_service_that_fails_is_raised_or_becomes_the_text_of_the_published_age
     assert shown.text == f"--- search result for [boat] ---\n{text}\n--- end of search result ---"
 
 
-@pytest.mark.parametrize("error", [AccountError("no credit"), BudgetReachedError("spent"), ConfigError("no price")])
+@pytest.mark.parametrize(
+    "error",
+    [AccountError("no credit"), BudgetReachedError("spent"), ConfigError("no price"), NotRecordedError("not recorded")],
+)
 @pytest.mark.parametrize(
     ("tool", "arguments"), [(TextSearch(), {"query": "a"}), (ImageSearch(), {"query": "a"}), (Browse(), {"url": "a"})]
 )
