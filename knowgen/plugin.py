@@ -5,7 +5,7 @@
 | a generator | `GeneratedImage` to return more than an image; `GenerationRequest`; `Usage`; `paid_call` around calls that cost money; `load_search` to look things up; `GPU_FAULT_CODE` |
 | a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
-| a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref` |
+| a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref`; `PageBlockedError` and `BlockReason` for what must not be fetched |
 | a tool of an agent | `ToolResult`; `ToolContext`, `UsagePart` |
 | any of them | `ServiceUnavailableError` where a service cannot answer now, `AccountError` where it rejects every call, `TransientError` where trying again may help, `waiting` around waits for a turn; `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
 
@@ -66,7 +66,7 @@ from knowgen.scorers.contract import (
     ok_score,
     usage_of,
 )
-from knowgen.search.contract import Hit, ImageHit, Link, Page, SearchBackend
+from knowgen.search.contract import BlockReason, Hit, ImageHit, Link, Page, PageBlockedError, SearchBackend
 from knowgen.search.load import load_search
 from knowgen.tasks.contract import Task
 from knowgen.tasks.folder import FolderTask
@@ -83,6 +83,7 @@ __all__ = [
     "Attempt",
     "BatchGenerator",
     "BatchScorer",
+    "BlockReason",
     "ConfigError",
     "DataError",
     "FolderTask",
@@ -100,6 +101,7 @@ __all__ = [
     "Link",
     "MissingDependencyError",
     "Page",
+    "PageBlockedError",
     "ParsedScore",
     "RefusalError",
     "Sample",

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,7 @@ class ImageScaler:
         self._files: FileCache | None = None
         self._temporary: ScratchFolder | None = None
         self._done: dict[str, ImageRef] = {}
-        self._slots = asyncio.Semaphore(os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "knowgen-images")
 
     async def scaled(self, image: ImageRef) -> ImageRef:
         """Return the copy of an image that the policy is shown, or the image where it is not scaled.
@@ -139,8 +140,8 @@ class ImageScaler:
         done = self._done.get(key)
         if done is not None and done.path is not None and done.path.is_file():
             return done
-        async with self._slots:
-            copy = await asyncio.to_thread(self._scaled, image, key)
+        # threads of its own, since a semaphore could not be used by the event loop of a later call
+        copy = await asyncio.get_running_loop().run_in_executor(self._threads, self._scaled, image, key)
         self._done[key] = copy
         return copy
 
@@ -166,7 +167,8 @@ class ImageScaler:
         return self._files
 
     def close(self) -> None:
-        """Remove the temporary folder, if there is one."""
+        """Remove the temporary folder, if there is one, and end the threads."""
+        self._threads.shutdown(wait=False)
         if self._temporary is not None:
             self._temporary.close()
         self._files = self._temporary = None

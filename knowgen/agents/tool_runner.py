@@ -84,7 +84,15 @@ class ToolRunner:
         loop = asyncio.get_running_loop()
         started = loop.time()
         search = TrackedSearch(self._search)
-        context = ToolContext(search, self.images, self._reader, self._prompt, self._failures_as_text, turn)
+        context = ToolContext(
+            search,
+            self.images,
+            self._reader,
+            self._prompt,
+            failures_as_text=self._failures_as_text,
+            list_links=not self._failures_as_text,
+            turn=turn,
+        )
         with spending() as spent:
             result = await _result(tool, call.arguments, context)
         return replace(result, usage=_usage(tool, result, search, spent, loop.time() - started))

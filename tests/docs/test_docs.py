@@ -229,7 +229,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the current folder with what the marked blocks need: prepared data, keys, a model, images, a suite."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KNOWGEN_DATA", str(tmp_path / "data"))
-    for name in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"):
+    for name in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "SERPER_API_KEY", "BRAVE_SEARCH_API_KEY"):
         monkeypatch.setenv(name, "sk-" + "standin" * 4)
     for number, value in (("ID", "3"), ("COUNT", "8")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{number}", value)

@@ -37,7 +37,7 @@ PIXEL_CACHE_BYTES = 256 << 20
 
 
 @dataclass
-class _Request:
+class _WaitingRow:
     """A reply that waits to be sampled."""
 
     ids: Sequence[int]
@@ -78,7 +78,7 @@ class HfEngine:
         self._sizes = BatchSizes(batch_size)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="knowgen-policy")
         self._lock = threading.Lock()
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[_WaitingRow] = deque()
         self._loading: Future[None] | None = None
         self._vlm: LocalVlm | None = None
         self._pixels: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
@@ -130,7 +130,7 @@ class HfEngine:
             ServiceUnavailableError: The GPU failed.
             KnowgenError: Memory ran out for this conversation alone, or the model failed.
         """
-        request = _Request(ids, images, sampling)
+        request = _WaitingRow(ids, images, sampling)
         with self._lock:
             self._waiting.append(request)
         self._thread.submit(self._run_waiting)
@@ -188,7 +188,7 @@ class HfEngine:
                 if not request.result.done():
                     request.result.set_exception(failure)
 
-    def _out_of_memory(self, request: _Request) -> KnowgenError:
+    def _out_of_memory(self, request: _WaitingRow) -> KnowgenError:
         return KnowgenError(
             f"memory ran out for a conversation of {len(request.ids)} tokens alone",
             where=self._where,
@@ -204,10 +204,10 @@ class HfEngine:
         failure.__cause__ = error
         return failure
 
-    def _run_if_fits(self, batch: list[_Request]) -> list[SampledReply] | None:
+    def _run_if_fits(self, batch: list[_WaitingRow]) -> list[SampledReply] | None:
         return run_if_fits(lambda: self._run(batch))
 
-    def _run(self, batch: Sequence[_Request]) -> list[SampledReply]:
+    def _run(self, batch: Sequence[_WaitingRow]) -> list[SampledReply]:
         """Sample the replies of a batch."""
         import torch
 
@@ -242,7 +242,7 @@ class HfEngine:
             replies.append(SampledReply(ids, values[:count], finish, self.model))  # type: ignore[arg-type]
         return replies
 
-    def _inputs(self, batch: Sequence[_Request]) -> dict[str, Any]:
+    def _inputs(self, batch: Sequence[_WaitingRow]) -> dict[str, Any]:
         """Return the inputs of a batch, padded on the left, with the images of all rows one after another."""
         import torch
 
@@ -291,7 +291,7 @@ class _RowSampler:
     banned tokens and those outside `top_p` are taken out: what a trainer computes from the same weights.
     """
 
-    def __init__(self, batch: Sequence[_Request], banned: Sequence[int], device: Any) -> None:
+    def __init__(self, batch: Sequence[_WaitingRow], banned: Sequence[int], device: Any) -> None:
         import torch
 
         temperatures = torch.tensor([request.sampling.temperature for request in batch], device=device)

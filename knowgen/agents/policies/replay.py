@@ -47,7 +47,7 @@ class RecordedReply:
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedReplies:
     """The replies of one trajectory.
 
     Attributes:
@@ -79,7 +79,7 @@ class ReplayPolicy:
             raise UsageError("the policy needs a file", where="policy replay", fix="name it as replay:FILE")
         self._path = expand_user(model)
         self._check = check
-        self._by_prompt: dict[str, list[Recording]] = {}
+        self._by_prompt: dict[str, list[RecordedReplies]] = {}
         digest = hashlib.sha256()
         source = _run_recordings if is_run_directory(self._path) else _file_recordings
         for prompt, recording in source(self._path):
@@ -119,7 +119,7 @@ class ReplaySession:
 
     segments: Sequence[Segment] = ()
 
-    def __init__(self, recording: Recording, *, check: bool) -> None:
+    def __init__(self, recording: RecordedReplies, *, check: bool) -> None:
         self._recording, self._check = recording, check
         self._next = 0
 
@@ -164,21 +164,21 @@ def _difference(recorded: str, shown: str) -> str:
     return f"at character {place}, {one!r} was recorded, {other!r} came"
 
 
-def _file_recordings(path: Path) -> Iterator[tuple[str, Recording]]:
+def _file_recordings(path: Path) -> Iterator[tuple[str, RecordedReplies]]:
     """Yield prompt and trajectory of each line of a file, by repeat."""
-    found: list[tuple[int, str, Recording]] = []
+    found: list[tuple[int, str, RecordedReplies]] = []
     for number, line in numbered_lines(path, fix=_FIX):
         where = f"{path}:{number}"
         record = parse_strict_json(line, where)
         if not isinstance(record, Mapping) or not isinstance(record.get("prompt"), str):
             raise DataError("has no prompt", where=where, fix=_FIX)
         repeat, seed = (value if isinstance(value := record.get(name), int) else None for name in ("repeat", "seed"))
-        found.append((repeat or 0, record["prompt"], Recording(where, _replies(record, where), seed)))
+        found.append((repeat or 0, record["prompt"], RecordedReplies(where, _replies(record, where), seed)))
     for _, prompt, recording in sorted(found, key=lambda each: each[0]):
         yield prompt, recording
 
 
-def _run_recordings(path: Path) -> Iterator[tuple[str, Recording]]:
+def _run_recordings(path: Path) -> Iterator[tuple[str, RecordedReplies]]:
     """Yield prompt and trajectory of each answer of a run directory, whatever its ending."""
     with RunStore.read(path) as store:
         prompts = {sample.id: sample.prompt for sample in store.samples()}
@@ -186,7 +186,7 @@ def _run_recordings(path: Path) -> Iterator[tuple[str, Recording]]:
             where = f"{path}, sample {answer.sample_id!r}"
             if answer.status in (AnswerStatus.OK, AnswerStatus.NONE) and answer.sample_id in prompts:
                 seed = store.spec.seed + answer.repeat
-                yield prompts[answer.sample_id], Recording(where, _of_steps(answer.trajectory, where), seed)
+                yield prompts[answer.sample_id], RecordedReplies(where, _of_steps(answer.trajectory, where), seed)
 
 
 def _replies(record: Mapping[str, Any], where: str) -> tuple[RecordedReply, ...]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from knowgen.agents.protocol import escape_frames
 from knowgen.agents.service_calls import FATAL_ERRORS, RAISED_ERRORS, all_results
-from knowgen.agents.tools.arguments import texts
+from knowgen.agents.tools.arguments import single_line, texts
 from knowgen.agents.tools.contract import ToolContext, ToolResult
 from knowgen.core.errors import (
     KnowgenError,
@@ -16,7 +16,7 @@ from knowgen.core.errors import (
     TransientError,
 )
 from knowgen.core.records import UsagePart
-from knowgen.search.contract import PageBlockedError
+from knowgen.search.contract import Page, PageBlockedError
 
 MAX_PAGES = 5
 """Maximum number of pages of one call."""
@@ -25,6 +25,10 @@ MISSING = "[Visit] 'url' is required."
 FAILED = "Browse error. Please try again."
 DEFAULT_QUERY = "Detailed summary of the page."
 SEPARATOR = "\n\n=======\n\n"
+
+LINKS_HEADING = "Links on this page:"
+MAX_LINKS = 30
+"""Maximum number of links of a page that are listed."""
 
 
 class Browse:
@@ -99,4 +103,13 @@ async def _read(url: str, question: str, context: ToolContext) -> _ReadPage:
     if not answer:
         return _ReadPage(FAILED, error="the summary is empty", usage=tuple(usage))
     evidence = {"title": page.title, "url": page.url, "text": answer}
-    return _ReadPage(escape_frames(answer), evidence=evidence, usage=tuple(usage))
+    links = _links(page, answer) if context.list_links else ""
+    return _ReadPage(escape_frames(answer + links), evidence=evidence, usage=tuple(usage))
+
+
+def _links(page: Page, answer: str) -> str:
+    """Return the list of a page's links, first those whose text is in the answer; empty without links."""
+    links = sorted((link for link in page.links if link.text.strip()), key=lambda link: link.text not in answer)
+    unique = {link.url: single_line(link.text, 200) for link in reversed(links[:MAX_LINKS])}
+    lines = [f"- [{text}]({url})" for url, text in reversed(unique.items())]
+    return "\n".join(["\n", LINKS_HEADING, *lines]) if lines else ""

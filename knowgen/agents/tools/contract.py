@@ -50,6 +50,7 @@ class ToolContext:
         prompt: Prompt of the task.
         failures_as_text: Whether a search that a service failed to answer becomes a text, as in the published agent. It
             raises the error otherwise.
+        list_links: Whether `browse` lists the links of a page after its answer, which the published agent does not.
         turn: Await it before images are added where several calls of a reply run at once, so that their ids follow the
             order of the calls.
     """
@@ -59,6 +60,7 @@ class ToolContext:
     reader: PageReader
     prompt: str = ""
     failures_as_text: bool = False
+    list_links: bool = True
     turn: Callable[[], Awaitable[None]] = _at_once
 
 
@@ -86,17 +88,22 @@ class ToolResult:
 
 
 class Tool(Protocol):
-    """Something an agent can call.
+    """Something an agent can call."""
 
-    Attributes:
-        name: Name in calls.
-        description: What it does, for the system prompt.
-        parameters: JSON schema of its arguments, an object.
-    """
+    @property
+    def name(self) -> str:
+        """Name in calls."""
+        ...
 
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
+    @property
+    def description(self) -> str:
+        """What it does, for the system prompt."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of its arguments, an object."""
+        ...
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
         """Run a call.
