@@ -260,7 +260,7 @@ def _policy(policy: str | Policy, given: Mapping[str, Any]) -> Policy:
 
 def _backend(search: str | SearchBackend, given: Mapping[str, Any]) -> SearchBackend:
     if isinstance(search, str):
-        return load_search(registry.create(registry.resolve("search", search), given))
+        return load_search(search, given)
     if given:
         raise UsageError("arguments of a search backend that is an object", where=_NAME, fix="give them to its class")
     return load_search(search)

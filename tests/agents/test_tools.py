@@ -386,7 +386,7 @@ def test_a_tool_of_a_plugin_is_found_by_module_and_class() -> None:
 @pytest.mark.parametrize(
     ("tools", "words"),
     [
-        ("serach", "unknown tool 'serach'"),
+        ("serach", "unknown tool 'serach'.*did you mean 'search'"),
         ("search,search", "two tools are called 'search'"),
         ([NotAsync()], "not `async def`"),
         ([object()], "has no name"),
