@@ -3,12 +3,13 @@
 | you write | you may need |
 |---|---|
 | a generator | `GeneratedImage` to return more than an image; `GenerationRequest`; `Usage`; `paid_call` around calls that cost money; `load_search` to look things up; `GPU_FAULT_CODE` |
+| an agent | `AgentAnswer` and `AnswerStatus` to return; `GenerationRequest`; `ImageRef`, `image_ref`; `UsagePart`; `paid_call` |
 | a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
 | a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref` |
 | any of them | `ServiceUnavailableError` where a service cannot answer now, `AccountError` where it rejects every call, `TransientError` where trying again may help, `waiting` around waits for a turn; `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
 
-The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScorer`, `BatchScorer`, `Task` and
+The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `Agent`, `AsyncScorer`, `BatchScorer`, `Task` and
 `SearchBackend` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
 """  # noqa: E501 - a table row stands on one line
 
@@ -30,6 +31,8 @@ from knowgen.core.metering import paid_call
 from knowgen.core.records import (
     DIMENSIONS,
     GROUPS,
+    AgentAnswer,
+    AnswerStatus,
     Attempt,
     Generation,
     GenerationRequest,
@@ -42,12 +45,14 @@ from knowgen.core.records import (
     Score,
     ScoreStatus,
     Usage,
+    UsagePart,
     group_of,
     image_ref,
 )
 from knowgen.core.waiting import waiting
 from knowgen.generators.contract import (
     GPU_FAULT_CODE,
+    Agent,
     AsyncGenerator,
     BatchGenerator,
     GeneratedImage,
@@ -75,6 +80,9 @@ __all__ = [
     "GROUPS",
     "NEEDS",
     "AccountError",
+    "Agent",
+    "AgentAnswer",
+    "AnswerStatus",
     "AsyncGenerator",
     "AsyncScorer",
     "Attempt",
@@ -110,6 +118,7 @@ __all__ = [
     "UnscorableError",
     "Usage",
     "UsageError",
+    "UsagePart",
     "failed_score",
     "group_of",
     "image_ref",

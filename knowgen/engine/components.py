@@ -55,6 +55,8 @@ class AgentHandle:
 
     Attributes:
         references_optional: Whether an answer without reference images is used. Otherwise the sample's own prompt is.
+        query_price: Maximum cost of a query of its search backend in US dollars; None where the backend does not say.
+        price_known: Whether the price of its policy's calls is known; None where the policy does not say.
     """
 
     spec: AgentSpec
@@ -62,6 +64,8 @@ class AgentHandle:
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
     references_optional: bool = False
+    query_price: float | None = None
+    price_known: bool | None = None
 
 
 @dataclass(frozen=True)

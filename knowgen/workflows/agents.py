@@ -173,7 +173,30 @@ def _named_agent(
         build=description.build(arguments),
         component_ref=_component_ref(description, arguments),
         references_optional=_references_optional(plugin.target, arguments),
+        query_price=_query_price(search.backend, _split(arguments, "search")[1]),
+        price_known=_price_known(arguments),
     )
+
+
+def _query_price(search: Any, given: Mapping[str, Any]) -> float | None:
+    """Return the maximum cost of a query of a search backend in US dollars; None where it does not say."""
+    if not isinstance(search, str):
+        return None
+    located = locate("search", search)
+    hook = getattr(located.target, "query_price", None)
+    model = {} if located.model is None else {"model": located.model}
+    if not callable(hook):
+        return None
+    price = hook(**{**given, **model})
+    return None if price is None else float(price)
+
+
+def _price_known(arguments: Mapping[str, Any]) -> bool | None:
+    """Return whether the price of the calls of an agent's policy is known; None where the policy does not say."""
+    policy = arguments.get("policy")
+    if not isinstance(policy, str):
+        return None
+    return describe(locate("policies", policy)).price_known(_split(arguments, "policy")[1])
 
 
 def _component_ref(description: Description, arguments: Mapping[str, Any]) -> ComponentRef | None:

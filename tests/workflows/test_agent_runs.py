@@ -13,6 +13,7 @@ from knowgen import api
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
+from knowgen.suites import run_suite
 from knowgen.workflows.agents import resolve_system
 from knowgen.workflows.merge import merge
 from knowgen.workflows.reproduce import reproduce
@@ -201,3 +202,75 @@ def test_the_number_of_references_of_an_image_model_is_known_before_it_is_built(
     system = resolve_system(AGENT, flat, None)
     assert system.agent is not None and system.agent.spec.args == {}
     assert system.generator.capabilities.most_references == most
+
+
+AGENT_FILE = """
+from tests.helpers.agents import FakeAgent, Painter
+
+
+class Mine(FakeAgent):
+    revision = "1"
+
+
+class Paints(Painter):
+    revision = "1"
+"""
+
+
+def test_a_suite_names_the_agent_and_its_image_model_as_its_file_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    (folder / "mine.py").write_text(AGENT_FILE)
+    system = {
+        "generator": "mine.py:Mine",
+        "name": "mine",
+        "args": {"painter": "mine.py:Paints", "painter.style": "ink"},
+    }
+    suite = {"systems": [system], "tasks": [{"task": "knowgen_mini", "limit": 1}], "scorers": ["pixels"]}
+    (folder / "suite.yaml").write_text(json.dumps({**suite, "workers": 0}))
+    monkeypatch.chdir(tmp_path)
+    result = run_suite(folder / "suite.yaml", tmp_path / "out")
+    assert [each.status for each in result.runs] == ["done"]
+    with RunStore.read(result.runs[0].path) as store:
+        assert store.spec.agent is not None
+        assert (store.spec.agent.name, store.spec.generator.name) == ("mine.py:Mine", "mine.py:Paints")
+        assert len(list(store.answers())) == 1
+
+
+def test_the_summary_counts_answers_apart_from_images(tmp_path: Path) -> None:
+    def script(request: Any, call: int) -> AgentAnswer | None:
+        ending = {prompts[0]: "no_answer", prompts[1]: "repeated_response"}.get(request.prompt)
+        return None if ending is None else no_answer(ending)
+
+    prompts = [sample.prompt for sample in knowgen.load_task("knowgen_mini").samples()]
+    agent = FakeAgent(cost=0.02)
+    agent.painter, agent.script = Painter(), script
+    run = evaluate(tmp_path / "run", agent, count=4)
+    counts = run.summary.answers
+    assert counts is not None
+    assert (counts.expected, counts.answered, counts.none, counts.fallbacks) == (4, 2, 2, 2)
+    assert counts.endings == {"answer": 2, "no_answer": 1, "repeated_response": 1}
+    parts = {part.name: part.samples for part in run.summary.slices if part.kind == "answer"}
+    assert parts == {"used": 2, "fallback": 2}, "they are scored apart"
+    assert "answers of the agent: 4 of 4 (2 answer, 1 no_answer, 1 repeated_response); 2 fallbacks" in run.summary.notes
+    assert run.summary.cost == pytest.approx(0.08), "searches that ended without an answer were paid for too"
+    written = json.loads((run.path / "summary.json").read_text())["summaries"][0]
+    assert written["answers"]["endings"] == counts.endings
+    assert {row.ending for row in run.rows()} == {"answer", "no_answer", "repeated_response"}
+    page = (run.path / "report" / "index.html").read_text()
+    assert "2 paid calls" in page and ">Agent</th>" in page
+
+
+def test_the_forecast_names_agent_and_answers(tmp_path: Path) -> None:
+    arguments = {"painter": PAINTER, "cost": 0.02, "fallback": "fail"}
+    config = api.RunConfig(generator_args=arguments, ids=first_ids(3), workers=0)
+    plan = api.plan("knowgen_mini", AGENT, ["pixels"], config)
+    before = api.forecast(plan, tmp_path / "run")
+    assert f"agent      {AGENT} 1" in before and 'cost=0.02 fallback="fail"' in before
+    assert "answers    3" in before and f"{AGENT}: 3 to search for" in before
+    evaluate(tmp_path / "run", count=1, generator_args=arguments)
+    assert f"{AGENT}: 2 to search for, about $0.04 ($0.0200 each, from 1 stored answer)" in api.forecast(
+        plan, tmp_path / "run"
+    )
