@@ -118,7 +118,6 @@ def _described(
             capabilities,
             build,
             ref,
-            references_optional=bool(answer["references_optional"]),
             query_price=answer["query_price"],
             price_known=answer["price_known"],
         )

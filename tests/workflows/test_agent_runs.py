@@ -18,7 +18,7 @@ from knowgen.workflows.agents import resolve_system
 from knowgen.workflows.merge import merge
 from knowgen.workflows.reproduce import reproduce
 from knowgen.workflows.verify import verify
-from tests.helpers.agents import FakeAgent, Painter, no_answer
+from tests.helpers.agents import FakeAgent, Painter, TwoReferences, no_answer
 from tests.helpers.engine import Half
 
 AGENT, PAINTER = "tests.helpers.agents:FakeAgent", "tests.helpers.agents:Painter"
@@ -274,3 +274,26 @@ def test_the_forecast_names_agent_and_answers(tmp_path: Path) -> None:
     assert f"{AGENT}: 2 to search for, about $0.04 ($0.0200 each, from 1 stored answer)" in api.forecast(
         plan, tmp_path / "run"
     )
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_run_is_scored_again_with_its_answers(tmp_path: Path, *, elsewhere: bool) -> None:
+    def script(request: Any, call: int) -> AgentAnswer | None:
+        return no_answer("no_answer") if request.prompt == prompt else None
+
+    prompt = next(iter(knowgen.load_task("knowgen_mini").samples())).prompt
+    agent = FakeAgent(count=4)
+    agent.painter, agent.script = TwoReferences(), script
+    first = evaluate(tmp_path / "run", agent)
+    again = api.score(first.path, [OfficialHalf()], out=tmp_path / "other" if elsewhere else None)
+    assert again.spec.agent == first.spec.agent and again.spec.system == first.spec.system
+    assert again.outcome is not None and again.outcome.scored == 3
+    assert stored(again.path)[0].keys() == stored(first.path)[0].keys()
+    for name, generation in stored(again.path)[1].items():
+        before = stored(first.path)[1][name]
+        assert (generation.ending, generation.fallback) == (before.ending, before.fallback)
+        assert generation.image is not None and before.image is not None
+        assert generation.image.sha256 == before.image.sha256
+        assert len(generation.references) == (0 if generation.fallback else 2)
+    assert again.summary.answers == first.summary.answers
+    assert verify(again.path).ok, verify(again.path).findings
