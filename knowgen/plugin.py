@@ -1,4 +1,4 @@
-"""All that an author of a generator, scorer, task or search backend imports: `from knowgen.plugin import …`.
+"""All that an author of a generator, scorer, task, search backend or tool imports: `from knowgen.plugin import …`.
 
 | you write | you may need |
 |---|---|
@@ -6,15 +6,17 @@
 | an agent | `AgentAnswer` and `AnswerStatus` to return; `GenerationRequest`; `ImageRef`, `image_ref`; `UsagePart`; `paid_call` |
 | a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
-| a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref` |
+| a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref`; `PageBlockedError` and `BlockReason` for what must not be fetched |
+| a tool of an agent | `ToolResult`; `ToolContext`, `UsagePart` |
 | any of them | `ServiceUnavailableError` where a service cannot answer now, `AccountError` where it rejects every call, `TransientError` where trying again may help, `waiting` around waits for a turn; `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
 
-The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `Agent`, `AsyncScorer`, `BatchScorer`, `Task` and
-`SearchBackend` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
+The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `Agent`, `AsyncScorer`, `BatchScorer`, `Task`,
+`SearchBackend` and `Tool` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
 """  # noqa: E501 - a table row stands on one line
 
 from __future__ import annotations
 
+from knowgen.agents.tools.contract import Tool, ToolContext, ToolResult
 from knowgen.core.errors import (
     AccountError,
     ConfigError,
@@ -68,7 +70,7 @@ from knowgen.scorers.contract import (
     ok_score,
     usage_of,
 )
-from knowgen.search.contract import Hit, ImageHit, Link, Page, SearchBackend
+from knowgen.search.contract import BlockReason, Hit, ImageHit, Link, Page, PageBlockedError, SearchBackend
 from knowgen.search.load import load_search
 from knowgen.tasks.contract import Task
 from knowgen.tasks.folder import FolderTask
@@ -88,6 +90,7 @@ __all__ = [
     "Attempt",
     "BatchGenerator",
     "BatchScorer",
+    "BlockReason",
     "ConfigError",
     "DataError",
     "FolderTask",
@@ -105,6 +108,7 @@ __all__ = [
     "Link",
     "MissingDependencyError",
     "Page",
+    "PageBlockedError",
     "ParsedScore",
     "RefusalError",
     "Sample",
@@ -114,6 +118,9 @@ __all__ = [
     "ServiceUnavailableError",
     "SimpleGenerator",
     "Task",
+    "Tool",
+    "ToolContext",
+    "ToolResult",
     "TransientError",
     "UnscorableError",
     "Usage",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from knowgen.core.records import ImageRef, Record, Usage
+from knowgen.core.records import ImageRef, Record, Usage, UsagePart
 
 Role = Literal["system", "user", "assistant"]
 
@@ -114,6 +114,7 @@ class Step(Record):
         calls: Tool calls of the reply, in order.
         observation: Text of the message that followed; empty when the trajectory ended with the reply.
         images: Ids of the images that the observation showed, with those seen before.
+        new_images: The images among all that were listed for the first time.
         error: What was wrong with the reply or the calls; empty when nothing was.
         blocked: Reasons why something was not fetched, one for each time.
         capped: Number of tokens that were cut from tool results.
@@ -130,6 +131,7 @@ class Step(Record):
     calls: tuple[ToolCall, ...] = ()
     observation: str = ""
     images: tuple[str, ...] = ()
+    new_images: tuple[SeenImage, ...] = ()
     error: str = ""
     blocked: tuple[str, ...] = ()
     capped: int = 0
@@ -152,6 +154,9 @@ class Trajectory:
         reason: Why it ended so, in words.
         gen_prompt: The rewritten prompt; None without an answer.
         references: The chosen images with the policy's notes, in the order of the answer.
+        evidence: Text that tools gathered: title, url, text.
+        usage: What each part used.
+        seconds: Time it took, in seconds.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -162,3 +167,6 @@ class Trajectory:
     reason: str = ""
     gen_prompt: str | None = None
     references: list[tuple[SeenImage, str]] = field(default_factory=list)
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    usage: list[UsagePart] = field(default_factory=list)
+    seconds: float = 0.0

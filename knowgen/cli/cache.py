@@ -19,12 +19,13 @@ CONTENT = {
     "replies": "judge replies, by exact request",
     "images": "images encoded for judges, by content and encoding",
     "embeddings": "embeddings of images and prompts, by content and weights",
+    "web": "searches of a day: queries, pages, images",
 }
 
 
 @click.command("cache", epilog=EPILOG)
 @click.argument("action", type=click.Choice(["show", "clear"]), default="show", metavar="[show|clear]")
-@click.argument("names", nargs=-1, type=click.Choice(list(LIMITS)), metavar="[replies|images|embeddings]...")
+@click.argument("names", nargs=-1, type=click.Choice(list(LIMITS)), metavar="[replies|images|embeddings|web]...")
 def command(action: str, names: tuple[str, ...]) -> int:
     """Show or clear the caches that all runs share, or only the named ones [show, all]."""
     from knowgen.core.cache import Cache, FileCache, cache_folder, why_off

@@ -40,8 +40,17 @@ OPTIONAL = {
 }
 """Optional packages and what they are for."""
 
-KEYS = ("OPENAI_API_KEY",)
-"""Environment variables with API keys."""
+KEYS = {
+    "OPENAI_API_KEY": "hosted judges and generators",
+    "GEMINI_API_KEY": "the generator gemini",
+    "ARK_API_KEY": "the generator ark",
+    "SERPER_API_KEY": "the search backend serper",
+    "TAVILY_API_KEY": "the search backend tavily",
+    "BRAVE_SEARCH_API_KEY": "the search backend brave",
+    "JINA_API_KEY": "more pages a minute through Jina's reader",
+    "KNOWGEN_CONTACT": "the search backend wikimedia, which asks for an address",
+}
+"""Environment variables with API keys and the like, and what they are for."""
 
 Line = tuple[str, str]
 """`ok`, `--` (optional and not available) or `FAIL`, and the text."""
@@ -220,5 +229,5 @@ def _accelerator() -> Iterator[Line]:
 
 
 def _keys() -> Iterator[Line]:
-    for name in KEYS:
-        yield ("ok", f"{name} is set") if os.environ.get(name) else ("--", f"{name} is not set (for hosted judges)")
+    for name, purpose in KEYS.items():
+        yield ("ok", f"{name} is set") if os.environ.get(name) else ("--", f"{name} is not set (for {purpose})")

@@ -27,11 +27,13 @@ DESCRIPTIONS = {
         "closed_book": "baseline painter without search",
         "diffusers": "diffusers pipelines on a local GPU",
         "gemini": "Gemini image models",
+        "gen_searcher": "agent that searches and reads before an image model generates",
         "http": "servers of the /generate format, such as `knowgen serve`",
         "noise": "random pixels: the lower bound",
         "open_book": "baseline painter that searches by simple rules",
         "openai": "models of an OpenAI-compatible Images API",
         "oracle": "baseline painter with the ground truth: the upper bound",
+        "painter": "the painter of the baselines as an image model: shows its references, writes what is quoted",
     },
     "scorers": {
         "answer": "language-model judge of an agent's answer against the ground truth",
@@ -45,10 +47,29 @@ DESCRIPTIONS = {
         "world_check": "rule-based scorer of synthetic worlds: text recognition and image features",
     },
     "search": {
+        "brave": "pages and images of Brave's index; needs BRAVE_SEARCH_API_KEY",
+        "chain": "several backends in order, the next one where one cannot answer or finds nothing: chain:NAME,NAME",
+        "corpus": "pages and images of a folder that `knowgen corpus build` indexed; no key and no network",
+        "record": "another backend, with every answer kept in a file: record:FILE,NAME",
+        "replay": "what a file of `record` has, without keys or a network: replay:FILE",
+        "searxng": "pages and images through a SearXNG server that offers JSON; searxng:URL, no key",
+        "serper": "Google's pages and images through Serper; needs SERPER_API_KEY",
+        "tavily": "pages and images through Tavily; needs TAVILY_API_KEY",
+        "wikimedia": "pages of Wikipedia and images of Wikimedia Commons; no key, KNOWGEN_CONTACT is asked for",
         "world": "search over the pages and images of a synthetic world",
     },
-    "policies": {},
-    "tools": {},
+    "policies": {
+        "hf": "vision-language model of the Qwen-VL family in this process, with token ids",
+        "openai": "models behind an OpenAI-compatible chat API",
+        "replay": "replies recorded in a file or run, without a model",
+        "scripted": "rules in place of a model, for synthetic worlds",
+        "vllm": "models behind vLLM, with token ids in and out",
+    },
+    "tools": {
+        "browse": "answer a question from a page",
+        "image_search": "search for images, and show them",
+        "search": "search for pages",
+    },
 }
 """One line on each bundled plugin, here so that listing imports none of them."""
 

@@ -38,27 +38,35 @@ class HttpClient:
         )
 
     def get(
-        self, url: str, *, connect_seconds: float | None = None
+        self, url: str, *, params: Mapping[str, str] | None = None, connect_seconds: float | None = None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Return the response to a GET request, as a context manager that sends it.
 
         Args:
             url: The URL.
+            params: Parameters to append to the URL.
             connect_seconds: Maximum time to open a connection; that of the client when None.
 
         Raises:
             ConfigError: The environment names a proxy that cannot be used.
         """
         limit = _timeout(self._connect_seconds if connect_seconds is None else connect_seconds)
-        return self._session.get(url, headers=self._headers, timeout=limit, **_routing(url))
+        return self._session.get(url, params=params, headers=self._headers, timeout=limit, **_routing(url))
 
     def post(
-        self, url: str, *, headers: Mapping[str, str] | None = None, data: Any = None, json: Any = None
+        self,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,
+        json: Any = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Return the response to a POST request, as a context manager that sends it.
 
         Args:
             url: The URL.
+            params: Parameters to append to the URL.
             headers: Further headers.
             data: Body, as aiohttp takes it.
             json: Value of a JSON body.
@@ -67,7 +75,7 @@ class HttpClient:
             ConfigError: The environment names a proxy that cannot be used.
         """
         every = {**self._headers, **(headers or {})}
-        return self._session.post(url, headers=every, data=data, json=json, **_routing(url))
+        return self._session.post(url, params=params, headers=every, data=data, json=json, **_routing(url))
 
     async def close(self) -> None:
         """Close the connections. Call it in the event loop in which they were used."""

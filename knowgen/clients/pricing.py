@@ -25,6 +25,9 @@ CHAT_PRICES = "chat_prices.json"
 IMAGE_PRICES = "image_prices.json"
 """Per model: the fields of an `ImagePrice`."""
 
+SEARCH_PRICES = "search_prices.json"
+"""For `search`: the fields of a `SearchPrice`."""
+
 MILLION = 1_000_000
 TEMPLATE_TOKENS = 256
 """Upper bound of the tokens that a service adds around messages or a prompt."""
@@ -41,7 +44,7 @@ _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|preview(-[\d-]+)?|latest)\Z")
 
 @cache
 def price_list(file: str) -> dict[str, Any]:
-    """Return a data file, `CHAT_PRICES` or `IMAGE_PRICES`: `as_of` (year and month) and `hosts`."""
+    """Return a data file, `CHAT_PRICES`, `IMAGE_PRICES` or `SEARCH_PRICES`: `as_of` (year and month) and `hosts`."""
     data: dict[str, Any] = json.loads((files("knowgen.clients") / file).read_text(encoding="utf-8"))
     return data
 
@@ -277,3 +280,63 @@ def image_price(model: str, url: str, price: float | None = None) -> ImagePrice:
             raise UsageError(f"price must be a number >= 0, got {price}", fix="give US dollars per image")
         return ImagePrice(per_image=float(price))
     return ImagePrice(**(_listed(IMAGE_PRICES, model, url) or {}))
+
+
+@dataclass(frozen=True)
+class SearchPrice:
+    """Price of a search service.
+
+    Attributes:
+        per_credit: US dollars per credit of the service, or per query where it has none; None when unknown.
+        results: Number of results that one credit pays for, 0 for any number. A query for more costs two credits.
+    """
+
+    per_credit: float | None = None
+    results: int = 0
+
+    def worst(self, results: int, credits: int = 1) -> float | None:
+        """Return the maximum cost of a query in US dollars, None when the price is unknown.
+
+        Args:
+            results: Number of results that are asked for.
+            credits: Credits of such a query for few results.
+
+        Example:
+            >>> SearchPrice(per_credit=0.001, results=10).worst(20)
+            0.002
+        """
+        if self.results and results > self.results:
+            credits *= 2
+        return self.cost(credits)
+
+    def cost(self, credits: float) -> float | None:
+        """Return the cost of a number of credits in US dollars, None when the price is unknown."""
+        return None if self.per_credit is None else self.per_credit * credits
+
+
+FREE = SearchPrice(per_credit=0.0)
+"""Price of a service that charges nothing."""
+
+
+def search_price(url: str, price: float | None = None) -> SearchPrice:
+    """Return the price of a search service.
+
+    Args:
+        url: URL of the service.
+        price: User's price in US dollars per credit or query, which replaces the published one.
+
+    Raises:
+        UsageError: The user's price is negative or not a number.
+
+    Example:
+        >>> search_price("https://api.search.brave.com").worst(results=10)
+        0.005
+        >>> search_price("https://search.example.org").worst(results=10) is None
+        True
+    """
+    listed = SearchPrice(**(_listed(SEARCH_PRICES, "search", url) or {}))
+    if price is None:
+        return listed
+    if not _is_price(price):
+        raise UsageError(f"price must be a number >= 0, got {price}", fix="give US dollars per query")
+    return SearchPrice(float(price), listed.results)

@@ -25,12 +25,13 @@ class UnreadableBodyError(KnowgenError):
     """A body is longer than the bound, or cannot be decompressed."""
 
 
-async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def read_body(response: aiohttp.ClientResponse, limit: int, *, cut: bool = False) -> bytes:
     """Return the decompressed body of a response.
 
     Args:
         response: Response of a session with `auto_decompress=False`.
         limit: Maximum size in bytes, before and after decompression.
+        cut: Whether only the first `limit` bytes of a larger body are read, instead of an error.
 
     Raises:
         UnreadableBodyError: It is larger, its encoding is not known, or it is broken.
@@ -39,6 +40,8 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     body = bytearray()
     async for piece in response.content.iter_chunked(_PIECE):
         body += unpack.feed(piece, limit - len(body))
+        if len(body) > limit and cut:
+            return bytes(body[:limit])
         if len(body) > limit:
             raise UnreadableBodyError(f"the answer is longer than {size_in_words(limit)}")
     unpack.finish()

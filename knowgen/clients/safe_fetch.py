@@ -12,19 +12,24 @@ import asyncio
 import ipaddress
 import re
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from knowgen.clients.endpoint_url import is_loopback_host
+from knowgen.clients.host_turns import HostTurns
 from knowgen.clients.proxy import environment_proxy
+from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
 from knowgen.clients.stated_wait import retry_after
 from knowgen.core.errors import ConfigError, KnowgenError, TransientError
+from knowgen.core.version import __version__
 
 if TYPE_CHECKING:
     import aiohttp
+    from aiohttp.client import _RequestContextManager
     from yarl import URL
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -36,7 +41,11 @@ MAX_REDIRECTS = 5
 TIMEOUT = 60.0
 """Maximum duration of a fetch, redirects included, in seconds."""
 
-_CHUNK = 1 << 16
+PER_HOST, TOTAL = 4, 64
+"""Maximum number of requests at a time: to one host, and to all."""
+
+USER_AGENT = f"knowgen/{__version__}"
+
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -56,7 +65,16 @@ class BlockedError(KnowgenError):
 
 
 class FetchError(KnowgenError):
-    """A permanent failure to fetch a URL."""
+    """A permanent failure to fetch a URL.
+
+    Args:
+        what: What happened.
+        status: HTTP status of the response, when that is the reason; 0 otherwise.
+    """
+
+    def __init__(self, what: str, *, status: int = 0) -> None:
+        super().__init__(what)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -67,11 +85,15 @@ class FetchResult:
         url: URL it came from, after redirects.
         data: Bytes of the body.
         content_type: Media type that the server names, in lower case, without parameters.
+        charset: Character set that the server names, in lower case; empty when it names none.
+        via: Every URL that was requested, from the first to `url`.
     """
 
     url: str
     data: bytes
     content_type: str
+    charset: str = ""
+    via: tuple[str, ...] = ()
 
 
 def is_public(address: str | Address) -> bool:
@@ -239,6 +261,88 @@ class PublicResolver(AbstractResolver):
         await self._inner.close()
 
 
+class Fetcher:
+    """Fetches untrusted URLs, without credentials or cookies, over connections that its fetches share.
+
+    Every request waits for a turn of its host, which its time limit does not count.
+
+    Args:
+        per_host: Maximum number of requests to one host at a time.
+        total: Maximum number of requests at a time.
+        delay: Seconds between the starts of two requests to one host.
+        user_agent: Value of the header `User-Agent`.
+        resolver: Resolver that performs DNS lookups; the system's when None.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_host: int = PER_HOST,
+        total: int = TOTAL,
+        delay: float = 0.0,
+        user_agent: str = USER_AGENT,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self.delay = delay
+        self._per_host, self._total = per_host, total
+        self._user_agent = user_agent
+        self._resolver = resolver
+        self._connections: _Connections | None = None
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        cut: bool = False,
+        timeout: float = TIMEOUT,
+        trusted: str = "",
+        check: Callable[[str], Awaitable[float | None]] | None = None,
+    ) -> FetchResult:
+        """Fetch a URL.
+
+        Args:
+            url: URL to fetch.
+            max_bytes: Maximum size of the body, before and after decompression.
+            cut: Whether a longer body is cut, instead of an error.
+            timeout: Maximum duration in seconds, redirects included.
+            trusted: As for `check_url`.
+            check: Awaited with the URL and each that it redirects to, before it is requested. It may raise any error,
+                and return the seconds between this request and the next to the host, if more than the fetcher's own.
+
+        Raises:
+            BlockedError: The URL, or one it redirects to, does not lead to the public internet.
+            FetchError: The server answers with a permanent error, a body larger than `max_bytes` or too many
+                redirects, or the environment names a proxy of a kind that is not supported.
+            TransientError: The server cannot be reached, is busy or failing, or takes longer than `timeout`.
+            Exception: Errors of `check`.
+        """
+        import aiohttp
+
+        request = _Request(max_bytes, cut, trusted, self.delay, check)
+        deadline = _Deadline(timeout)
+        try:
+            return await self._current().follow(url, request, deadline)
+        except TimeoutError as error:
+            raise TransientError(f"{_name(url)} did not answer within {timeout:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise TransientError(f"{_name(url)} cannot be fetched ({type(error).__name__})") from error
+
+    async def close(self) -> None:
+        """Close all connections. A later fetch opens others."""
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.close()
+
+    def _current(self) -> _Connections:
+        """Return the connections of the running event loop; those of an earlier loop ended with it."""
+        loop = asyncio.get_running_loop()
+        if self._connections is None or self._connections.loop is not loop:
+            turns = HostTurns(self._per_host, self._total)
+            self._connections = _Connections(loop, turns, self._resolver, self._user_agent)
+        return self._connections
+
+
 async def fetch(
     url: str,
     *,
@@ -247,54 +351,95 @@ async def fetch(
     trusted: str = "",
     resolver: AbstractResolver | None = None,
 ) -> FetchResult:
-    """Fetch an untrusted URL, without credentials or cookies.
-
-    Args:
-        url: URL to fetch.
-        max_bytes: Maximum size of the body.
-        timeout: Maximum duration in seconds, redirects included.
-        trusted: As for `check_url`.
-        resolver: Resolver that performs DNS lookups; the system's when None.
-
-    Raises:
-        BlockedError: The URL, or one it redirects to, does not lead to the public internet.
-        FetchError: The server answers with a permanent error, a body larger than `max_bytes` or too many redirects, or
-            the environment names a proxy of a kind that is not supported.
-        TransientError: The server cannot be reached, is busy or failing, or takes longer than `timeout`.
-    """
-    import aiohttp
-
+    """Fetch one untrusted URL; arguments and errors as in `Fetcher.fetch`."""
+    fetcher = Fetcher(resolver=resolver)
     try:
-        async with asyncio.timeout(timeout), _Connections(PublicResolver(resolver, trusted)) as connections:
-            return await _follow(connections, url, max_bytes, trusted)
-    except TimeoutError as error:
-        raise TransientError(f"{_name(url)} did not answer within {timeout:g} s") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise TransientError(f"{_name(url)} cannot be fetched ({type(error).__name__})") from error
+        return await fetcher.fetch(url, max_bytes=max_bytes, timeout=timeout, trusted=trusted)
+    finally:
+        await fetcher.close()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of a fetch that stay the same over its redirects."""
+
+    max_bytes: int
+    cut: bool
+    trusted: str
+    delay: float
+    check: Callable[[str], Awaitable[float | None]] | None
+
+
+class _Deadline:
+    """The time that a fetch has left, without its waits for turns."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Raise TimeoutError in the `with` block when no time is left."""
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        try:
+            async with asyncio.timeout(self._left):
+                yield
+        finally:
+            self._left -= clock() - begin
 
 
 class _Connections:
-    """The HTTP clients of one fetch: one that connects to checked addresses, and one that connects to a proxy.
+    """The HTTP clients of a fetcher in one event loop.
 
-    Args:
-        resolver: Resolver that checks addresses.
-
-    Attributes:
-        resolver: The same.
+    One connects to checked addresses, one to each trusted origin, and one to a proxy.
     """
 
-    def __init__(self, resolver: PublicResolver) -> None:
-        self.resolver = resolver
-        self._stack = AsyncExitStack()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, turns: HostTurns, resolver: AbstractResolver | None, user_agent: str
+    ) -> None:
+        self.loop = loop
+        self._turns = turns
+        self._inner = resolver
+        self._user_agent = user_agent
+        self._clients: dict[str, aiohttp.ClientSession] = {}
+        self._public = PublicResolver(resolver)
 
-    async def __aenter__(self) -> _Connections:
-        return self
+    async def close(self) -> None:
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.close()
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._stack.aclose()
+    async def follow(self, url: str, request: _Request, deadline: _Deadline) -> FetchResult:
+        """Follow redirects. The first to another origin ends the trust: nothing it leads to is the user's choice."""
+        from yarl import URL
 
-    async def get(self, parts: URL) -> aiohttp.ClientResponse:
-        """Send a request; the response is closed at the end of the fetch.
+        trusted, target, via = request.trusted, url, []
+        for _ in range(MAX_REDIRECTS + 1):
+            parts = check_url(target, trusted)
+            asked = await request.check(str(parts)) if request.check is not None else None
+            via.append(str(parts))
+            async with self._turns.turn(parts.raw_host or "", max(request.delay, asked or 0.0)), deadline.running():
+                got = await self._request(parts, request, trusted)
+            if isinstance(got, _Body):
+                return FetchResult(str(parts), got.data, got.content_type, got.charset, tuple(via))
+            try:
+                target = str(parts.join(URL(got)))
+            except ValueError as error:
+                raise BlockedError("redirects to an invalid address") from error
+            if origin(target) != origin(parts) or URL(target).scheme != parts.scheme:
+                trusted = ""
+        raise FetchError(f"{_name(url)} redirects more than {MAX_REDIRECTS} times")
+
+    async def _request(self, parts: URL, request: _Request, trusted: str) -> _Body | str:
+        """Send one request and return the body of its response, or where it redirects to."""
+        async with await self._get(parts, trusted) as response:
+            location = response.headers.get("Location")
+            if response.status in _REDIRECT_STATUSES and location:
+                return location
+            return await _read(response, _name(str(parts)), request)
+
+    async def _get(self, parts: URL, trusted: str) -> _RequestContextManager:
+        """Return a request, ready to be sent.
 
         Raises:
             BlockedError: The host does not lead to the public internet.
@@ -305,16 +450,16 @@ class _Connections:
         except ConfigError as error:
             raise FetchError(str(error)) from error
         if proxy is None:
-            client = await self._client(self.resolver)
-            return await self._stack.enter_async_context(client.get(parts, allow_redirects=False))
-        client = await self._client(None)
+            trust = trusted if trusted and origin(trusted) == origin(parts) else ""
+            return self._client(trust).get(parts, allow_redirects=False)
         checked = parts
         if not _looks_numeric(parts.raw_host or ""):  # `check_url` has checked one that is an address
-            addresses = await self.resolver.resolve(parts.raw_host or "", parts.port or 0)
+            resolver = PublicResolver(self._inner, trusted) if trusted else self._public
+            addresses = await resolver.resolve(parts.raw_host or "", parts.port or 0)
             checked = parts.with_host(addresses[0]["host"])
         authorization = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
         headers = {"Host": parts.raw_authority, **(authorization if parts.scheme == "http" else {})}
-        request = client.get(
+        return self._client("", proxied=True).get(
             checked,
             allow_redirects=False,
             headers=headers,
@@ -322,55 +467,53 @@ class _Connections:
             proxy=proxy.url,
             proxy_headers=authorization,
         )
-        return await self._stack.enter_async_context(request)
 
-    async def _client(self, resolver: AbstractResolver | None) -> aiohttp.ClientSession:
+    def _client(self, trusted: str, *, proxied: bool = False) -> aiohttp.ClientSession:
+        """Return the client for the public internet, for one trusted origin, or for a proxy."""
         import aiohttp
 
-        client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            trust_env=False,
-            headers={"User-Agent": "knowgen"},
-        )
-        return await self._stack.enter_async_context(client)
+        name = "proxy" if proxied else f"{origin(trusted)}" if trusted else ""
+        if name not in self._clients:
+            resolver = PublicResolver(self._inner, trusted) if trusted else self._public
+            self._clients[name] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    resolver=None if proxied else resolver,
+                    use_dns_cache=False,
+                    limit=0,
+                    force_close=proxied,  # a tunnel was made for one name
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=False,
+                auto_decompress=False,
+                headers={"User-Agent": self._user_agent, **ACCEPT_ENCODING},
+            )
+        return self._clients[name]
 
 
-async def _follow(connections: _Connections, url: str, max_bytes: int, trusted: str) -> FetchResult:
-    """Follow redirects. The first one to another origin ends the trust: nothing it leads to is the user's choice."""
-    parts = check_url(url, trusted)
-    for _ in range(MAX_REDIRECTS + 1):
-        response = await connections.get(parts)
-        target = response.headers.get("Location")
-        if response.status not in _REDIRECT_STATUSES or not target:
-            return await _read(response, parts, max_bytes)
-        from yarl import URL
+@dataclass(frozen=True)
+class _Body:
+    """The body of a response, with the media type and character set that the server names."""
 
-        try:
-            joined = str(parts.join(URL(target)))
-        except ValueError as error:
-            raise BlockedError("redirects to an invalid address") from error
-        if origin(joined) != origin(parts) or URL(joined).scheme != parts.scheme:
-            trusted, connections.resolver.trusted = "", None
-        parts = check_url(joined, trusted)
-    raise FetchError(f"{_name(url)} redirects more than {MAX_REDIRECTS} times")
+    data: bytes
+    content_type: str
+    charset: str
 
 
-async def _read(response: aiohttp.ClientResponse, url: URL, max_bytes: int) -> FetchResult:
-    name, status = _name(str(url)), response.status
+async def _read(response: aiohttp.ClientResponse, name: str, request: _Request) -> _Body:
+    status = response.status
     if status in _TRANSIENT_STATUSES or status >= 500:
         raise TransientError(f"{name} answered {status}", retry_after=retry_after(response.headers))
     if not 200 <= status < 300:
-        raise FetchError(f"{name} answered {status}")
-    if (response.content_length or 0) > max_bytes:
-        raise FetchError(f"{name} sends {response.content_length} bytes; at most {max_bytes} are read")
-    data = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK):
-        data += chunk
-        if len(data) > max_bytes:
-            raise FetchError(f"{name} sends more than {max_bytes} bytes")
-    return FetchResult(str(url), bytes(data), response.content_type.lower())
+        raise FetchError(f"{name} answered {status}", status=status)
+    limit = request.max_bytes
+    if (response.content_length or 0) > limit and not request.cut:
+        raise FetchError(f"{name} sends {response.content_length} bytes; at most {limit} are read")
+    try:
+        data = await read_body(response, limit, cut=request.cut)
+    except UnreadableBodyError as error:
+        raise FetchError(f"{name}: {error.what}") from error
+    return _Body(data, response.content_type.lower(), (response.charset or "").lower())
 
 
 def _name(url: str) -> str:

@@ -17,6 +17,14 @@ Sources, looked up in November 2026:
   input, 408 and 502 for the model behind it, 503 without a provider.
 - Azure: 400 `content_filter`; 404 `DeploymentNotFound`. Ark: 403 `AccountOverdueError`, 404 `ModelNotOpen`, 429
   `SetLimitExceeded`. Together: 403 where prompt and `max_tokens` exceed the context.
+- Serper: `{message, statusCode}`; 403 "Unauthorized." for a wrong key, 400 "Not enough credits" (as its users report).
+- Tavily: `{detail: {error}}`; 401 key, 429 rate, 432 limit of the plan, 433 limit of pay-as-you-go (its help pages).
+- Brave: `{type: "ErrorResponse", error: {code, detail, status, meta}}`, in its examples also as a list `errors`; 422
+  `SUBSCRIPTION_TOKEN_INVALID`, 404 `SUBSCRIPTION_NOT_FOUND`, 429 `RATE_LIMITED` a second and `QUOTA_LIMITED` a month.
+- Jina: `{data: null, code, name, status, message, retryAfter}`; 402 `InsufficientBalanceError`, 429
+  `RateLimitTriggeredError`; 403 `SecurityCompromiseError` and 422 `AssertionFailureError` are about the page.
+- MediaWiki: `{error: {code, info}}` with status 200 and `MediaWiki-API-Error`; `maxlag` with Retry-After, `ratelimited`
+  (Manual:Maxlag parameter, API:Etiquette).
 - Cloudflare: 520 to 524 and 530, the server behind it is away or answers too late.
 """
 
@@ -41,12 +49,15 @@ MAYBE_BILLED = frozenset({502, 504, 520, 524})
 
 _BUSY_STATUSES = frozenset({425, 429, 503, 521, 522, 523, 525, 526, 529, 530})
 _FAULT_STATUSES = frozenset({408, 409})
+_LIMIT_STATUSES = frozenset({432, 433})
+"""Tavily's statuses for a limit of the plan that is used up."""
+
 _ADDRESS_STATUSES = frozenset({404, 405, 410})
 
 _BUSY_CODES = frozenset(
     {
         "slow_down", "server_is_overloaded", "overloaded_error", "overloaded", "unavailable", "rate_limit_exceeded",
-        "rate_limit_error", "resource_exhausted", "too_many_requests",
+        "rate_limit_error", "resource_exhausted", "too_many_requests", "rate_limited", "maxlag", "ratelimited",
     }
 )  # fmt: skip
 
@@ -57,6 +68,9 @@ _REFUSAL_CODES = frozenset(
         "image_prohibited_content", "recitation", "image_recitation", "blocklist", "spii",
     }
 )  # fmt: skip
+_REQUEST_CODES = frozenset({"securitycompromiseerror", "assertionfailureerror", "budgetexceedederror"})
+"""Codes of errors about the page that a reader was asked for, whatever their status."""
+
 _REFUSAL_PARTS = ("sensitive", "riskdetection")
 """Parts of the codes with which Ark declines content."""
 
@@ -74,13 +88,15 @@ _ACCOUNT_CODES = frozenset(
         "invalid_api_key", "invalid_authentication", "authentication_error", "permission_error", "unauthenticated",
         "permission_denied", "model_not_found", "model_not_available", "deploymentnotfound", "modelnotopen",
         "accountoverdueerror", "setlimitexceeded", "unsupported_country_region_territory", "api_key_invalid",
-        "ip_not_authorized",
+        "ip_not_authorized", "subscription_token_invalid", "subscription_not_found", "quota_limited",
+        "option_not_in_plan",
+        "insufficientbalanceerror", "authenticationfailederror", "readapidenied",
     }
 )  # fmt: skip
 _ACCOUNT_MESSAGE = re.compile(
     r"(?:invalid|incorrect|expired|missing|no|bad) api[ _-]?key|api[ _-]?key (?:not (?:valid|found)|(?:is )?(?:invalid|"
-    r"expired|missing))|credit balance is too low|insufficient (?:credits?|balance|funds)|billing|overdue|"
-    r"spend(?:ing)? limit|model\b.{0,80}\b(?:does not exist|not found|is not (?:a )?valid|has been (?:retired|"
+    r"expired|missing))|credit balance is too low|(?:insufficient|not enough) (?:credits?|balance|funds)|billing|"
+    r"overdue|spend(?:ing)? limit|model\b.{0,80}\b(?:does not exist|not found|is not (?:a )?valid|has been (?:retired|"
     r"deprecated|shut down))|not a valid model|no such model|unknown model|location is not supported|country, region",
     re.IGNORECASE,
 )
@@ -184,6 +200,11 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, key: str) -
     if not isinstance(data, Mapping):
         return error_from({}, status, headers, key, text=_text(body))
     error = data.get("error")
+    several = data.get("errors")
+    if not error and isinstance(several, list) and several and isinstance(several[0], Mapping):
+        error = several[0]
+    elif not error and isinstance(detail := data.get("detail"), Mapping):
+        error = detail.get("error", detail)
     if isinstance(error, Mapping):
         return error_from(error, status, headers, key)
     return error_from({**data, "message": data.get("message") or error}, status, headers, key)
@@ -201,9 +222,9 @@ def error_from(
         key: Key of the service, which is masked in every text.
         text: Message to use where the object has none.
     """
-    names = [error.get(name) for name in ("code", "status", "type", "reason")]
+    names = [error.get(name) for name in ("code", "status", "type", "reason", "name")]
     texts = [clean_response_text(name, key) for name in names if isinstance(name, str) and name]
-    words = error.get("message") or error.get("detail") or text
+    words = error.get("message") or error.get("detail") or error.get("info") or text
     message = clean_response_text(words if isinstance(words, str) else json.dumps(words, ensure_ascii=False), key)
     nested = _nested_message(error)
     if nested and nested not in message:
@@ -251,7 +272,9 @@ def _outcome(status: int, codes: frozenset[str], message: str, error: Mapping[st
         return Outcome.BUSY if wait is not None else Outcome.ACCOUNT
     if codes & _BUSY_CODES or status in _BUSY_STATUSES:
         return Outcome.BUSY
-    if status in (401, 403, 407) or 300 <= status < 400 or status in _ADDRESS_STATUSES:
+    if codes & _REQUEST_CODES:
+        return Outcome.REJECTED
+    if status in (401, 403, 407) or status in _LIMIT_STATUSES or 300 <= status < 400 or status in _ADDRESS_STATUSES:
         return Outcome.ACCOUNT
     if client_error and status not in _FAULT_STATUSES:
         account = bool(codes & _ACCOUNT_CODES) or bool(_ACCOUNT_MESSAGE.search(message))

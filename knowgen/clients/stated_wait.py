@@ -4,9 +4,11 @@ Formats, looked up in November 2026:
 
 - `Retry-After` in seconds or as a date: RFC 9110, section 10.2.3. OpenRouter sends it with 429 and 503.
 - `retry-after-ms`: OpenAI's and Azure's servers; read by OpenAI's client libraries.
+- `X-RateLimit-Remaining: 0, 1200` and `X-RateLimit-Reset: 1, 1419704`, one number for each window: Brave.
 - `x-ratelimit-remaining-*` and `x-ratelimit-reset-*` as `1s` or `6m0s`: OpenAI's guide to rate limits. Other services
   send seconds, or the time of the reset as seconds or milliseconds since 1970.
 - `RetryInfo.retryDelay` as `58s` or `45.837906927s`: google.rpc in the details of an error; Gemini sends no header.
+- `retryAfter` in seconds in the body: Jina's reader.
 - "try again in 7m12s", "Please retry in 58.9s", "retry after 20 seconds" in a message: OpenAI, Gemini, Azure.
 """
 
@@ -123,6 +125,8 @@ def _in_details(error: Mapping[str, Any]) -> float | None:
         delay = detail.get("retryDelay") if isinstance(detail, Mapping) else None
         if isinstance(delay, str) and (seconds := seconds_of(delay)) is not None:
             return seconds
+    if (stated := error.get("retryAfter")) is not None and not isinstance(stated, bool):
+        return _number(str(stated))
     metadata = error.get("metadata")
     inner = metadata.get("headers") if isinstance(metadata, Mapping) else None
     if isinstance(inner, Mapping):  # OpenRouter passes on the headers of the service behind it
@@ -144,22 +148,24 @@ def _in_message(message: str) -> float | None:
 
 def _reset(headers: Mapping[str, str]) -> float | None:
     """Return the time until the limits that are used up are reset; the longest where nothing is said to be left."""
-    waits: dict[str, float] = {}
+    waits: list[float] = []
     used_up: list[float] = []
     for name in ("", *_LIMITS):
         suffix = f"-{name}" if name else ""
         for before in ("x-ratelimit-reset", "ratelimit-reset"):
-            seconds = seconds_of(headers.get(f"{before}{suffix}") or "")
-            if seconds is None:
-                continue
-            waits[name] = seconds
-            left = _number(headers.get(f"{before.replace('reset', 'remaining')}{suffix}"))
-            if left == 0:
-                used_up.append(seconds)
+            resets = (headers.get(f"{before}{suffix}") or "").split(",")
+            left = (headers.get(f"{before.replace('reset', 'remaining')}{suffix}") or "").split(",")
+            for number, reset in enumerate(resets):  # one for each window of time
+                seconds = seconds_of(reset)
+                if seconds is None:
+                    continue
+                waits.append(seconds)
+                if number < len(left) and _number(left[number]) == 0:
+                    used_up.append(seconds)
     if used_up:
         return max(used_up)
     # with some of each limit left, the shortest is enough: a limit that is not reached need not be reset
-    return min(waits.values(), default=None)
+    return min(waits, default=None)
 
 
 def _until_date(text: str) -> float | None:

@@ -24,7 +24,7 @@ from knowgen.core.text import one_line
 FOLDER_VARIABLE = "KNOWGEN_CACHE"
 """Environment variable with the cache folder; caches are off when it is empty or `off`."""
 
-LIMITS = {"replies": 2 << 30, "images": 4 << 30, "embeddings": 1 << 30}
+LIMITS = {"replies": 2 << 30, "images": 4 << 30, "embeddings": 1 << 30, "web": 4 << 30}
 """Maximum size of each cache in bytes. A larger cache drops the least recently used entries."""
 
 _TOUCH_SECONDS = 3600.0

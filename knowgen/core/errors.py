@@ -50,6 +50,16 @@ class DataError(KnowgenError):
     exit_code = 3
 
 
+class NotRecordedError(DataError):
+    """A recording does not have the answer to a call. That says nothing about the system that asked.
+
+    Attributes:
+        machine: A failure that this causes counts as missing, and not as one of the system.
+    """
+
+    machine = True
+
+
 class MissingDependencyError(KnowgenError):
     """A required package or program is not installed."""
 

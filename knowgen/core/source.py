@@ -6,6 +6,7 @@ import ast
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 FOLLOWED = 3
 """Maximum number of re-exports that are followed to a definition."""
@@ -32,19 +33,34 @@ def read_source(target: str) -> SourceFacts:
         ('search',)
     """
     module, _, attribute = target.partition(":")
+    found = _definition(module, attribute)
+    if found is None:
+        return SourceFacts()
+    node, tree, module = found
+    summary = (ast.get_docstring(node) or "").partition("\n")[0].strip()
+    parameters = _parameters(node, tree, module)
+    return SourceFacts(
+        summary, tuple(name if default is None else f"{name}={default}" for name, default in parameters.items())
+    )
+
+
+_Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _definition(module: str, attribute: str) -> tuple[_Definition, ast.Module, str] | None:
+    """Return the definition of an attribute with its module, whose re-exports are followed; None without one."""
     for _ in range(FOLLOWED):
         tree = _parsed(module)
         if tree is None:
-            return SourceFacts()
+            return None
         for node in tree.body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == attribute:
-                summary = (ast.get_docstring(node) or "").partition("\n")[0].strip()
-                return SourceFacts(summary, _parameters(node))
+            if isinstance(node, _Definition) and node.name == attribute:
+                return node, tree, module
         followed = _imported(tree, module, attribute)
         if followed is None:
-            return SourceFacts()
+            return None
         module, attribute = followed
-    return SourceFacts()
+    return None
 
 
 def _parsed(module: str) -> ast.Module | None:
@@ -86,19 +102,55 @@ def _imported(tree: ast.Module, module: str, attribute: str) -> tuple[str, str] 
     return None
 
 
-def _parameters(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:
-    if isinstance(node, ast.ClassDef):
-        found = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
-        if not found:
-            return ()
-        arguments = found[0].args
-    else:
-        arguments = node.args
+def _parameters(node: _Definition, tree: ast.Module, module: str, depth: int = FOLLOWED) -> dict[str, str | None]:
+    """Return the parameters of a definition with their defaults, None for those without one."""
+    if not isinstance(node, ast.ClassDef):
+        return _arguments(node.args)
+    own = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    if own is not None:
+        return _arguments(own.args)
+    inherited: dict[str, str | None] = {}
+    for base in reversed(node.bases) if depth else ():
+        found = _definition(module, base.id) if isinstance(base, ast.Name) else None
+        if found is not None:
+            inherited |= _parameters(*found, depth - 1)
+    return inherited | (_fields(node) if any(map(_is_dataclass, node.decorator_list)) else {})
+
+
+def _arguments(arguments: ast.arguments) -> dict[str, str | None]:
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    return tuple(
-        name.arg if default is None else f"{name.arg}={ast.unparse(default)}"
-        for name, default in pairs
-        if name.arg != "self"
-    )
+    return {
+        name.arg: None if default is None else ast.unparse(default) for name, default in pairs if name.arg != "self"
+    }
+
+
+def _is_dataclass(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called) in ("dataclass", "dataclasses.dataclass")
+
+
+def _fields(node: ast.ClassDef) -> dict[str, str | None]:
+    """Return the fields of a dataclass that its constructor takes."""
+    fields: dict[str, str | None] = {}
+    for each in node.body:
+        if not isinstance(each, ast.AnnAssign) or not isinstance(each.target, ast.Name):
+            continue
+        if ast.unparse(each.annotation).partition("[")[0].rpartition(".")[2] in ("ClassVar", "KW_ONLY"):
+            continue
+        value = each.value
+        given = {keyword.arg: keyword.value for keyword in value.keywords} if _is_field(value) else {}
+        if "init" in given and ast.unparse(given["init"]) == "False":
+            continue
+        if _is_field(value):
+            stated = given.get("default")
+            default = ast.unparse(stated) if stated is not None else "…" if "default_factory" in given else None
+        else:
+            default = None if value is None else ast.unparse(value)
+        fields[each.target.id] = default
+    return fields
+
+
+def _is_field(value: ast.expr | None) -> TypeGuard[ast.Call]:
+    return isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "dataclasses.field")

@@ -11,8 +11,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 
 from knowgen.core.errors import KnowgenError
+from knowgen.core.leaks import current_leak_guard
 from knowgen.core.spec import RunSpec
 from knowgen.engine.answering import AnswerStep, AnswerWriter
 from knowgen.engine.budget import BudgetMeter
@@ -29,6 +31,7 @@ from knowgen.engine.scoring import ScoringStep
 from knowgen.engine.services import Service
 from knowgen.engine.work_plan import PlannedStages, WorkPlanner, store_samples
 from knowgen.generators.contract import AnswerSource, GenerationSource, KeyedAnswers
+from knowgen.search.leaks import TruthGuard
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 
@@ -76,7 +79,10 @@ class Engine:
         self._scorers, self._store, self._options = scorers, store, options
         self._before_calls, self._agent, self._answers = before_calls, agent, answers
         self._loop = asyncio.new_event_loop()
-        self._bridge = LoopBridge(self._loop)
+        self._context = copy_context()
+        whole: Task = getattr(task, "whole", task)  # the same images are blocked in each part of a task
+        self._context.run(current_leak_guard.set, TruthGuard(whole.truth(sample.id) for sample in whole.samples()))
+        self._bridge = LoopBridge(self._loop, self._context)
         self._state = RunState()
         self._services: list[Service] = []
         self._meter = BudgetMeter(store, options.budget, lambda: self._stop("budget"))
@@ -110,7 +116,7 @@ class Engine:
         """Carry out the run; the target of the engine's thread."""
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._main())
+            self._loop.run_until_complete(self._loop.create_task(self._main(), context=self._context.copy()))
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the run
             self._error = error
         finally:

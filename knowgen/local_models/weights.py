@@ -151,7 +151,7 @@ def require_packages(where: str, *modules: str) -> None:
         )
 
 
-def hub_file(repository: str, names: Sequence[str], *, download: bool, where: str, option: str = "-s") -> Path:
+def hub_file(repository: str, names: Sequence[str], *, download: bool, where: str, option: str = "-s ") -> Path:
     """Return the path of the first available file of a hub repository in the cache.
 
     Args:
@@ -159,7 +159,7 @@ def hub_file(repository: str, names: Sequence[str], *, download: bool, where: st
         names: File names, the preferred one first.
         download: Whether to download a file that is not in the cache.
         where: Names the generator or scorer in errors.
-        option: The command-line option that takes `download=true`.
+        option: Beginning of the command-line option that takes `download=true`.
 
     Raises:
         MissingDependencyError: None is in the cache, and `download` is false or the download failed.
@@ -190,7 +190,7 @@ def hub_folder(
     where: str,
     patterns: Sequence[str] | None = None,
     revision: str | None = None,
-    option: str = "-s",
+    option: str = "-s ",
 ) -> Path:
     """Return the folder of a hub repository's files in the cache.
 
@@ -200,7 +200,7 @@ def hub_folder(
         where: Names the generator or scorer in errors.
         patterns: Patterns of the files to download; None for all.
         revision: Branch, tag or commit; None for the default branch.
-        option: The command-line option that takes `download=true`.
+        option: Beginning of the command-line option that takes `download=true`.
 
     Raises:
         MissingDependencyError: It is not in the cache, and `download` is false or the download failed.
@@ -222,12 +222,12 @@ def hub_folder(
         raise missing_weights(repository, where, option) from error
 
 
-def missing_weights(repository: str, where: str, option: str = "-s") -> MissingDependencyError:
+def missing_weights(repository: str, where: str, option: str = "-s ") -> MissingDependencyError:
     """Return the error for weights that are not on this machine, with the command to get them."""
     return MissingDependencyError(
         f"the weights of {repository} are not on this machine, and nothing is downloaded without a request",
         where=where,
-        fix=f"get them with {option} download=true, or `hf download {repository}`",
+        fix=f"get them with {option}download=true, or `hf download {repository}`",
     )
 
 

@@ -49,12 +49,16 @@ class Hit(Record):
         url: URL of the page.
         snippet: Text of the page around the match, empty when there is none.
         date: Date of the page as the source gives it, empty when unknown.
+        blocked: Why the page must not be opened, as far as its URL shows; its snippet is then empty. None otherwise.
+        found_by: Name of the backend that found it, where several were asked; empty otherwise.
     """
 
     title: str
     url: str
     snippet: str = ""
     date: str = ""
+    blocked: BlockReason | None = None
+    found_by: str = ""
 
 
 class ImageHit(Record):
@@ -69,6 +73,7 @@ class ImageHit(Record):
         image: The downloaded image, with its path on this machine; None when there is none.
         failure: Why the image is missing; empty when it is there.
         blocked: Why the image was not fetched; None when nothing blocked it.
+        found_by: Name of the backend that found it, where several were asked; empty otherwise.
     """
 
     title: str
@@ -79,6 +84,7 @@ class ImageHit(Record):
     image: ImageRef | None = None
     failure: str = ""
     blocked: BlockReason | None = None
+    found_by: str = ""
 
 
 class Link(Record):
@@ -134,7 +140,7 @@ class SearchBackend(Protocol):
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
         """Return at most `k` images, best first; an empty list when nothing is found.
 
-        An image that could not be downloaded is a hit without image, which says why.
+        An image that was tried and could not be downloaded is one more hit, without an image, which says why.
 
         Raises:
             TransientError: The service cannot answer now.

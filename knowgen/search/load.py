@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -34,6 +34,43 @@ def with_search(target: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
             given["search"], {name.removeprefix(PREFIX): value for name, value in own.items()}
         )
     return given
+
+
+def arguments_by_name(names: Sequence[str], arguments: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Return the arguments of backends from arguments that are called `NAME.KEY`.
+
+    Args:
+        names: Names of the backends, without what follows a colon.
+        arguments: The arguments.
+        where: The backend that contains these, for error messages.
+
+    Raises:
+        UsageError: An argument names none of them.
+    """
+    given: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for argument, value in arguments.items():
+        name, _, key = argument.rpartition(".")
+        if name not in given:
+            fix = f"write NAME.KEY with a NAME of {', '.join(given)}"
+            raise UsageError(f"unknown argument {argument!r}", where=where, fix=fix)
+        given[name][key] = value
+    return given
+
+
+def named_backend(name: str, arguments: Mapping[str, Any]) -> tuple[str, SearchBackend]:
+    """Return a search backend that another one contains, and its short name.
+
+    Args:
+        name: Its name; arguments of a registered one as in `name:model`.
+        arguments: Its other arguments.
+
+    Raises:
+        UsageError: As for `load_search`, or an argument is unknown.
+    """
+    resolved = registry.resolve("search", name)
+    backend = load_search(registry.create(resolved, arguments))
+    # the whole name of a user's own backend: one file may define several
+    return name if resolved.origin == registry.LOCAL else name.partition(":")[0], backend
 
 
 def load_search(search: str | SearchBackend, arguments: Mapping[str, Any] = MappingProxyType({})) -> SearchBackend:

@@ -19,7 +19,7 @@ class Task(Protocol):
         search_version: Identity of that backend's content, for keys; empty if there is none.
 
     A task that is ordered for it has an attribute `limit = "first"`: `--limit N` then takes its first N samples, and
-    otherwise a stratified sample.
+    otherwise a stratified sample. One that is a part of another task has that as its attribute `whole`.
     """
 
     name: str

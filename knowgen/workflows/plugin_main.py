@@ -18,7 +18,7 @@ from knowgen.core.errors import UsageError
 from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.records import Attempt, Sample
 from knowgen.engine.executors.protocol import pack_error, pack_truth, unpack_truth
-from knowgen.engine.executors.worker_main import RunConnection, prepare_streams
+from knowgen.engine.executors.worker_main import RunConnection, end_process, prepare_streams
 from knowgen.generators.contract import is_agent
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.tasks.load import load_task
@@ -149,7 +149,7 @@ def main() -> None:
     prepare_streams()
     connection = RunConnection(int(sys.argv.pop()))
     question = connection.first()
-    while True:
+    while question["do"] != "close":
         faulthandler.dump_traceback_later(NOTICE_SECONDS)  # works while the interpreter's lock is held, too
         try:
             message: dict[str, Any] = {"answer": _ANSWERS[question["do"]](question)}
@@ -161,6 +161,7 @@ def main() -> None:
             connection.send({"error": pack_error(error)})
         faulthandler.cancel_dump_traceback_later()
         question = connection.commands.get()
+    end_process()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ held for ever) ends there. A process is started for a question and ended after i
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
@@ -36,6 +37,7 @@ _TAIL_BYTES = 1 << 16
 _PRINTED_LINES = 3
 _PRINTED_LENGTH = 300
 _OUTPUT_SECONDS = 0.5
+_CLOSE_SECONDS = 0.5
 _DEATH_SECONDS = 5.0
 """How long a process that broke its connection has to end by itself, so that how it ends is known."""
 
@@ -192,7 +194,10 @@ class _Child:
         Args:
             patience: Seconds that it has to end by itself.
         """
-        self._waiter.join(patience)
+        with contextlib.suppress(OSError):  # it has ended
+            if not patience and not self.late:
+                self._channel.send({"do": "close"})  # it then removes its temporary folders
+        self._waiter.join(patience or (0.0 if self.late else _CLOSE_SECONDS))
         if self._process.returncode is None:
             kill_group(self._process)
         self._waiter.join()

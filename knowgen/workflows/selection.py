@@ -124,10 +124,14 @@ class SelectedTask:
     Args:
         task: The whole task.
         samples: The selected samples.
+
+    Attributes:
+        whole: The whole task.
     """
 
     def __init__(self, task: Task, samples: Sequence[Sample]) -> None:
         self._task, self._samples = task, samples
+        self.whole = task
         self.name, self.default_scorers, self.search = task.name, task.default_scorers, task.search
         self.limit = getattr(task, "limit", "stratified")
 

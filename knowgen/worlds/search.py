@@ -71,6 +71,11 @@ class WorldSearch:
             )
         self._lock = threading.Lock()
 
+    @classmethod
+    def query_price(cls, **_arguments: Any) -> float:
+        """Return the cost of a query in US dollars: nothing."""
+        return 0.0
+
     @cached_property
     def version(self) -> str:
         """Hash of the searched data: 12 hex digits, equal to the task's `search_version`."""

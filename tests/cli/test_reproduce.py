@@ -320,7 +320,9 @@ def test_a_generator_with_search_uses_the_recorded_task(
 
 
 NOTES = """
-from knowgen.plugin import Hit, Page
+from PIL import Image
+
+from knowgen.plugin import GeneratedImage, Hit, Page
 
 class Notes:
     async def search(self, query, k=5):
@@ -329,6 +331,15 @@ class Notes:
         return []
     async def open(self, url):
         return Page(url=url, title="A note", text="Nothing of use.")
+
+class LooksUp:
+    wants_search = True
+    revision = "1"
+    def __init__(self, search):
+        self.search = search
+    async def generate(self, request):
+        hits = await self.search.search(request.prompt, 1)
+        return GeneratedImage(image=Image.new("RGB", (32, 32), (len(hits), 0, 0)))
 """
 
 
@@ -338,7 +349,8 @@ def test_a_run_with_an_own_search_backend_is_not_reproduced_with_the_backend_of_
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.py").write_text(NOTES)
     own = ["-g", "search=notes.py:Notes"]
-    words = ["run", "--task", "knowgen_mini", "--generator", "open_book", "--scorer", "pixels", "--limit", "2"]
+    generator = ["--generator", "notes.py:LooksUp"]
+    words = ["run", "--task", "knowgen_mini", *generator, "--scorer", "pixels", "--limit", "2"]
     assert run([*words, *own, "--out", "out"]) == 0
     capsys.readouterr()
     assert run(["reproduce", "out"]) == 2

@@ -53,3 +53,53 @@ def test_a_function_is_described_too(package: None) -> None:
 )
 def test_what_cannot_be_read_has_no_description(target: str, package: None) -> None:
     assert read_source(target) == SourceFacts()
+
+
+DATACLASSES = """
+from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar
+from duck_pond.inner.ducks import Duck
+
+
+@dataclass
+class Pond:
+    \"\"\"A pond.\"\"\"
+
+    kind: ClassVar[str] = "pond"
+    depth: float
+    _: KW_ONLY
+    fish: int = 3
+    names: list[str] = field(default_factory=list)
+    colour: str = field(default="blue")
+    volume: float = field(init=False)
+
+
+@dataclass(eq=False)
+class Lake(Pond):
+    \"\"\"A lake.\"\"\"
+
+    island: bool = False
+    fish: int = 100
+
+
+class Sea(Lake): ...
+
+
+class WoodenDuck(Duck): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "takes"),
+    [
+        ("Pond", ("depth", "fish=3", "names=…", "colour='blue'")),
+        ("Lake", ("depth", "fish=100", "names=…", "colour='blue'", "island=False")),
+        ("Sea", ("depth", "fish=100", "names=…", "colour='blue'", "island=False")),
+        ("WoodenDuck", ("model", "style='ink'", "steps=8")),
+    ],
+)
+def test_fields_of_dataclasses_and_parameters_of_bases_are_taken(
+    name: str, takes: tuple[str, ...], package: None, tmp_path: Path
+) -> None:
+    (tmp_path / "duck_pond" / "ponds.py").write_text(DATACLASSES)
+    assert read_source(f"duck_pond.ponds:{name}").takes == takes

@@ -10,6 +10,7 @@ from knowgen.core import errors
 from knowgen.core.errors import TransientError
 from knowgen.core.records import (
     Attempt,
+    FailureCause,
     Generation,
     GenerationRequest,
     GenerationStatus,
@@ -20,7 +21,7 @@ from knowgen.core.records import (
 )
 from knowgen.engine.executors.channel import Channel
 from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_batch, unpack_error
-from knowgen.engine.retry import describe, is_transient
+from knowgen.engine.retry import cause_of, describe, is_transient
 from tests.helpers.engine import png
 
 
@@ -43,6 +44,8 @@ def test_errors_keep_their_kind() -> None:
         back = unpack_error(sent(pack_error(kind("what", where="where", fix="fix"))))
         assert type(back) is kind
         assert str(back) == "where: what; fix"
+    missing = unpack_error(pack_error(errors.NotRecordedError("what", where="where", fix="fix")))
+    assert type(missing) is errors.NotRecordedError and cause_of(missing) is FailureCause.INFRASTRUCTURE
     paid = Attempt(reply="half a reply", usage=Usage(cost=0.5))
     busy = TransientError("busy", retry_after=3.0, attempts=(paid,))
     transient = unpack_error(sent(pack_error(busy)))

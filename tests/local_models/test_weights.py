@@ -195,7 +195,7 @@ def test_nothing_is_downloaded_by_default(hub: list[dict[str, Any]]) -> None:
     with pytest.raises(MissingDependencyError, match=r"-s download=true, or `hf download a/b`"):
         hub_file("a/b", ["x", "y"], download=False, where="scorer x")
     with pytest.raises(MissingDependencyError, match=r"-g download=true, or `hf download a/b`"):
-        hub_folder("a/b", download=False, where="generator x", option="-g")
+        hub_folder("a/b", download=False, where="generator x", option="-g ")
     assert len(hub) == 3 and all(call["offline"] and call["local_files_only"] for call in hub)
 
 

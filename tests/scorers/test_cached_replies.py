@@ -181,9 +181,9 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
         (lambda text: text.replace("Go.", "Come."), "_build_user_message is not that of commit"),
         (
             lambda text: text.replace("{prompt}", "{prompt.upper()}"),
-            "contains more fields than the sample's id and prompt",
+            "contains more fields than sample_id and prompt",
         ),
-        (lambda text: text.replace("{prompt}", "{secret}"), "contains more fields than the sample's id and prompt"),
+        (lambda text: text.replace("{prompt}", "{secret}"), "contains more fields than sample_id and prompt"),
         (lambda text: text.replace("SYSTEM_PROMPT =", "OTHER ="), "assigns no string to SYSTEM_PROMPT"),
         (lambda text: text.replace("text = (", "words = ("), "assigns no f-string"),
         (lambda text: text + "\ndef (", "not a Python file"),

@@ -15,11 +15,11 @@ from PIL import Image
 import knowgen
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.core.records import Attempt, Generation, GenerationStatus, GroundTruth, Item, Sample, Score, ScoreStatus
+from knowgen.local_models.vlm import ModelSource, load
+from knowgen.local_models.vlm_weights import weights_id
 from knowgen.scorers.contract import failed_score, scorer_capabilities, with_earlier
 from knowgen.scorers.hf.decoding import OUT_OF_MEMORY, Decoder, DecoderPrompt
 from knowgen.scorers.hf.judge import HfJudge
-from knowgen.scorers.hf.model import ModelSource, load
-from knowgen.scorers.hf.weights import weights_id
 from knowgen.scorers.vlm.rubric import system_prompt, user_text
 from knowgen.store.run import RunStore
 from tests.helpers.images import save_image

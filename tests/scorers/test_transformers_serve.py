@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,53 +15,12 @@ import knowgen
 from knowgen.core.records import Score, ScoreStatus
 from knowgen.store.run import RunStore
 from tests.helpers.tiny_models import SPECIAL, smollm2, tiny_vlm
-
-NEEDED = ("torch", "torchvision", "transformers", "accelerate", "fastapi", "uvicorn", "openai", "rich")
+from tests.helpers.transformers_serve import NEEDED, served
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason=f"needs {', '.join(NEEDED)}"),
 ]
-
-START_SECONDS = 240
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@contextmanager
-def served(model: Path, log: Path) -> Iterator[str]:
-    """Serve a model until the block ends; yield its URL."""
-    port = free_port()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    program = "from transformers.cli.transformers import main; main()"
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-c", program, *command], env=environment, stdout=out, stderr=out)
-    try:
-        until = time.monotonic() + START_SECONDS
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
 from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch
 from tests.helpers.adversary import k_score
-from tests.helpers.built_world import BuiltWorld
+from tests.helpers.built_world import BuiltWorld, open_book
 
 STEP = 0.08
 """Minimum difference in K-Score between neighbours."""
@@ -23,9 +23,10 @@ STEP = 0.08
 def generate_with(system: object, world: BuiltWorld, sample: Sample) -> object:
     if isinstance(system, Noise | ClosedBook):
         return system.draw(sample.prompt, [], 0)
-    truth = world.task.truth(sample.id) if isinstance(system, Oracle) else None
-    request = GenerationRequest(id="any", prompt=sample.prompt, truth=truth)
-    assert isinstance(system, OpenBook | Oracle)
+    if isinstance(system, OpenBook):
+        return open_book(world.search, sample.prompt)[1]
+    assert isinstance(system, Oracle)
+    request = GenerationRequest(id="any", prompt=sample.prompt, truth=world.task.truth(sample.id))
     return asyncio.run(system.generate(request)).image
 
 

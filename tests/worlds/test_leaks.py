@@ -15,13 +15,12 @@ import pytest
 from PIL import Image
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import GenerationRequest, Sample, request_id
-from knowgen.generators.contract import GeneratedImage
-from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
-from knowgen.worlds.baselines.systems import ClosedBook, OpenBook
+from knowgen.core.records import GenerationRequest, request_id
+from knowgen.search.contract import Hit, ImageHit, Page
+from knowgen.worlds.baselines.systems import Painter
 from knowgen.worlds.search import WorldSearch
 from tests.helpers.adversary import Sprayer, k_score
-from tests.helpers.built_world import BuiltWorld, rows_of
+from tests.helpers.built_world import BuiltWorld, open_book, rows_of
 
 SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
 
@@ -41,11 +40,6 @@ class EmptySearch:
         raise DataError("page not found", where=url)
 
 
-def draw(search: SearchBackend, sample: Sample, *, name: str = "") -> GeneratedImage:
-    request = GenerationRequest(id=name or request_id(sample.id, 0), prompt=sample.prompt)
-    return asyncio.run(OpenBook(search).generate(request))
-
-
 def pixels(image: object) -> np.ndarray:
     assert isinstance(image, Image.Image)
     return np.asarray(image.convert("RGB"))
@@ -53,7 +47,7 @@ def pixels(image: object) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected_pixels(built_world: BuiltWorld) -> dict[str, np.ndarray]:
-    return {sample.id: pixels(draw(built_world.search, sample).image) for sample in built_world.task.samples()}
+    return {sample.id: pixels(open_book(built_world.search, sample.prompt)[1]) for sample in built_world.task.samples()}
 
 
 def copy_searched(world: BuiltWorld, to: Path) -> Path:
@@ -79,7 +73,7 @@ def test_open_book_paints_the_same_pixels_without_the_ground_truth_files(
     bare = WorldSearch(str(copy_searched(built_world, tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SEARCHED)
     for sample in built_world.task.samples():
-        assert np.array_equal(pixels(draw(bare, sample).image), expected_pixels[sample.id])
+        assert np.array_equal(pixels(open_book(bare, sample.prompt)[1]), expected_pixels[sample.id])
 
 
 def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp_path: Path) -> None:
@@ -97,7 +91,7 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
         "sys.addaudithook(watch)\n"
         "system = OpenBook('world:' + folder)\n"
         "for prompt in prompts:\n"
-        "    asyncio.run(system.generate(GenerationRequest(id='x', prompt=prompt)))\n"
+        "    asyncio.run(system.answer(GenerationRequest(id='x', prompt=prompt)))\n"
         "print(json.dumps(sorted(opened)))\n"
     )
     command = [sys.executable, str(script), str(built_world.folder / "search"), json.dumps(prompts)]
@@ -107,20 +101,19 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
 
 def test_the_id_of_a_request_has_no_effect(built_world: BuiltWorld, expected_pixels: dict[str, np.ndarray]) -> None:
     for sample in list(built_world.task.samples())[:6]:
-        result = draw(built_world.search, sample, name=sample.category)
-        assert result.request_id == sample.category
-        assert np.array_equal(pixels(result.image), expected_pixels[sample.id])
+        _, image = open_book(built_world.search, sample.prompt, name=sample.category)
+        assert np.array_equal(pixels(image), expected_pixels[sample.id])
 
 
-def test_with_an_empty_search_open_book_equals_closed_book(
+def test_with_an_empty_search_open_book_paints_the_prompt_alone(
     built_world: BuiltWorld, expected_pixels: dict[str, np.ndarray]
 ) -> None:
     differing = 0
     for sample in built_world.task.samples():
-        empty = draw(EmptySearch(), sample)
-        assert np.array_equal(pixels(empty.image), pixels(ClosedBook().draw(sample.prompt, [], 0)))
+        empty, image = open_book(EmptySearch(), sample.prompt)
+        assert np.array_equal(pixels(image), pixels(Painter().draw(sample.prompt, [], 0)))
         assert not empty.references and not empty.evidence
-        differing += not np.array_equal(pixels(empty.image), expected_pixels[sample.id])
+        differing += not np.array_equal(pixels(image), expected_pixels[sample.id])
     assert differing >= 46, "what it looks up shows"
 
 
@@ -155,7 +148,10 @@ def test_the_painted_text_follows_a_changed_fact_on_a_page(
         if sample.id not in changed:
             continue
         old, new = changed[sample.id]
-        before, after = written(Image.fromarray(expected_pixels[sample.id])), written(draw(search, sample).image)
+        before, after = (
+            written(Image.fromarray(expected_pixels[sample.id])),
+            written(open_book(search, sample.prompt)[1]),
+        )
         if old in before:
             followed += 1
             assert new in after and old not in after
@@ -167,7 +163,7 @@ def test_writing_every_name_and_tiling_every_image_scores_below_open_book(
     built_world: BuiltWorld, tmp_path: Path
 ) -> None:
     samples = list(built_world.task.samples())[:24]
-    honest = {sample.id: draw(built_world.search, sample).image for sample in samples}
+    honest = {sample.id: open_book(built_world.search, sample.prompt)[1] for sample in samples}
     target = k_score(built_world, honest, tmp_path / "open_book")
     for manner in ("tiles", "sign", "page"):
         sprayer = Sprayer(built_world.search, manner)

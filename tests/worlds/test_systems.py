@@ -12,9 +12,10 @@ from PIL import Image
 
 from knowgen.core import registry
 from knowgen.core.errors import ConfigError, UsageError
-from knowgen.core.records import GenerationRequest, GroundTruth
-from knowgen.generators.contract import GeneratedImage, capabilities_of
-from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
+from knowgen.core.records import AgentAnswer, AnswerStatus, GenerationRequest, GroundTruth
+from knowgen.generators.contract import capabilities_of
+from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle, Painter
+from knowgen.worlds.checker.ocr import read_lines
 from tests.helpers.built_world import BuiltWorld
 
 PROMPT = (
@@ -33,7 +34,7 @@ def test_the_systems_are_registered_with_their_capabilities() -> None:
         name: capabilities_of(registry.load(registry.resolve("generators", name)))
         for name in ("noise", "closed_book", "open_book", "oracle")
     }
-    assert [traits[name].shape for name in traits] == ["draw", "draw", "generate", "generate"]
+    assert [traits[name].shape for name in traits] == ["draw", "draw", "answer", "generate"]
     assert [name for name in traits if traits[name].privileged] == ["oracle"]
     assert [name for name in traits if traits[name].wants_search] == ["open_book"]
     assert all(traits[name].revision for name in traits)
@@ -48,47 +49,63 @@ def test_the_image_of_a_system_depends_on_prompt_and_seed(system: Noise | Closed
     assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "Elsewhere"), [], 5)))
 
 
+def open_book_answer(world: BuiltWorld, prompt: str, *, seed: int = 0) -> AgentAnswer:
+    request = GenerationRequest(id="any", prompt=prompt, seed=seed)
+    return asyncio.run(OpenBook(world.search).answer(request))
+
+
 def test_open_book_records_evidence_steps_and_references(built_world: BuiltWorld) -> None:
     sample = next(s for s in built_world.task.samples() if s.difficulty == "medium" and s.text_required)
-    result = draw_open(built_world, sample.prompt)
-    assert pixels(result.image).shape == (512, 768, 3)
-    assert result.evidence and all(set(page) == {"title", "url", "text"} for page in result.evidence)
-    assert {step["tool"] for step in result.trajectory} == {"search", "open", "image_search"}
-    assert result.references and all(reference["url"] for reference in result.references)
-    assert result.request_id == "any"
-
-
-def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> GeneratedImage:
-    request = GenerationRequest(id="any", prompt=prompt, seed=seed)
-    return asyncio.run(OpenBook(world.search).generate(request))
+    answer = open_book_answer(built_world, sample.prompt)
+    assert (answer.status, answer.ending) == (AnswerStatus.OK, "answer")
+    assert answer.prompt.startswith(sample.prompt)
+    assert answer.evidence and all(set(page) == {"title", "url", "text"} for page in answer.evidence)
+    tools = [call["name"] for step in answer.trajectory for call in step["calls"]]
+    assert set(tools) == {"search", "browse", "image_search"} and len(tools) <= 8
+    assert len(answer.references) == len(answer.reference_notes) >= 1
+    assert {part.part: part.usage.cost for part in answer.usage}["policy"] == 0
 
 
 def test_open_book_loads_its_backend_by_name(built_world: BuiltWorld) -> None:
     sample = next(built_world.task.samples())
     request = GenerationRequest(id="any", prompt=sample.prompt)
-    by_name = asyncio.run(OpenBook(f"world:{built_world.folder / 'search'}").generate(request))
-    assert np.array_equal(pixels(by_name.image), pixels(draw_open(built_world, sample.prompt).image))
+    by_name = asyncio.run(OpenBook(f"world:{built_world.folder / 'search'}").answer(request))
+    expected = open_book_answer(built_world, sample.prompt)
+    assert (by_name.prompt, by_name.references) == (expected.prompt, expected.references)
 
 
 def test_open_book_finds_most_subjects_and_is_misled_by_some(built_world: BuiltWorld) -> None:
     correct, total = 0, 0
     for sample in built_world.task.samples():
-        result = draw_open(built_world, sample.prompt)
+        answer = open_book_answer(built_world, sample.prompt)
         names = {subject["name"] for subject in built_world.task.truth(sample.id).subjects}
-        titles = {reference["note"].removeprefix("taken to show ") for reference in result.references}
+        titles = {note["note"].removeprefix("taken to show ") for note in answer.reference_notes}
         correct, total = correct + len(names & titles), total + len(names)
     assert 0.7 <= correct / total < 1
 
 
-def test_concurrent_requests_give_the_same_images_as_single_ones(built_world: BuiltWorld) -> None:
+def test_concurrent_requests_give_the_same_answers_as_single_ones(built_world: BuiltWorld) -> None:
     prompts = [sample.prompt for sample in list(built_world.task.samples())[:6]]
 
-    async def together() -> list[GeneratedImage]:
+    async def together() -> list[AgentAnswer]:
         system = OpenBook(built_world.search)
-        return await asyncio.gather(*(system.generate(GenerationRequest(id=p[:9], prompt=p)) for p in prompts))
+        return await asyncio.gather(*(system.answer(GenerationRequest(id=p[:9], prompt=p)) for p in prompts))
 
-    for prompt, result in zip(prompts, asyncio.run(together()), strict=True):
-        assert np.array_equal(pixels(result.image), pixels(draw_open(built_world, prompt).image))
+    for prompt, answer in zip(prompts, asyncio.run(together()), strict=True):
+        alone = open_book_answer(built_world, prompt)
+        assert (answer.prompt, answer.references) == (alone.prompt, alone.references)
+
+
+def test_the_painter_shows_its_references_and_writes_what_is_quoted(built_world: BuiltWorld) -> None:
+    hits = asyncio.run(built_world.search.image_search("tower", 5))
+    reference = next(hit.image for hit in hits if hit.image is not None).open()
+    plain = pixels(Painter().draw(PROMPT, [], 3))
+    assert np.array_equal(plain, pixels(Painter().draw(PROMPT, [], 3)))
+    assert not np.array_equal(plain, pixels(Painter().draw(PROMPT, [reference], 3)))
+    shown = pixels(Painter().draw(f'{PROMPT} It also says "Ferry Times".', [], 3))
+    assert {"On Loan", "Ferry Times"} <= {line.text for line in read_lines(shown)}
+    silent = pixels(Painter().draw("A tower in a flower garden; leave out all letters.", [], 3))
+    assert not read_lines(silent)
 
 
 def test_the_oracle_needs_the_ground_truth_of_a_world() -> None:

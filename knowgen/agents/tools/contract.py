@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +23,22 @@ class ImageRegistry(Protocol):
         ...
 
 
+class PageReader(Protocol):
+    """Answers a question from the text of a page."""
+
+    async def read(self, text: str, query: str) -> tuple[str, Sequence[UsagePart]]:
+        """Return the answer, and what it used.
+
+        Raises:
+            KnowgenError: It has none.
+        """
+        ...
+
+
+async def _at_once() -> None:
+    """Return at once: no other call runs."""
+
+
 @dataclass(frozen=True)
 class ToolContext:
     """What a tool is given besides its arguments.
@@ -30,12 +46,22 @@ class ToolContext:
     Attributes:
         search: The search backend.
         images: The images of the trajectory.
+        reader: Answers questions from pages.
         prompt: Prompt of the task.
+        failures_as_text: Whether a search that a service failed to answer becomes a text, as in the published agent. It
+            raises the error otherwise.
+        list_links: Whether `browse` lists the links of a page after its answer, which the published agent does not.
+        turn: Await it before images are added where several calls of a reply run at once, so that their ids follow the
+            order of the calls.
     """
 
     search: SearchBackend
     images: ImageRegistry
+    reader: PageReader
     prompt: str = ""
+    failures_as_text: bool = False
+    list_links: bool = True
+    turn: Callable[[], Awaitable[None]] = _at_once
 
 
 @dataclass(frozen=True)
@@ -48,7 +74,8 @@ class ToolResult:
         evidence: Text for scorers that read it: title, url, text.
         error: What went wrong; empty when nothing did.
         blocked: Reasons why something was not fetched, one for each time.
-        usage: What the call used, by part.
+        usage: What the call used besides the search, by part.
+        capped: Number of tokens that the tool cut from what it found.
     """
 
     text: str
@@ -57,20 +84,26 @@ class ToolResult:
     error: str = ""
     blocked: Sequence[str] = ()
     usage: Sequence[UsagePart] = field(default=())
+    capped: int = 0
 
 
 class Tool(Protocol):
-    """Something an agent can call.
+    """Something an agent can call."""
 
-    Attributes:
-        name: Name in calls.
-        description: What it does, for the system prompt.
-        parameters: JSON schema of its arguments, an object.
-    """
+    @property
+    def name(self) -> str:
+        """Name in calls."""
+        ...
 
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
+    @property
+    def description(self) -> str:
+        """What it does, for the system prompt."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of its arguments, an object."""
+        ...
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
         """Run a call.

@@ -20,6 +20,7 @@ from knowgen.clients.chat.image_encoding import MAX_SIDE
 from knowgen.clients.service_errors import ServiceError, is_context_error
 
 TEMPERATURE, MAX_TOKENS, SCHEMA = "temperature", "max_tokens", "response_format"
+TOP_P, SEED = "top_p", "seed"
 COMPLETION_TOKENS = "max_completion_tokens"
 
 PROXY_IMAGE_BYTES = 350_000
@@ -53,6 +54,9 @@ _PROMPT_SIZE = re.compile(
     r"|resulted in (?P<other>\d[\d,]*)|prompt \(length (?P<third>\d[\d,]*)",
     re.IGNORECASE,
 )
+_SEED_FIELD = re.compile(r"""[`'"]seed[`'"]""")
+"""The parameter as errors quote it; the bare word is too common."""
+
 _AT_LEAST = re.compile(r"at least \d", re.IGNORECASE)
 
 _IMAGE_LIMIT = re.compile(
@@ -75,6 +79,8 @@ class Accepted:
     Attributes:
         temperature: Whether it takes a temperature.
         schema: Whether it takes a JSON schema.
+        top_p: Whether it takes `top_p`.
+        seed: Whether it takes a seed.
         limit_name: Name under which it takes the maximum number of tokens.
         max_tokens: Largest such number that it takes, 0 where none is known.
         image_bytes: Largest size of an image in bytes, 0 where none is known.
@@ -83,6 +89,8 @@ class Accepted:
 
     temperature: bool = True
     schema: bool = True
+    top_p: bool = True
+    seed: bool = True
     limit_name: str = MAX_TOKENS
     max_tokens: int = 0
     image_bytes: int = 0
@@ -102,6 +110,8 @@ class Accepted:
         return Accepted(
             temperature=self.temperature and other.temperature,
             schema=self.schema and other.schema,
+            top_p=self.top_p and other.top_p,
+            seed=self.seed and other.seed,
             limit_name=self.limit_name,
             max_tokens=_smaller(self.max_tokens, other.max_tokens),
             image_bytes=_smaller(self.image_bytes, other.image_bytes),
@@ -159,13 +169,19 @@ def learn(
     return lesson if lesson is not None and lesson.accepted != accepted else None
 
 
-def advice(error: ServiceError, images: int) -> str:
-    """Return which argument may help against an error that nothing more can be learnt from; empty for none."""
+def advice(error: ServiceError, images: int, option: str = "-s ") -> str:
+    """Return which argument may help against an error that nothing more can be learnt from; empty for none.
+
+    Args:
+        error: The error.
+        images: Number of images in the request.
+        option: Beginning of the command-line option that takes an argument of the endpoint.
+    """
     if is_context_error(error.message):
-        smaller = " or images with -s max_side=…" if images else ""
-        return f"the prompt and the reply do not fit into the model's context: lower -s max_tokens=…{smaller}"
+        smaller = f" or images with {option}max_side=…" if images else ""
+        return f"the prompt and the reply do not fit into the model's context: lower {option}max_tokens=…{smaller}"
     if images and (error.status == 413 or _IMAGE_LIMIT.search(error.message)):
-        return "send smaller images with -s max_side=… or -s quality=…"
+        return f"send smaller images with {option}max_side=… or {option}quality=…"
     return ""
 
 
@@ -181,6 +197,10 @@ def describe_changes(accepted: Accepted, *, sent_schema: bool, max_tokens: int, 
     changes = []
     if not accepted.temperature:
         changes.append("temperature not accepted")
+    if not accepted.top_p:
+        changes.append("top_p not accepted")
+    if not accepted.seed:
+        changes.append("seed not accepted")
     if sent_schema and not accepted.schema:
         changes.append("JSON schema not accepted")
     if accepted.limit_name != MAX_TOKENS:
@@ -200,13 +220,19 @@ def _learn_parameter(
     """Return the lesson of an error that names a parameter."""
     message = error.message
     named = error.parameter.partition(".")[0] or next(
-        (name for name in (TEMPERATURE, COMPLETION_TOKENS, MAX_TOKENS, SCHEMA) if name in message), ""
+        (name for name in (TEMPERATURE, TOP_P, COMPLETION_TOKENS, MAX_TOKENS, SCHEMA) if name in message), ""
     )
+    if not named and _SEED_FIELD.search(message):
+        named = SEED
     refuses = _REFUSES.search(message) or any("unsupported" in code for code in error.codes)
     if not named or not refuses or is_context_error(message):
         return None
     if named == TEMPERATURE:
         return Lesson(replace(accepted, temperature=False))
+    if named == TOP_P:
+        return Lesson(replace(accepted, top_p=False))
+    if named == SEED:
+        return Lesson(replace(accepted, seed=False))
     if COMPLETION_TOKENS in message and (named == MAX_TOKENS or MAX_TOKENS in message.replace(COMPLETION_TOKENS, "")):
         named = accepted.limit_name
     if named == accepted.limit_name:

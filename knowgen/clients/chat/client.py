@@ -21,7 +21,17 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from knowgen.clients.chat.accepted import SCHEMA, TEMPERATURE, Accepted, Lesson, advice, describe_changes, learn
+from knowgen.clients.chat.accepted import (
+    SCHEMA,
+    SEED,
+    TEMPERATURE,
+    TOP_P,
+    Accepted,
+    Lesson,
+    advice,
+    describe_changes,
+    learn,
+)
 from knowgen.clients.chat.encoder_pool import EncoderPool
 from knowgen.clients.chat.identity import is_vendor, served_identity
 from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
@@ -39,7 +49,7 @@ from knowgen.clients.http_client import HttpClient
 from knowgen.clients.pricing import ChatPrice, max_input_tokens
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
 from knowgen.clients.response_body import UnreadableBodyError, read_body
-from knowgen.clients.service_errors import Outcome
+from knowgen.clients.service_errors import Outcome, is_context_error
 from knowgen.core.cache import Cache
 from knowgen.core.errors import UsageError
 from knowgen.core.metering import Reservation, judge_repeat, note, paid_call, reuse_replies
@@ -200,6 +210,8 @@ class ChatEndpoint:
         key: API key; never shown.
         temperature: Sampling temperature.
         max_tokens: Maximum number of tokens of a reply.
+        top_p: Share of probability that is sampled from; None to leave it to the endpoint.
+        seed: Seed of the sampling; None for none.
         timeout: Maximum duration of one call in seconds, without the time it waits for the rate control.
         price: Price of a call.
         limits: Rate limits of the endpoint.
@@ -208,6 +220,9 @@ class ChatEndpoint:
             one.
         use_cache: Whether replies are cached between runs.
         endpoint_id: Identity of the server in keys of cached replies; the server is asked for it when empty.
+        growing: Whether conversations grow from call to call: that a reply of `max_tokens` does not fit beside one of
+            them says nothing about others, and is not remembered.
+        option: Beginning of the command-line option that takes an argument of this endpoint, for advice in errors.
     """
 
     model: str
@@ -215,6 +230,8 @@ class ChatEndpoint:
     key: str = field(default=NO_KEY, repr=False)
     temperature: float = 0.0
     max_tokens: int = 8192
+    top_p: float | None = None
+    seed: int | None = None
     timeout: float = 120.0
     price: ChatPrice = field(default_factory=ChatPrice)
     limits: RateLimits = field(default_factory=RateLimits)
@@ -222,6 +239,8 @@ class ChatEndpoint:
     schema: SchemaUse = "auto"
     use_cache: bool = True
     endpoint_id: str = ""
+    growing: bool = False
+    option: str = "-s "
     _state: ClientState = field(default_factory=ClientState, repr=False, compare=False)
 
     @classmethod
@@ -298,7 +317,7 @@ class ChatEndpoint:
             schema = None
         accepted = self._state.accepted(self)
         first: ChatResponse | None = None
-        certain = True
+        certain, fitted = True, False
         for _ in range(_MAX_LESSONS + 1):
             request = await self._request(messages, schema, attempt, accepted)
             response = self._cached(request) or await self._call(request, caller)
@@ -308,11 +327,12 @@ class ChatEndpoint:
             if lesson is None:
                 break
             first, certain, accepted = response, lesson.certain, lesson.accepted
+            fitted |= response.error is not None and is_context_error(response.error.message)
         if response.kind in (Outcome.REPLY, Outcome.REFUSED):
             self._state.schema_worked |= SCHEMA in request.decoding
             if first is not None:
-                self._learnt(accepted, caller, first)
-        elif response.error is not None and (help_ := advice(response.error, len(request.images))):
+                self._learnt(accepted, caller, first, fitted=fitted)
+        elif response.error is not None and (help_ := advice(response.error, len(request.images), self.option)):
             record = response.attempt.model_copy(update={"error": f"{response.attempt.error}; {help_}"})
             return replace(response, attempt=record)
         return response
@@ -331,12 +351,20 @@ class ChatEndpoint:
             images=len(request.images),
         )
 
-    def _learnt(self, accepted: Accepted, caller: str, refused: ChatResponse) -> None:
+    def _learnt(self, accepted: Accepted, caller: str, refused: ChatResponse, *, fitted: bool) -> None:
         """Remember what the endpoint accepts and note it in the run.
 
         A server error may be a coincidence: what one seems to show is remembered when a second one shows it.
+
+        Args:
+            accepted: What the request that was answered took into account.
+            caller: Name of the caller in the notes of the run.
+            refused: The last response that refused an earlier form.
+            fitted: Whether `max_tokens` was lowered to fit beside the prompt.
         """
         before = self._state.accepted(self)
+        if fitted and self.growing:
+            accepted = replace(accepted, max_tokens=before.max_tokens)
         if refused.status >= 500 and not self._state.seen_twice(accepted):
             return
         accepted = accepted.merged(before)
@@ -369,6 +397,10 @@ class ChatEndpoint:
         """Return a request in the form that the endpoint accepts."""
         decoding: dict[str, Any] = {TEMPERATURE: self.temperature} if accepted.temperature else {}
         decoding[accepted.limit_name] = accepted.fitted(self.max_tokens)
+        if self.top_p is not None and accepted.top_p:
+            decoding[TOP_P] = self.top_p
+        if self.seed is not None and accepted.seed:
+            decoding[SEED] = self.seed
         if schema is not None and accepted.schema:
             decoding[SCHEMA] = {"type": "json_schema", "json_schema": {"strict": True, **schema}}
         request = ChatRequest(self.base_url, self.model, messages, decoding, attempt)

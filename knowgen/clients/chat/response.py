@@ -49,6 +49,9 @@ _UNEXPLAINED_FINISH_REASONS = frozenset({"other", "language", "unspecified", "fi
 _REASONING_PARTS = frozenset({"thinking", "reasoning"})
 """Types of the parts of a content that are not the answer."""
 
+REFUSED = "the judge refused: "
+"""Beginning of the reason of a refusal."""
+
 
 @dataclass(frozen=True)
 class ChatResponse:
@@ -62,6 +65,8 @@ class ChatResponse:
         billed: Cost in US dollars; None where it is unknown and the call counts at its worst case.
         key: Key of the request in the reply cache; empty where replies are not cached.
         error: The error that the endpoint reported, None where it reported none.
+        reasoning: The reasoning that the endpoint returned apart from the reply; empty where it returned none.
+        calls: Name and arguments (JSON text) of the tool calls that the endpoint took out of the reply.
     """
 
     attempt: Attempt
@@ -71,6 +76,8 @@ class ChatResponse:
     billed: float | None = None
     key: str = ""
     error: ServiceError | None = None
+    reasoning: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
 
 
 class ResponseReader:
@@ -126,7 +133,10 @@ class ResponseReader:
             what = "the endpoint's answer contains no reply: no choices"
             return self.failed(what, Outcome.FAULT, usage, status=status, billed=billed)
         reply = self.clean(_text_of(message.get("content")), limit=None)
-        reasoning = "" if reply.strip() else self.clean(reasoning_of(message)[1][-MAX_REASONING:], limit=None)
+        thoughts = self.clean(
+            (reasoning_of(message)[1] or _thoughts_of(message.get("content")))[-MAX_REPLY:], limit=None
+        )
+        reasoning = "" if reply.strip() else thoughts[-MAX_REASONING:]
         error = self._refusal(message, finish, reply, reasoning, body.get("usage"))
         refused = bool(error)
         if len(reply) > MAX_REPLY:
@@ -140,7 +150,9 @@ class ResponseReader:
             reasoning=reasoning,
             usage=usage,
         )
-        return ChatResponse(attempt, Outcome.REFUSED if refused else Outcome.REPLY, status=status, billed=billed)
+        kind = Outcome.REFUSED if refused else Outcome.REPLY
+        calls = tuple((self.clean(name), self.clean(arguments, None)) for name, arguments in _calls_of(message))
+        return ChatResponse(attempt, kind, status=status, billed=billed, reasoning=thoughts, calls=calls)
 
     def _error_inside(self, inside: Any, headers: Mapping[str, str]) -> ServiceError:
         """Return the error inside a successful response, which counts as a 502 where it names no status."""
@@ -154,13 +166,13 @@ class ResponseReader:
         compatible API does for a blocked prompt.
         """
         if refusal := _refusal_of(message):
-            return f"the judge refused: {self.clean(refusal)}"
+            return f"{REFUSED}{self.clean(refusal)}"
         name = finish.partition(":")[0].replace("_", "").replace("-", "").strip().casefold()
         empty = not reply.strip() and not reasoning
         if name in _REFUSAL_FINISH_REASONS or (empty and name in _UNEXPLAINED_FINISH_REASONS):
-            return f"the judge refused: the endpoint's content filter withheld the reply ({self.clean(finish)})"
+            return f"{REFUSED}the endpoint's content filter withheld the reply ({self.clean(finish)})"
         if empty and name in {"stop", ""} and _wrote_nothing(usage):
-            return "the judge refused: the reply is empty and has no tokens, as where a content filter withholds it"
+            return f"{REFUSED}the reply is empty and has no tokens, as where a content filter withholds it"
         return ""
 
     def _usage(self, usage: Any) -> ReportedUsage:
@@ -180,7 +192,7 @@ class ResponseReader:
         what = error.describe("the endpoint")
         refused = error.outcome is Outcome.REFUSED
         attempt = Attempt(
-            error=f"the judge refused: {error.message or error.code}" if refused else what, refused=refused, usage=usage
+            error=f"{REFUSED}{error.message or error.code}" if refused else what, refused=refused, usage=usage
         )
         return ChatResponse(attempt, error.outcome, error.retry_after, error.status, billed, error=error)
 
@@ -235,6 +247,29 @@ def _text_of(content: Any) -> str:
         texts = [part for part in content if isinstance(part, Mapping) and part.get("type") not in _REASONING_PARTS]
         return "".join(str(part.get("text") or "") for part in texts)
     return ""
+
+
+def _thoughts_of(content: Any) -> str:
+    """Return the reasoning in a message's content: Mistral sends parts with texts inside (looked up in 2026-11)."""
+    texts: list[str] = []
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, Mapping) and part.get("type") in _REASONING_PARTS:
+            inner = part.get("thinking") or part.get("reasoning") or part.get("text")
+            texts.append(inner if isinstance(inner, str) else _text_of(inner))
+    return "".join(texts)
+
+
+def _calls_of(message: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the name and arguments of the tool calls that a server took out of the text."""
+    calls = message.get("tool_calls")
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping):
+            arguments = function.get("arguments")
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            found.append((str(function.get("name") or ""), text))
+    return found
 
 
 def _refusal_of(message: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -20,10 +21,12 @@ class LoopBridge:
 
     Args:
         loop: The event loop.
+        context: Context variables of what is called; those of the thread that posts it when None.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context | None = None) -> None:
         self.loop = loop
+        self._context = context
         self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._awake = False
 
@@ -34,7 +37,7 @@ class LoopBridge:
             return
         self._awake = True
         try:
-            self.loop.call_soon_threadsafe(self._run_posted)
+            self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
         except RuntimeError:  # the loop is closed: the run is over and nothing waits for this call
             self._posted.clear()
 

@@ -12,6 +12,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -155,7 +157,8 @@ class _ThreadSlot:
     def __init__(self, plugin: Any, shape: str, meter: Meter, name: str, *, reuse: bool) -> None:
         self._invocations: SimpleQueue[Invocation[Any] | None] = SimpleQueue()
         self._plugin, self._shape, self._meter, self._reuse = plugin, shape, meter, reuse
-        threading.Thread(target=self._main, name=f"knowgen {name}", daemon=True).start()
+        main = partial(copy_context().run, self._main)  # with the leak guard of the run
+        threading.Thread(target=main, name=f"knowgen {name}", daemon=True).start()
 
     def start(self, invocation: Invocation[Any]) -> None:
         """Start an invocation."""

@@ -2,8 +2,8 @@
 
 The run sends `build` (once), `invoke`, `cancel`, `reply` (to a request) and `close`, in the field `do`. A worker sends
 `ready` or `build_failed` (once), `result`, `checked`, `error`, `waiting`, `end` and `cancelled` of a call, the requests
-`reserve` and `settle`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be open at
-once.
+`reserve`, `settle` and `leak`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be
+open at once.
 """
 
 from __future__ import annotations

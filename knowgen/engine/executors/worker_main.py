@@ -23,11 +23,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.guarded_import import NOTICE_SECONDS
+from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import current_meter, reuse_replies
 from knowgen.core.scratch import close_all
 from knowgen.engine.components import ComponentRef
@@ -44,6 +46,9 @@ from knowgen.engine.executors.invoke import (
     report_waiting,
 )
 from knowgen.engine.executors.protocol import pack_error, unpack_batch, unpack_error
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _HIGH_DESCRIPTOR = 400
 """Lowest number of the connection's descriptor, so that code which closes the low ones does not close it."""
@@ -119,11 +124,15 @@ class RunConnection:
         Raises:
             KnowgenError: The error that the run replies with.
         """
+        return await asyncio.wrap_future(self.requested(message))
+
+    def requested(self, message: dict[str, Any]) -> Future[Any]:
+        """Send a message and return the future of what the run replies. May be used from any thread."""
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._pending[number] = future
         self.send({**message, "n": number})
-        return await asyncio.wrap_future(future)
+        return future
 
 
 def _private(descriptor: int) -> socket.socket:
@@ -182,6 +191,30 @@ class RemoteMeter:
         self._connection.send({"event": "note", "who": caller, "kind": kind, "data": data})
 
 
+class RemoteGuard:
+    """The run's leak guard, reached over the connection; see `knowgen.core.leaks.LeakGuard`.
+
+    Addresses are compared here. Of an image the hashes are sent: the process of a plugin holds nothing of the ground
+    truths.
+    """
+
+    def __init__(self, connection: RunConnection) -> None:
+        self._connection = connection
+
+    def blocked_url(self, url: str) -> str:
+        """Return why a URL must not be fetched or shown; empty when it may."""
+        from knowgen.search.leaks import TruthGuard
+
+        return TruthGuard(()).blocked_url(url)
+
+    def blocked_image(self, image: Path | Image) -> str:
+        """Return why an image must not be shown; empty when it may."""
+        from knowgen.search.leaks import image_hashes
+
+        hashes = [one.hex() for one in image_hashes(image)]
+        return str(self._connection.requested({"event": "leak", "hashes": hashes}).result())
+
+
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
@@ -202,8 +235,9 @@ def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results
             invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
 
     for number in range(threads):
-        context = copy_context()  # with the meter and whether cached replies may be used
-        threading.Thread(target=context.run, args=(serve,), name=f"knowgen call {number}", daemon=True).start()
+        # with the meter, the leak guard, and whether cached replies may be used
+        serving = partial(copy_context().run, serve)
+        threading.Thread(target=serving, name=f"knowgen call {number}", daemon=True).start()
     while (message := connection.commands.get())["do"] != "close":
         if message["do"] == "invoke":
             work.put(message)
@@ -325,6 +359,7 @@ def main() -> None:
     start = connection.first()
     current_meter.set(RemoteMeter(connection))
     reuse_replies.set(bool(start["reuse"]))
+    current_leak_guard.set(RemoteGuard(connection) if start["guarded"] else None)
     component_ref = ComponentRef(start["kind"], start["name"], start["args"])
     faulthandler.dump_traceback_later(NOTICE_SECONDS)  # to the log; works while the interpreter's lock is held, too
     try:

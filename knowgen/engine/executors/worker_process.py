@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,6 +18,7 @@ from typing import Any
 
 from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.import_path import child_environment
+from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import Meter
 from knowgen.core.records import Score, Usage
 from knowgen.core.text import duration_text
@@ -32,6 +33,7 @@ from knowgen.engine.options import BUILD_SECONDS
 from knowgen.engine.retry import ContractError, WorkerDiedError, describe, slow_build
 from knowgen.engine.snapshot import unpack_answer
 from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
+from knowgen.search.leaks import TruthGuard
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
@@ -109,6 +111,7 @@ class WorkerProcess:
         self._call_numbers = itertools.count()
         self._cancelled: dict[int, asyncio.Future[None]] = {}
         self._outgoing: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._guard = current_leak_guard.get()
         self.ready: asyncio.Future[None] = bridge.loop.create_future()
         self.dead = False
         self.hanging: list[Invocation[Any]] = []
@@ -146,6 +149,7 @@ class WorkerProcess:
             "concurrency": self._launch.concurrency,
             "where": self._launch.where,
             "reuse": self._launch.reuse,
+            "guarded": self._guard is not None,
         }
 
     def _limit_build(self) -> None:
@@ -267,6 +271,8 @@ class WorkerProcess:
             self._reply(message, self._meter.reserve(message["worst"], message["who"]))
         elif event == "settle":
             self._reply(message, self._meter.settle(message["number"], message["cost"]))
+        elif event == "leak":
+            self._reply(message, asyncio.to_thread(self._blocked, message["hashes"]))
         elif event == "note":
             if callable(note := getattr(self._meter, "note", None)):
                 note(message["who"], message["kind"], message["data"])
@@ -277,8 +283,13 @@ class WorkerProcess:
                 self._calls.pop(message["call"], None)
             invocation.emit(_event(message, payload))
 
+    def _blocked(self, hashes: Sequence[str]) -> str:
+        """Return why the leak guard blocks an image with some hashes; empty when it does not."""
+        assert isinstance(self._guard, TruthGuard), "a worker asks only where the run has a guard"
+        return self._guard.blocked_hashes([bytes.fromhex(one) for one in hashes])
+
     def _reply(self, message: dict[str, Any], operation: Any) -> None:
-        """Run an operation of the meter in the loop and send its result to the worker."""
+        """Run an operation of the meter or the leak guard in the loop and send its result to the worker."""
         reply = {"do": "reply", "n": message["n"], "kind": message["event"]}
 
         def done(future: Any) -> None:

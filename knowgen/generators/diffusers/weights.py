@@ -94,7 +94,7 @@ def find_files(model: str, revision: str, *, download: bool, where: str, variant
 def _hub_snapshot(model: str, revision: str, download: bool, variant: str, where: str) -> Path:
     """Return the folder of a pipeline in the hub's cache, downloaded on request."""
     if not download:
-        return hub_folder(model, revision=revision, download=False, where=where, option="-g")
+        return hub_folder(model, revision=revision, download=False, where=where, option="-g ")
     from diffusers import DiffusionPipeline
 
     options = {"variant": variant} if variant else {}

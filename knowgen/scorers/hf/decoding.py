@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from knowgen.local_models.memory import BatchSizes, in_batches, run_if_fits
-from knowgen.scorers.hf.model import LocalVlm
+from knowgen.local_models.vlm import LocalVlm
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,10 +15,10 @@ from knowgen.core.images import open_rgb
 from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, Item, ParsedScore, Sample, Score, Usage
 from knowgen.core.text import clean_text
 from knowgen.local_models.memory import free_memory
+from knowgen.local_models.vlm import DTYPES, LocalVlm, ModelSource, load
+from knowgen.local_models.vlm_weights import weights_id
 from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.hf.decoding import Decoder, DecoderPrompt, DecoderReply
-from knowgen.scorers.hf.model import DTYPES, LocalVlm, ModelSource, load
-from knowgen.scorers.hf.weights import weights_id
 from knowgen.scorers.vlm.parsing import PARSER_VERSION, ReplyError, read_attempts, read_strict
 from knowgen.scorers.vlm.retry import TOO_LONG
 from knowgen.scorers.vlm.rubric import RUBRIC_VERSION, rubric_hash, system_prompt, user_text
@@ -93,7 +93,7 @@ class HfJudge:
         if not isinstance(download, bool):
             raise UsageError(f"download must be true or false, got {download!r}", where=where)
         self.label = f"hf:{model}"
-        self.source = ModelSource(model, revision, download, dtype, device_map)
+        self.source = ModelSource(model, revision, download, dtype, device_map, where=f"scorer hf:{model}")
         self.attempts = attempts
         self.max_pixels = max_pixels
         self._decoding = {

@@ -36,6 +36,11 @@ class CorpusSearch:
         self._facts = read_facts(self._folder)
         self._lock = threading.Lock()
 
+    @classmethod
+    def query_price(cls, **_arguments: Any) -> float:
+        """Return the cost of a query in US dollars: nothing."""
+        return 0.0
+
     @property
     def version(self) -> str:
         """Hash of pages and images, 12 hex digits."""

@@ -1,7 +1,7 @@
-"""Four baseline systems with increasing knowledge: noise, closed_book, open_book, oracle.
+"""Four baseline systems with increasing knowledge: noise, closed_book, open_book, oracle; and their painter.
 
-All but noise have the same painter. They differ in what they know, not in how they paint, so a valid scorer ranks them
-in this order.
+All but noise have the same painter, which is an image model of its own too. They differ in what they know, not in how
+they paint, so a valid scorer ranks them in this order.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from knowgen.agents.gen_searcher import GenSearcher
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import GenerationRequest, GroundTruth
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
-from knowgen.search.load import load_search
+from knowgen.worlds.baselines.scripted import VERSION, ScriptedPolicy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,8 +73,30 @@ class ClosedBook:
         return paint_from_prompt(prompt, seed)
 
 
-class OpenBook:
-    """Searches by simple rules, follows links, and paints from the retrieved images and facts.
+class Painter:
+    """The painter of the baseline systems as an image model: references are what it shows, quotes what it writes.
+
+    Scene, surface and kinds of subject are chosen by their words in the prompt. The words in quotation marks are the
+    lines of the sign, unless the prompt forbids text.
+    """
+
+    revision = REVISION
+    concurrency = 2
+    references = True
+
+    def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
+        """Return an image painted from prompt and references."""
+        from knowgen.worlds.baselines.text_rules import parse_prompt
+        from knowgen.worlds.rendering.appearance import KIND_NOUNS
+
+        parsed = parse_prompt(prompt, KIND_NOUNS)
+        return _paint(prompt, references, [] if parsed.wordless else parsed.quoted, seed)
+
+
+class OpenBook(GenSearcher):
+    """The agent with rules in place of a model: searches, follows links, and has the painter paint what it found.
+
+    It is `gen_searcher` with the policy `scripted` and the image model `painter`.
 
     Args:
         search: A search backend or the name of one, such as `world:DIR`.
@@ -82,30 +105,12 @@ class OpenBook:
         UsageError: If the backend is unknown.
     """
 
-    revision = REVISION
-    wants_search = True
+    revision = f"{GenSearcher.revision} rules-{VERSION}"
+    painter = "painter"
     concurrency = 4
 
     def __init__(self, search: str | SearchBackend) -> None:
-        self._search = load_search(search)
-
-    async def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Retrieve what the prompt describes and paint it; without results, paint as `ClosedBook` does."""
-        from knowgen.worlds.baselines.retrieval import Retriever
-
-        retriever = Retriever(self._search)
-        matches = await retriever.retrieve(request.prompt)
-        if matches is None:
-            image = await asyncio.to_thread(paint_from_prompt, request.prompt, request.seed)
-        else:
-            image = await asyncio.to_thread(_paint, request.prompt, matches.images, matches.texts, request.seed)
-        return GeneratedImage(
-            image=image,
-            request_id=request.id,
-            references=tuple(retriever.references),
-            evidence=tuple(retriever.evidence),
-            trajectory=tuple(retriever.steps),
-        )
+        super().__init__(ScriptedPolicy(), search, painter=self.painter)
 
 
 class Oracle:

@@ -1,4 +1,4 @@
-"""Finding and identifying the weights of a local judge."""
+"""Finding and identifying the weights of a local vision-language model."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _TEXTS = (".json", ".jinja", ".txt", ".model")
 """Suffixes of files besides the weights that affect replies: configuration, vocabulary, chat template."""
 
 
-def find_weights_folder(model: str, revision: str, download: bool) -> Path:
+def find_weights_folder(model: str, revision: str, download: bool, where: str, option: str = "-s ") -> Path:
     """Return the folder of a model.
 
     Args:
         model: Folder, or name on the Hugging Face hub.
         revision: Branch, tag or commit on the hub; empty for the default one. A folder has none.
         download: Whether the weights may be downloaded from the hub; otherwise they must be in its cache.
+        where: Name of the scorer or policy in errors.
+        option: Beginning of the command-line option that takes `download=true`.
 
     Raises:
         UsageError: `model` is neither a folder nor a hub name, or a folder is given with a revision.
         MissingDependencyError: The weights are not on this machine, or cannot be downloaded.
         DataError: The folder is not a model, or its weights are pickles.
     """
-    where = f"scorer hf:{model}"
     folder = expand_user(model)
     if folder.is_dir():
         if revision:
@@ -45,12 +46,14 @@ def find_weights_folder(model: str, revision: str, download: bool) -> Path:
         raise UsageError("neither a folder nor a name on the hub", where=where)
     else:
         patterns = [f"*{ending}" for ending in (*_TEXTS, SAFETENSORS)]
-        folder = hub_folder(model, revision=revision or None, patterns=patterns, download=download, where=where)
-    _check_folder(folder, where)
+        folder = hub_folder(
+            model, revision=revision or None, patterns=patterns, download=download, where=where, option=option
+        )
+    _check_folder(folder, where, option)
     return folder
 
 
-def _check_folder(folder: Path, where: str) -> None:
+def _check_folder(folder: Path, where: str, option: str) -> None:
     if not (folder / "config.json").is_file():
         raise DataError("not a model: config.json is missing", where=where)
     names = [file.name for file in folder.iterdir()]
@@ -60,7 +63,7 @@ def _check_folder(folder: Path, where: str) -> None:
     raise MissingDependencyError(
         "there are no *.safetensors",
         where=where,
-        fix="download the weights, or give -s download=true for a name on the hub",
+        fix=f"download the weights, or give {option}download=true for a name on the hub",
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
 from knowgen.core.text import error_summary
+from knowgen.local_models.devices import auto_dtype
+from knowgen.local_models.vlm_weights import find_weights_folder, weights_id
 from knowgen.local_models.weights import offline
-from knowgen.scorers.hf.weights import find_weights_folder, weights_id
 
 _PACKAGES = ("torch", "torchvision", "transformers")
 
@@ -29,6 +30,8 @@ class ModelSource:
         download: Whether the weights may be downloaded from the hub.
         dtype: Number format of the weights, one of `DTYPES`.
         device_map: Placement over several devices as in transformers; empty for one device.
+        where: Name of the scorer or policy in errors.
+        option: Beginning of the command-line option that takes `download=true`.
     """
 
     model: str
@@ -36,6 +39,8 @@ class ModelSource:
     download: bool = False
     dtype: str = "auto"
     device_map: str = ""
+    where: str = ""
+    option: str = "-s "
 
 
 @dataclass(frozen=True)
@@ -67,19 +72,20 @@ def load(source: ModelSource, device: str) -> LocalVlm:
         DataError: The folder is not a model, or some of its weights are missing.
         ConfigError: The model is not a vision-language model, or cannot be loaded.
     """
-    where = f"scorer hf:{source.model}"
+    where = source.where or source.model
     needed = (*_PACKAGES, "accelerate") if source.device_map else _PACKAGES
     if missing := [name for name in needed if find_spec(name) is None]:
         raise MissingDependencyError(
             f"needs {', '.join(missing)}, which is not installed", where=where, fix='pip install "knowgen[models]"'
         )
-    folder = find_weights_folder(source.model, source.revision, source.download)
-    processor = _processor(folder, where)
+    folder = find_weights_folder(source.model, source.revision, source.download, where, source.option)
+    processor = load_processor(folder, where)
     model = _model(folder, source, device, where)
     return LocalVlm(model, processor, weights_id(folder), str(model.dtype).removeprefix("torch."))
 
 
-def _processor(folder: Path, where: str) -> Any:
+def load_processor(folder: Path, where: str) -> Any:
+    """Return the processor of a vision-language model; errors as in `load`."""
     from transformers import AutoProcessor
 
     processor = _load_part(
@@ -102,8 +108,9 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    on_cpu = not torch.cuda.is_available() if source.device_map else device == "cpu"
-    name = source.dtype if source.dtype != "auto" else "float32" if on_cpu else "bfloat16"
+    if source.device_map:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = source.dtype if source.dtype != "auto" else auto_dtype(device)
     placement = {"device_map": source.device_map} if source.device_map else {}
     model, report = _load_part(
         lambda: AutoModelForImageTextToText.from_pretrained(
@@ -130,7 +137,7 @@ def _load_part(load: Callable[[], Any], what: str, where: str) -> Any:
     Args:
         load: Loader, which may raise any exception for a damaged file.
         what: Name of the part in errors.
-        where: Name of the scorer in errors.
+        where: Name of the scorer or policy in errors.
 
     Raises:
         MissingDependencyError: A package is missing.

@@ -1,0 +1,1 @@
+"""Recordings of what a search backend answered, to be repeated without keys or network."""
