@@ -120,7 +120,9 @@ class AgentSpec(_Plain):
             >>> AgentSpec(name="gen_searcher", args={"rounds": 4}, parts={"policy": PartSpec(name="scripted")}).label
             'gen_searcher(policy=scripted, rounds=4)'
         """
-        return _label(self.name, {**{role: part.name for role, part in self.parts.items()}, **self.args})
+        return _label(
+            self.name, {**{role: _label(part.name, part.args) for role, part in self.parts.items()}, **self.args}
+        )
 
 
 class ScorerSpec(_Plain):

@@ -17,6 +17,7 @@ from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import AgentSpec, Fallback, PartSpec, is_plain
 from knowgen.engine.components import AgentHandle, ComponentRef, GeneratorHandle, before_generator
 from knowgen.generators.contract import capabilities_of, is_agent
+from knowgen.search.prices import query_price
 from knowgen.tasks.contract import Task
 from knowgen.workflows.described import ChosenAgent, TaskSearch, described_system, describes_apart
 from knowgen.workflows.located import constructor_arguments, locate
@@ -173,22 +174,9 @@ def _named_agent(
         capabilities=capabilities,
         build=description.build(arguments),
         component_ref=_component_ref(description, arguments),
-        query_price=_query_price(search.backend, _split(arguments, "search")[1]),
+        query_price=query_price(search.backend, _split(arguments, "search")[1]) if search.backend is not None else None,
         price_known=_price_known(arguments),
     )
-
-
-def _query_price(search: Any, given: Mapping[str, Any]) -> float | None:
-    """Return the maximum cost of a query of a search backend in US dollars; None where it does not say."""
-    if not isinstance(search, str):
-        return None
-    located = locate("search", search)
-    hook = getattr(located.target, "query_price", None)
-    model = {} if located.model is None else {"model": located.model}
-    if not callable(hook):
-        return None
-    price = hook(**{**given, **model})
-    return None if price is None else float(price)
 
 
 def _price_known(arguments: Mapping[str, Any]) -> bool | None:

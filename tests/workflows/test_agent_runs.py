@@ -10,6 +10,7 @@ import pytest
 
 import knowgen
 from knowgen import api
+from knowgen.core.arguments import ArgumentText
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
@@ -261,6 +262,73 @@ def test_the_summary_counts_answers_apart_from_images(tmp_path: Path) -> None:
     assert {row.ending for row in run.rows()} == {"answer", "no_answer", "repeated_response"}
     page = (run.path / "report" / "index.html").read_text()
     assert "2 paid calls" in page and ">Agent</th>" in page
+
+
+class PricedSearch:
+    """A search backend whose queries cost something."""
+
+    version = "1"
+
+    def __init__(self, price: float = 0.002) -> None:
+        self.price = price
+
+    @classmethod
+    def query_price(cls, price: float = 0.002) -> float:
+        return price
+
+    async def search(self, query: str, k: int = 5) -> list[Any]:
+        return []
+
+    async def image_search(self, query: str, k: int = 5) -> list[Any]:
+        return []
+
+    async def open(self, url: str) -> None:
+        raise LookupError(url)
+
+
+class Policy:
+    """A policy whose calls cost something."""
+
+    revision = "3"
+    identity_excludes = frozenset({"places"})
+
+    def __init__(self, model: str = "", temperature: float = 0.6, places: int = 8, price: float | None = None) -> None:
+        self.temperature = temperature
+
+    @classmethod
+    def price_known(cls, price: float | None = None, **_: Any) -> bool:
+        return price is not None
+
+
+class WithParts(FakeAgent):
+    """An agent with a policy and a search backend."""
+
+    wants_search = True
+
+    def __init__(self, policy: str, search: Any, painter: str = "", **parts: Any) -> None:
+        super().__init__()
+
+
+def test_the_parts_of_an_agent_are_identified_by_what_decides_its_answers() -> None:
+    here = "tests.workflows.test_agent_runs"
+    flat = {
+        "painter": PAINTER, "policy": f"{here}:Policy", "policy.temperature": ArgumentText("0.1"),
+        "policy.places": ArgumentText("64"), "search": f"{here}:PricedSearch", "search.price": ArgumentText("0.005"),
+        "summary": "small-model", "summary.base_url": "http://127.0.0.1:9/v1", "summary.max_tokens": ArgumentText("99"),
+    }  # fmt: skip
+    agent = resolve_system(f"{here}:WithParts", flat, None).agent
+    assert agent is not None
+    policy, summary = agent.spec.parts["policy"], agent.spec.parts["summary"]
+    assert (policy.name, policy.args, policy.version) == (f"{here}:Policy", {"temperature": 0.1}, "3")
+    assert (summary.name, summary.args) == ("small-model", {"max_tokens": 99})
+    assert agent.spec.search == f"{here}:PricedSearch@1" and agent.spec.args == {}
+    assert agent.query_price == 0.005 and agent.price_known is False
+    assert "policy=" in agent.spec.label
+    plan = api.plan(
+        "knowgen_mini", f"{here}:WithParts", ["pixels"], api.RunConfig(generator_args=flat, limit=2, workers=0)
+    )
+    assert f"a query of {here}:PricedSearch is at most $0.005" in api.forecast(plan, Path("nowhere"))
+    assert any("policy.price_in" in line for line in api.price_warnings(plan))
 
 
 def test_the_forecast_names_agent_and_answers(tmp_path: Path) -> None:
