@@ -365,3 +365,13 @@ def test_a_run_is_scored_again_with_its_answers(tmp_path: Path, *, elsewhere: bo
         assert len(generation.references) == (0 if generation.fallback else 2)
     assert again.summary.answers == first.summary.answers
     assert verify(again.path).ok, verify(again.path).findings
+
+
+@pytest.mark.parametrize(
+    ("tools", "optional"), [({}, False), ({"tools": "search,browse"}, True), ({"tools": "search, image_search"}, False)]
+)
+def test_gen_searcher_needs_references_where_it_can_look_for_images(tools: dict[str, str], *, optional: bool) -> None:
+    flat = {"painter": PAINTER, "policy": "tests.workflows.test_agent_runs:Policy", **tools}
+    system = resolve_system("gen_searcher", flat, knowgen.load_task("knowgen_mini"))
+    assert system.agent is not None and system.agent.spec.references_optional is optional
+    assert system.agent.spec.search.startswith("world@") and system.agent.spec.args == tools
