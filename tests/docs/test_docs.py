@@ -274,7 +274,7 @@ def test_placeholders_of_shell_blocks_look_like_placeholders() -> None:
     """A word in capitals is a variable that is set or has a `$`, or it would be pasted as it is."""
     for block in CODE:
         if block.language == "shell":
-            plain = re.sub(r"#.*|\$\{?\w+|\bkey_env=\w+|(?m:^\s*[A-Z_]+=\S+)", "", block.code)
+            plain = re.sub(r"#.*|\$\{?\w+|\bkey_env=\w+|(?m:^\s*(?:export\s+)?[A-Z_]+=\S+)", "", block.code)
             assert re.findall(r"(?<![\w./-])[A-Z][A-Z_]+(?![\w./:-])", plain) == [], block.where
 
 
