@@ -260,6 +260,9 @@ def test_the_summary_counts_answers_apart_from_images(tmp_path: Path) -> None:
     written = json.loads((run.path / "summary.json").read_text())["summaries"][0]
     assert written["answers"]["endings"] == counts.endings
     assert {row.ending for row in run.rows()} == {"answer", "no_answer", "repeated_response"}
+    table = run.to_pandas()
+    assert sorted(table["ending"]) == ["answer", "answer", "no_answer", "repeated_response"]
+    assert sorted(table["answer_status"]) == ["none", "none", "ok", "ok"] and table["fallback"].notna().sum() == 2
     page = (run.path / "report" / "index.html").read_text()
     assert "2 paid calls" in page and ">Agent</th>" in page
 
