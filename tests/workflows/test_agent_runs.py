@@ -11,7 +11,7 @@ import pytest
 import knowgen
 from knowgen import api
 from knowgen.core.arguments import ArgumentText
-from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
 from knowgen.suites import run_suite
@@ -102,6 +102,14 @@ def test_another_image_model_reuses_the_searches_of_a_run(tmp_path: Path) -> Non
     assert again.outcome is not None and again.outcome.all_cached, "the answers are stored in the run itself"
     changed = evaluate(tmp_path / "third", generator_args={**other, "count": 1}, requests=tmp_path / "first")
     assert changed.outcome is not None and changed.outcome.answered == 3, "another agent gives other answers"
+
+
+def test_answers_that_an_agent_cannot_take_over_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: is missing"):
+        evaluate(tmp_path / "run", requests=tmp_path / "nowhere")
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(DataError, match=r"results\.json: has no stored answers of an agent; name a run of this agent"):
+        evaluate(tmp_path / "run", requests=tmp_path / "results.json")
 
 
 def test_a_plain_generator_makes_the_same_images_from_the_answers_of_a_run(tmp_path: Path) -> None:
