@@ -60,8 +60,10 @@ def open_keyed_answers(path: Path, *, with_failed: bool = False) -> RunAnswers:
         with_failed: Whether answers that failed are taken over too, for a run that does not search.
 
     Raises:
-        DataError: The path is not a run directory.
+        DataError: The path does not exist, or is not a run directory.
     """
+    if not path.exists():
+        raise DataError("is missing", where=str(path), fix=_FIX)
     if not is_run_directory(path):
         raise DataError(
             "has no stored answers of an agent",

@@ -11,7 +11,7 @@ import pytest
 import knowgen
 from knowgen import api
 from knowgen.core.arguments import ArgumentText
-from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
 from knowgen.suites import run_suite
@@ -25,6 +25,21 @@ from tests.helpers.engine import Half
 AGENT, PAINTER = "tests.helpers.agents:FakeAgent", "tests.helpers.agents:Painter"
 
 
+class OfficialHalf(Half):
+    revision = version = "1"
+    dimensions = DIMENSIONS
+
+
+class Other(OfficialHalf):
+    """Another scorer."""
+
+
+@pytest.fixture(autouse=True)
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no page after a run, which takes longer than these runs."""
+    monkeypatch.setattr(api.Run, "report", lambda self, out=None: self.path / "report")
+
+
 def first_ids(count: int) -> list[str]:
     return [sample.id for sample in knowgen.load_task("knowgen_mini").samples()][:count]
 
@@ -32,7 +47,7 @@ def first_ids(count: int) -> list[str]:
 def evaluate(out: Path, agent: Any = AGENT, count: int = 3, **fields: Any) -> api.Run:
     arguments = {} if isinstance(agent, FakeAgent) else {"painter": PAINTER, "painter.style": "ink", "count": 2}
     given = {"generator_args": arguments, "ids": first_ids(count), "workers": 0, **fields}
-    return knowgen.evaluate("knowgen_mini", agent, "pixels", out=out, **given)
+    return knowgen.evaluate("knowgen_mini", agent, [OfficialHalf()], out=out, **given)
 
 
 def stored(path: Path) -> tuple[dict[str, AgentAnswer], dict[str, Generation]]:
@@ -43,11 +58,6 @@ def stored(path: Path) -> tuple[dict[str, AgentAnswer], dict[str, Generation]]:
 
 def image_digests(path: Path) -> dict[str, str]:
     return {name: each.image.sha256 for name, each in stored(path)[1].items() if each.image is not None}
-
-
-class OfficialHalf(Half):
-    revision = version = "1"
-    dimensions = DIMENSIONS
 
 
 def test_flat_arguments_go_to_the_agent_and_to_its_image_model(tmp_path: Path) -> None:
@@ -104,10 +114,18 @@ def test_another_image_model_reuses_the_searches_of_a_run(tmp_path: Path) -> Non
     assert changed.outcome is not None and changed.outcome.answered == 3, "another agent gives other answers"
 
 
+def test_answers_that_an_agent_cannot_take_over_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: is missing"):
+        evaluate(tmp_path / "run", requests=tmp_path / "nowhere")
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(DataError, match=r"results\.json: has no stored answers of an agent; name a run of this agent"):
+        evaluate(tmp_path / "run", requests=tmp_path / "results.json")
+
+
 def test_a_plain_generator_makes_the_same_images_from_the_answers_of_a_run(tmp_path: Path) -> None:
     run = evaluate(tmp_path / "first")
     plain = knowgen.evaluate(
-        "knowgen_mini", PAINTER, "pixels", out=tmp_path / "plain", ids=first_ids(3), workers=0,
+        "knowgen_mini", PAINTER, [OfficialHalf()], out=tmp_path / "plain", ids=first_ids(3), workers=0,
         generator_args={"style": "ink"}, requests=tmp_path / "first",
     )  # fmt: skip
     assert plain.spec.agent is None and plain.spec.requests.startswith(AGENT)
@@ -129,7 +147,7 @@ def test_the_official_export_has_prompts_and_references_that_another_run_reads(t
     assert (first["img_id"], first["note"]) == ("IMG_000", "note 0")
     assert (tmp_path / "run" / first["local_path"]).read_bytes() == Path(str(answer.references[0].path)).read_bytes()
     again = knowgen.evaluate(
-        "knowgen_mini", PAINTER, "pixels", out=tmp_path / "again", ids=first_ids(2), workers=0,
+        "knowgen_mini", PAINTER, [OfficialHalf()], out=tmp_path / "again", ids=first_ids(2), workers=0,
         generator_args={"style": "ink"}, requests=tmp_path / "run" / "results.json",
     )  # fmt: skip
     assert image_digests(again.path) == image_digests(run.path)
@@ -260,7 +278,10 @@ def test_the_summary_counts_answers_apart_from_images(tmp_path: Path) -> None:
     written = json.loads((run.path / "summary.json").read_text())["summaries"][0]
     assert written["answers"]["endings"] == counts.endings
     assert {row.ending for row in run.rows()} == {"answer", "no_answer", "repeated_response"}
-    page = (run.path / "report" / "index.html").read_text()
+    table = run.to_pandas()
+    assert sorted(table["ending"]) == ["answer", "answer", "no_answer", "repeated_response"]
+    assert sorted(table["answer_status"]) == ["none", "none", "ok", "ok"] and table["fallback"].notna().sum() == 2
+    page = api.write_report([run], run.path / "report").read_text()
     assert "2 paid calls" in page and ">Agent</th>" in page
 
 
@@ -353,7 +374,7 @@ def test_a_run_is_scored_again_with_its_answers(tmp_path: Path, *, elsewhere: bo
     agent = FakeAgent(count=4)
     agent.painter, agent.script = TwoReferences(), script
     first = evaluate(tmp_path / "run", agent)
-    again = api.score(first.path, [OfficialHalf()], out=tmp_path / "other" if elsewhere else None)
+    again = api.score(first.path, [Other()], out=tmp_path / "other" if elsewhere else None)
     assert again.spec.agent == first.spec.agent and again.spec.system == first.spec.system
     assert again.outcome is not None and again.outcome.scored == 3
     assert stored(again.path)[0].keys() == stored(first.path)[0].keys()
