@@ -130,7 +130,7 @@ def test_requests_of_an_export_generate_the_same_images(exported: Any, tmp_path:
     }
 
 
-def test_a_repeat_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
+def test_an_invalid_repeat_is_named_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_text('{"id": "a", "repeat": 0, "gen_prompt": "x"}\n{"id": "b", "repeat": "1"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"answers.jsonl:2: repeat must be a whole number >= 0, got '1'"):
