@@ -29,6 +29,9 @@ shows the same result again; --fresh searches again.
 
 DEFAULT_SEARCH = "wikimedia"
 
+PATIENCE = 60.0
+"""Default of `--patience` in seconds: shorter than that of a run, because somebody is watching."""
+
 
 @click.command("agent", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("prompt")
@@ -40,6 +43,7 @@ DEFAULT_SEARCH = "wikimedia"
 @run_option("budget")
 @run_option("seed", help="Seed of sampling and image [0].")
 @run_option("timeout", help="Maximum seconds for the image [600].")
+@run_option("patience", help=f"Longest wait for a silent service [{PATIENCE:g}].", default=PATIENCE)
 @run_option("fresh", help="Delete an earlier result first.")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP.replace("tables", "lines"))
 def command(prompt: str, policy: str, search: str, painter: str | None, *, as_json: bool, **options: Any) -> int:
@@ -51,7 +55,7 @@ def command(prompt: str, policy: str, search: str, painter: str | None, *, as_js
     arguments = _arguments(policy, search, painter, dict(options["generator_args"]))
     plan = plan_prompt(prompt, arguments, seed=options["seed"])
     folder = Path(options["out"] or default_folder(plan))
-    limits = {name: options[name] for name in ("budget", "timeout", "fresh")}
+    limits = {name: options[name] for name in ("budget", "timeout", "patience", "fresh")}
     _warn_of_contact(search, arguments)
     if as_json:
         result = run_prompt(plan, folder, Silent(), **limits)

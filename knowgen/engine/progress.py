@@ -205,7 +205,7 @@ class WaitingNotice(Progress):
     def show(self, counts: RunCounts | None, cost: float, waiting: str = "") -> None:
         """Write what the run waits for, once for each wait; arguments as in `Progress.show`."""
         if waiting and not self._waits:
-            sys.stderr.write(f"{waiting}\n")
+            sys.stderr.write(f"{waiting.rpartition(',')[0]}; Ctrl-C ends it\n")
             sys.stderr.flush()
         self._waits = bool(waiting)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import AgentAnswer, Generation, GenerationRequest, GenerationStatus, Sample
+from knowgen.core.run_config import GENERATION_TIMEOUT, PATIENCE
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, RunSpec, fingerprint, select
 from knowgen.engine.components import AgentHandle, GeneratorHandle
@@ -33,9 +34,6 @@ SAMPLE_ID = "prompt"
 
 NO_PAINTER = "none"
 """Name of the generator of a run that ends with the agent's answer."""
-
-PATIENCE_SECONDS = 60.0
-"""Longest wait for a silent service: somebody is watching."""
 
 _NAME_LENGTH = 40
 _HASH_LENGTH = 8
@@ -186,7 +184,8 @@ def run_prompt(
     watcher: Watcher,
     *,
     budget: float | None = None,
-    timeout: float | None = None,
+    timeout: float = GENERATION_TIMEOUT,
+    patience: float = PATIENCE,
     fresh: bool = False,
 ) -> PromptResult:
     """Run the agent on a prompt and generate the image; results that the directory holds are reused.
@@ -198,7 +197,8 @@ def run_prompt(
         folder: The run directory.
         watcher: Is told each step as it happens.
         budget: Maximum cost of the directory in US dollars; None for no limit.
-        timeout: Maximum time of the image in seconds; None for the default.
+        timeout: Maximum time of the image in seconds.
+        patience: Longest wait for a service that gives no answer, in seconds.
         fresh: Whether to delete earlier results of the directory first.
 
     Raises:
@@ -209,9 +209,7 @@ def run_prompt(
     from knowgen.engine import run as run_engine
     from knowgen.engine.progress import WaitingNotice
 
-    options = EngineOptions(budget=budget, schedule="phased", patience=PATIENCE_SECONDS, fresh=fresh)
-    if timeout is not None:
-        options = replace(options, timeout=timeout)
+    options = EngineOptions(budget=budget, schedule="phased", timeout=timeout, patience=patience, fresh=fresh)
     build = plan.agent.build
     agent = replace(plan.agent, build=lambda: _WatchedAgent(build(), watcher), component_ref=None)
     with RunStore.open(folder.absolute(), plan.spec, fresh=fresh) as store:
