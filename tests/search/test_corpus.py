@@ -15,7 +15,8 @@ from PIL import Image
 
 from knowgen.cli import main
 from knowgen.core.errors import DataError
-from knowgen.search.contract import Hit, ImageHit, Page
+from knowgen.core.leaks import current_leak_guard
+from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
 from knowgen.search.corpus.backend import CorpusSearch
 from knowgen.search.corpus.build import build_corpus
 from knowgen.search.corpus.storage import RecordReader, RecordWriter
@@ -185,6 +186,35 @@ def test_an_image_outside_the_corpus_is_not_read(folder: Path) -> None:
     writer.close()
     with pytest.raises(DataError, match="outside the corpus"):
         images(folder, "kite")
+
+
+class Guard:
+    """A leak guard that blocks one page, and images that are blue."""
+
+    def blocked_url(self, url: str) -> str:
+        return "it is the benchmark's own data" if url == "https://example.org/keepers" else ""
+
+    def blocked_image(self, image: Path | Image.Image) -> str:
+        opened = Image.open(image) if isinstance(image, Path) else image
+        return "it is a ground-truth image" if opened.getpixel((0, 0)) == (0, 0, 255) else ""
+
+
+def test_the_leak_guard_is_asked_about_pages_and_images(folder: Path) -> None:
+    build_corpus(folder)
+    token = current_leak_guard.set(Guard())
+    try:
+        hits = find(folder, "keepers lighthouse")
+        assert {hit.url: (hit.blocked, bool(hit.snippet)) for hit in hits} == {
+            "https://example.org/keepers": (BlockReason.LEAK, False),
+            "https://example.org/varn": (None, True),
+        }
+        with pytest.raises(PageBlockedError):
+            page(folder, "https://example.org/keepers")
+        (lighthouse,) = images(folder, "lighthouse dusk")
+        assert lighthouse.image is None and lighthouse.blocked is BlockReason.LEAK
+        assert images(folder, "kite paper")[0].image is not None
+    finally:
+        current_leak_guard.reset(token)
 
 
 def test_the_command_says_what_it_built_and_how_to_search_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
