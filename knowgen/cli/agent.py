@@ -21,7 +21,8 @@ Examples:
   knowgen agent "A poster of the winner of the 2024 Tour de France" \\
       --policy openai:qwen3-vl -g policy.base_url=http://127.0.0.1:8000/v1
   knowgen agent "..." --policy openai:gpt-4.1 --painter openai:gpt-image-1 --budget 1
-  knowgen agent "..." --policy scripted --search world:DIR --painter painter
+  knowgen agent "Show the singer Zumikem on a theatre stage." \\
+      --policy scripted --search world --painter painter
 Arguments of the parts: -g policy.KEY, search.KEY, summary.KEY, painter.KEY;
 other -g are those of the agent (see docs/guides/agent.md). The same command
 shows the same result again; --fresh searches again.

@@ -105,7 +105,7 @@ class AgentView:
 
     def _show_results(self, step: Step) -> None:
         if step.observation:
-            label = "found" if step.calls else "is told"
+            label = "found" if step.calls else "correction"
             lines = _observation_lines(step.observation)
             more = [f"… {count(len(lines) - FOUND_LINES, 'more line')}"] if len(lines) > FOUND_LINES else []
             self.text(label, "\n".join([*lines[:FOUND_LINES], *more]))

@@ -77,7 +77,7 @@ def shown_images(paths: Sequence[Path], method: Method, *, columns: int, rows: i
         rows: Height of each image, in character cells.
 
     Raises:
-        UnreadableImageError: A file is missing or is no image.
+        UnreadableImageError: A file is missing or is not an image.
     """
     from knowgen.core.images import open_rgb
 

@@ -72,7 +72,7 @@ class _CheckedAgent:
     def check_declarations(self) -> None:
         """Check what the agent declares about itself."""
         capabilities, spec = self.handle.capabilities, self.handle.spec
-        without = "used" if self.handle.references_optional else "not used"
+        without = "used" if self.handle.spec.references_optional else "not used"
         what = f"answer, concurrency {capabilities.concurrency}, an answer without references is {without}"
         self.notes.ok("contract", f"{what}, without an answer: {spec.fallback}")
         if capabilities.concurrency < 1:
@@ -131,7 +131,7 @@ class _CheckedAgent:
         for problem in problems:
             self.notes.fail("references", problem, "make the record with knowgen.plugin.image_ref(path)")
         if not references:
-            if not self.handle.references_optional and self.answer.status is AnswerStatus.OK:
+            if not self.handle.spec.references_optional and self.answer.status is AnswerStatus.OK:
                 fix = "return references, or declare `references_optional = True`"
                 self.notes.warn("references", "the answer has none, so it would not be used", fix)
             else:

@@ -22,6 +22,7 @@ from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.generators.contract import GeneratedImage, GenerationSource
 from knowgen.store.run import RunStore
 from knowgen.tasks.in_memory import InMemoryTask
+from knowgen.tasks.load import load_task
 from knowgen.workflows.agents import PAINTER, resolve_agent, resolve_system
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ SAMPLE_ID = "prompt"
 NO_PAINTER = "none"
 """Name of the generator of a run that ends with the agent's answer."""
 
+BUNDLED_TASK, WORLD_SEARCH = "knowgen_mini", "world"
+
 _NAME_LENGTH = 40
 _HASH_LENGTH = 8
 
 
 class Watcher(Protocol):
-    """Is told what the agent does, in the thread of the agent."""
+    """Receives what the agent does, in the thread of the agent."""
 
     def started(self) -> None:
         """Note that the agent begins; again after a service failed in the middle."""
@@ -110,7 +113,7 @@ class _NoImages:
 
 
 class _WatchedAgent:
-    """The agent, whose steps a watcher is told."""
+    """The agent, whose steps go to a watcher."""
 
     def __init__(self, agent: GenSearcher, watcher: Watcher) -> None:
         self._agent, self._watcher = agent, watcher
@@ -141,6 +144,7 @@ def plan_prompt(prompt: str, arguments: Mapping[str, Any], *, seed: int = 0) -> 
     Args:
         prompt: The prompt.
         arguments: Arguments of the agent, flat as on the command line; without `painter`, no image is generated.
+            The search backend `world` without a folder is that of the bundled task.
         seed: Seed of the agent's sampling and of the image.
 
     Raises:
@@ -149,13 +153,14 @@ def plan_prompt(prompt: str, arguments: Mapping[str, Any], *, seed: int = 0) -> 
     refuse_secrets({"prompt": prompt, **arguments})
     if not prompt.strip():
         raise UsageError("the prompt is empty", where="prompt", fix='give it in quotes, such as "A poster of …"')
+    task = load_task(BUNDLED_TASK) if arguments.get("search") == WORLD_SEARCH else None
     generator: GeneratorHandle | GenerationSource
     if arguments.get(PAINTER):
-        system = resolve_system(AGENT, arguments, None)
+        system = resolve_system(AGENT, arguments, task)
         assert system.agent is not None
         agent, generator, generator_spec = system.agent, system.generator, system.generator.spec
     else:
-        agent = resolve_agent(AGENT, {**arguments, PAINTER: NO_PAINTER}, None).agent
+        agent = resolve_agent(AGENT, {**arguments, PAINTER: NO_PAINTER}, task).agent
         generator, generator_spec = _NoImages(), GeneratorSpec(name=NO_PAINTER)
     spec = RunSpec(
         task=TASK,
@@ -195,7 +200,7 @@ def run_prompt(
     Args:
         plan: What `plan_prompt` returned.
         folder: The run directory.
-        watcher: Is told each step as it happens.
+        watcher: Receives each step as it happens.
         budget: Maximum cost of the directory in US dollars; None for no limit.
         timeout: Maximum time of the image in seconds.
         patience: Longest wait for a service that gives no answer, in seconds.
