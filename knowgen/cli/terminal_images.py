@@ -141,7 +141,8 @@ def _blocks(image: Image, columns: int, rows: int) -> list[str]:
 
 def _side_by_side(images: Sequence[list[str]], columns: int) -> str:
     """Return the lines of images in rows of images, as many in each as fit."""
-    text, row, used = "", [], 0
+    text, used = "", 0
+    row: list[list[str]] = []
     for lines in images:
         width = lines[0].count(_UPPER_HALF)
         if row and used + 1 + width > columns:
