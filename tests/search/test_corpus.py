@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from io import BytesIO
@@ -17,8 +18,10 @@ from knowgen.cli import main
 from knowgen.core.errors import DataError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
+from knowgen.search.corpus import build, sources
 from knowgen.search.corpus.backend import CorpusSearch
 from knowgen.search.corpus.build import build_corpus
+from knowgen.search.corpus.sources import Html, Skipped
 from knowgen.search.corpus.storage import RecordReader, RecordWriter
 from knowgen.search.text_index import TextIndex
 
@@ -133,6 +136,18 @@ def test_a_web_archive_gives_its_pages_and_images(tmp_path: Path) -> None:
     assert [(each.where, each.reason) for each in again.skipped] == [
         (f"{tmp_path / 'cut.warc.gz'}: https://example.org/w.png", "the archive ends within this record")
     ]
+
+
+def test_a_page_that_keeps_the_parser_busy_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(item: object) -> Skipped:
+        while True:
+            with contextlib.suppress(Exception):  # as the parser does
+                raise ValueError
+
+    monkeypatch.setattr(build, "CPU_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "parsed", busy)
+    (skipped,) = build._parse_limited([Html(tmp_path / "page.html", "https://example.org/", "page.html")])
+    assert skipped == Skipped("page.html", "takes more than 0.2 s of processor time to read")
 
 
 def test_the_same_files_give_the_same_corpus_however_many_processes_read_them(tmp_path: Path) -> None:
