@@ -126,7 +126,7 @@ def _show_result(view: AgentView, plan: PromptPlan, result: PromptResult) -> Non
     if image is not None and image.path is not None:
         view.pictures([image.path], FINAL_ROWS)
     view.blank()
-    for part, text in _parts(result):
+    for part, text in _parts(plan, result):
         view.line(part, text)
     if image is not None and image.path is not None:
         view.path("image", _shown_path(image.path, result.folder))
@@ -142,7 +142,7 @@ def _shown_path(path: Path, folder: Path) -> Path:
     return folder / path.relative_to(whole) if path.is_relative_to(whole) else path
 
 
-def _parts(result: PromptResult) -> list[tuple[str, str]]:
+def _parts(plan: PromptPlan, result: PromptResult) -> list[tuple[str, str]]:
     """Return each part of the work with its time and cost."""
     from knowgen.cli.agent_view import spent_text
 
@@ -153,7 +153,10 @@ def _parts(result: PromptResult) -> list[tuple[str, str]]:
             extra = f", {tokens:,} tokens" if tokens else ""
             lines.append((part.part, spent_text(part.seconds, part.usage.cost) + extra))
     if result.generation is not None and result.generation.image is not None:
-        lines.append(("painter", spent_text(result.generation.seconds, result.generation.usage.cost or 0.0)))
+        cost = result.generation.usage.cost
+        if cost is None and not plan.draws_over_network:
+            cost = 0.0  # a model of this machine says nothing about a price
+        lines.append(("painter", spent_text(result.generation.seconds, cost)))
     if result.answer is not None:
         whole = result.answer.seconds + (result.generation.seconds if result.generation is not None else 0.0)
         lines.append(("together", spent_text(whole, result.outcome.cost)))

@@ -125,7 +125,7 @@ def render_trajectory(prompt: str, spec: RunSpec, answer: AgentAnswer, generatio
             ],
             steps=[_step(each, pictures) for each in answer.trajectory],
             painter_seconds=generation.seconds if generation is not None else None,
-            painter_cost=(generation.usage.cost or 0.0) if generation is not None else None,
+            painter_cost=generation.usage.cost if generation is not None else None,
         )
     )
 

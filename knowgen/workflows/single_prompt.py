@@ -80,6 +80,11 @@ class PromptPlan:
         return isinstance(self.generator, GeneratorHandle)
 
     @property
+    def draws_over_network(self) -> bool:
+        """Whether the image model calls a service, whose price may be unknown."""
+        return isinstance(self.generator, GeneratorHandle) and self.generator.capabilities.shape == "generate"
+
+    @property
     def task(self) -> InMemoryTask:
         """The task with the prompt as its one sample."""
         return _task(self.prompt)

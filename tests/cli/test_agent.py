@@ -188,6 +188,28 @@ def test_a_reader_that_closes_the_output_ends_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "agent.html").is_file()
 
 
+PAINTER = """
+from PIL import Image
+
+from knowgen.plugin import GeneratedImage
+
+
+class Service:
+    revision, references = "1", True
+
+    async def generate(self, request):
+        return GeneratedImage(image=Image.new("RGB", (64, 64), "red"))
+"""
+
+
+def test_the_unknown_price_of_an_image_service_is_not_shown_as_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "service.py").write_text(PAINTER)
+    assert run(["agent", PROMPT, *SCRIPTED, "--painter", "service.py:Service"]) == 0
+    assert line_of(capsys.readouterr().out, "painter").endswith("price unknown")
+
+
 # -- terminals ---------------------------------------------------------------------------------------------------------
 
 
