@@ -131,3 +131,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ReplayPolicy(str(tmp_path / "none.jsonl"))
     with pytest.raises(UsageError, match="name it as replay:FILE"):
         ReplayPolicy("")
+
+
+def test_a_reply_that_follows_a_reply_is_not_its_observation(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    said = [{"role": "user", "content": "p"}, *({"role": "assistant", "content": text} for text in ("one", "two"))]
+    file.write_text(json.dumps({"prompt": "p", "messages": said}) + "\n", encoding="utf-8")
+    session = ReplayPolicy(str(file)).open(Sampling(), "p", "s")
+    first, last = Message("user", "p"), Message("user", "Answer now.")
+
+    async def replies() -> list[str]:
+        before = await session.reply([first])
+        return [before.text, (await session.reply([first, Message("assistant", "one"), last])).text]
+
+    assert asyncio.run(replies()) == ["one", "two"]
