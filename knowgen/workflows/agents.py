@@ -156,6 +156,7 @@ def _named_agent(
         _, search_args = _split(arguments, "search")
         search = search_for(arguments.get("search"), task, plugin, search_args, in_worker=in_worker)
         arguments["search"] = search.backend
+        capabilities = replace(capabilities, privileged=capabilities.privileged or search.privileged)
     description.check({name: value for name, value in arguments.items() if not name.startswith("search.")})
     parts, keyed = _parts(arguments)
     spec = AgentSpec(
@@ -164,7 +165,7 @@ def _named_agent(
         revision=description.full_version({name: value for name, value in arguments.items() if name != "search"}),
         search=search.identity,
         parts=parts,
-        privileged=description.privileged,
+        privileged=capabilities.privileged,
         fallback=fallback,
     )
     return AgentHandle(
