@@ -193,12 +193,12 @@ def test_five_images_at_most_are_listed_and_more_are_asked_for_where_too_few_cou
     hits = image_hits(tmp_path, 20)
     search = FakeSearch(images=hits)
     assert len(use(ImageSearch(), {"query": "boat", "top_k": 9}, search).images) == 5
-    assert search.calls == [("image_search", "boat", 10)]
+    assert search.calls == [("image_search", "boat", 5)]  # each is downloaded, so no more than are shown
     lost = [hit.model_copy(update={"image": None, "failure": "HTTP 404"}) for hit in hits[:8]]
     blocked = hits[8].model_copy(update={"image": None, "blocked": BlockReason.LEAK})
     search = FakeSearch(images=[*lost, blocked, *hits[9:]])
     result = use(ImageSearch(), {"query": "boat"}, search)
-    assert search.calls == [("image_search", "boat", 10), ("image_search", "boat", 20)]
+    assert search.calls == [("image_search", "boat", 5), ("image_search", "boat", 20)]
     assert [image.title for image in result.images] == [f"Boat {number}" for number in range(10, 15)]
     assert result.blocked == ["leak_blocked"]
     assert result.error == "9 images not downloaded: HTTP 404; leak_blocked"
