@@ -20,8 +20,10 @@ from knowgen.core.records import (
     Row,
     Sample,
 )
-from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
+from knowgen.report.details import cut, generation_details, rubric_words, score_details, truth_details
+from knowgen.report.trajectory import recorded_details, recorded_images, seen_images, trajectory_details
 from knowgen.report.view import ReportSystem, ReportView
+from knowgen.stats.agent_figures import AgentFigures, agent_figures
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
 from knowgen.store.rows import answer_cost
@@ -68,11 +70,13 @@ class GalleryCell:
         image: Digest of its image; empty if there is none.
         readings: Score by view; None if the system has no such view.
         details: Details shown when the sample is opened.
+        trajectory: Trajectory of its agent; None without one.
     """
 
     image: str = ""
     readings: list[ImageScore | None] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    trajectory: dict[str, Any] | None = None
 
 
 @dataclass
@@ -136,7 +140,11 @@ class Spending:
 
 @dataclass
 class Gallery:
-    """Content of the page on single samples; `rubrics` are those of each system's scores, by scorer."""
+    """Content of the page on single samples.
+
+    `rubrics` are those of each system's scores, by scorer; `agents` are the figures of each system's agent, empty for a
+    system without one.
+    """
 
     entries: list[GalleryEntry]
     truths: dict[SampleKey, dict[str, Any]]
@@ -145,17 +153,19 @@ class Gallery:
     problems: list[Problem]
     spending: list[Spending]
     rubrics: list[dict[str, list[str]]]
+    agents: list[tuple[AgentFigures, ...]]
 
 
 def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gallery:
     """Read all runs once, in order."""
     entries: dict[tuple[SampleKey, int], GalleryEntry] = {}
-    gallery = Gallery([], {}, {}, [], [], [], [])
+    gallery = Gallery([], {}, {}, [], [], [], [], [])
     problems: Counter[tuple[int, int, str, str]] = Counter()
     for system in systems:
         cells = _cells(system, gallery)
         for view in views:
             _read_view(system, view, len(views), cells, problems)
+        gallery.agents.append(_agent(system))
         _add_entries(system, cells, entries, gallery, len(systems))
     gallery.entries = list(entries.values())
     gallery.problems = [Problem(*key, count) for key, count in problems.items()]
@@ -168,9 +178,17 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
     rubrics: dict[str, list[str]] = {}
     for _, answer in store.answers():
         _spend_answer(spending, answer)
+        cell = cells.setdefault((answer.sample_id, answer.repeat), GalleryCell())
+        cell.trajectory = trajectory_details(answer)
+        gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
+        if cell.trajectory is None:
+            cell.trajectory = recorded_details(generation)
+            gallery.images += recorded_images(generation)
+        else:
+            cell.trajectory["fallback"] = cut(generation.fallback)
         if generation.image is not None:
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
@@ -233,6 +251,18 @@ def _read_view(
         cell.readings[view.index] = ImageScore(state, overall, values, reason)
         if state != "scored":
             problems[system.index, view.index, state, reason] += 1
+
+
+def _agent(system: ReportSystem) -> tuple[AgentFigures, ...]:
+    store = system.run.store
+    if store.spec.agent is None:
+        return ()
+    return agent_figures(
+        store.samples(),
+        store.spec.repeats,
+        (answer for _, answer in store.answers()),
+        (generation for _, generation in store.generations()),
+    )
 
 
 def _by_image(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:

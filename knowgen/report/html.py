@@ -30,6 +30,7 @@ STATIC = (
     "viewer.js",
     "card.js",
     "depth.js",
+    "trajectory.js",
     "gallery.js",
     "report.css",
     "icon.svg",
@@ -101,6 +102,8 @@ def _fill(
     write_data(folder / "data", "index", payload.index(systems, views, collected, shown))
     for number, chunk in enumerate(payload.chunks(collected)):
         write_data(folder / "data", f"chunk-{number}", chunk)
+    for number, lines in payload.trajectories(collected, shown):
+        write_data(folder / "data", f"trajectories-{number}", lines)
     leads = {view.index: lead for view in views if (lead := lead_of(systems, view)) is not None}
     (folder / "index.html").write_text(render(systems, views, collected, shown, leads), encoding="utf-8")
     (folder / MARKER).write_text(f"A report written by knowgen. Images: {RECIPE}\n", encoding="utf-8")

@@ -12,12 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from knowgen.core.spec import canonical
 from knowgen.core.text import count
-from knowgen.report import numbers
+from knowgen.report import agent_tables, numbers
 from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
 from knowgen.report.method import citation, definitions, provenance
+from knowgen.report.search_effect import SearchEffect, search_effect
 from knowgen.report.view import ReportSystem, ReportView
+from knowgen.stats.agent_figures import AgentFigures
 from knowgen.stats.protocol import counting_words, counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 
@@ -80,6 +82,7 @@ class ScorerPanel:
     fit: bool
     failures: int
     notes: tuple[tuple[str, str], ...]
+    effect: SearchEffect | None
     worse_on: tuple[tuple[str, str], ...]
     more_worse: int
     selections: tuple[str, ...]
@@ -142,6 +145,12 @@ def render(
             tasks=list(dict.fromkeys(system.run.store.spec.task for system in systems)),
             scorers=list(dict.fromkeys(view.scorer for view in views)),
             protocols=list(dict.fromkeys(view.protocol for view in views)),
+            shown=shown,
+            agents=[_agent(system, figures) for system in systems if (figures := collected.agents[system.index])],
+            agent_meaning=agent_tables.MEANING,
+            signed=lambda value: numbers.number(value, signed=True),
+            sample_link=lambda view, name: link(view, id=name),
+            category_link=lambda view, name: link(view, category=name),
             spending=[_spending(system, collected.spending[system.index]) for system in systems],
             entries=len(collected.entries),
             choices=_choices(collected),
@@ -188,6 +197,7 @@ def _panel(
         fit=any(line.summary.fit_for_board for line in lines),
         failures=sum(numbers.missing(line.coverage) for line in lines),
         notes=_notes(lines),
+        effect=search_effect(systems, view, collected),
         worse_on=tuple((each, link(view, id=each)) for each in worse[:MAX_WORSE]),
         more_worse=max(0, len(worse) - MAX_WORSE),
         selections=tuple(dict.fromkeys(line.summary.selection for line in lines if line.summary.selection)),
@@ -286,6 +296,35 @@ def _notes(lines: Sequence[HeadlineRow]) -> tuple[tuple[str, str], ...]:
     return tuple(
         ("" if len(labels) == len(lines) else ", ".join(labels), note) for note, labels in systems_by_note.items()
     )
+
+
+def _agent(system: ReportSystem, figures: Sequence[AgentFigures]) -> dict[str, Any]:
+    """Return the tables of an agent's figures: columns, and the rows of each kind of part with their links."""
+    kinds = []
+    for kind, title in agent_tables.TITLES.items():
+        rows = [
+            (number, each.name or "all samples", _agent_link(system, each))
+            for number, each in enumerate(figures)
+            if each.kind == kind
+        ]
+        if rows:
+            kinds.append((title, rows))
+    whole = figures[0]
+    notes = [
+        f"{count(number, one, many)} {words}"
+        for number, one, many, words in (
+            (whole.errors, "step", "steps", "with an error"),
+            (whole.blocked, "page or image", "pages or images", "not fetched for other reasons, such as robots.txt"),
+            (whole.capped, "token", "tokens", "cut from tool results"),
+        )
+        if number
+    ]
+    return {"system": system, "columns": agent_tables.columns(figures), "kinds": kinds, "notes": notes}
+
+
+def _agent_link(system: ReportSystem, figures: AgentFigures) -> str:
+    part = f"&{figures.kind}={quote(figures.name, safe='')}" if figures.name else ""
+    return f"#samples?system={quote(system.label, safe='')}{part}"
 
 
 def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:

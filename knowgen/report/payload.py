@@ -17,6 +17,9 @@ from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
 
 CHUNK = 50
+TRAJECTORIES = 10
+"""Number of entries whose trajectories are in one file; they are longer than the other details."""
+
 LONGEST_PROMPT = 2_000
 LONGEST_REASON = 300
 
@@ -27,6 +30,7 @@ def index(
     """Return the data by which the gallery filters, sorts and shows its entries."""
     return {
         "chunk": CHUNK,
+        "trajectories": TRAJECTORIES,
         "states": [{"name": state, "words": STATE_WORDS[state]} for state in STATES],
         "systems": [
             {
@@ -71,6 +75,7 @@ def _sample(entry: GalleryEntry, collected: Gallery, shown: Mapping[str, ShownIm
 def _cell(cell: GalleryCell, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
     return {
         "image": _image(cell.image, shown),
+        "agent": None if cell.trajectory is None else _outline(cell.trajectory),
         "readings": [
             [
                 STATES.index(reading.state),
@@ -82,6 +87,18 @@ def _cell(cell: GalleryCell, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
             else None
             for reading in cell.readings
         ],
+    }
+
+
+def _outline(trajectory: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the line that opens a trajectory says."""
+    return {
+        "ending": trajectory["ending"] or trajectory["status"],
+        "steps": len(trajectory["steps"]) + trajectory["more_steps"],
+        "calls": sum(len(step["calls"]) for step in trajectory["steps"]),
+        "chosen": len(trajectory["chosen"]),
+        "blocked": sum(len(step["blocked"]) for step in trajectory["steps"]),
+        "fallback": bool(trajectory["fallback"]),
     }
 
 
@@ -109,6 +126,26 @@ def _details(entry: GalleryEntry, collected: Gallery) -> dict[str, Any]:
         "truth": collected.truths[entry.task_version, entry.sample.id],
         "cells": [cell.details if cell else None for cell in entry.cells],
     }
+
+
+def trajectories(collected: Gallery, shown: Mapping[str, ShownImage]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield number and content of each file of `TRAJECTORIES` entries; files without a trajectory are left out."""
+    for number, start in enumerate(range(0, len(collected.entries), TRAJECTORIES)):
+        cells = [entry.cells for entry in collected.entries[start : start + TRAJECTORIES]]
+        if any(cell is not None and cell.trajectory is not None for row in cells for cell in row):
+            yield number, [[_trajectory(cell, shown) for cell in row] for row in cells]
+
+
+def _trajectory(cell: GalleryCell | None, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
+    if cell is None or cell.trajectory is None:
+        return None
+    steps = [{**step, "images": _pictures(step["images"], shown)} for step in cell.trajectory["steps"]]
+    return {**cell.trajectory, "steps": steps, "chosen": _pictures(cell.trajectory["chosen"], shown)}
+
+
+def _pictures(images: Sequence[Mapping[str, Any]], shown: Mapping[str, ShownImage]) -> list[dict[str, Any]]:
+    absent = {"fault": "its file is not in the run directory"}
+    return [{**each, "image": _image(each["image"], shown) if each["image"] in shown else absent} for each in images]
 
 
 GLOBAL = "KNOWGEN_DATA"

@@ -20,6 +20,7 @@ from knowgen.store.run import RunStore
 
 SUMMARY_FILE = "summary.json"
 TABLES = "tables"
+AGENT_TABLE = "agent"
 
 
 def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float | None) -> Summary:
@@ -128,6 +129,8 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         for file, text in table_files(path, summary).items():
             write_text(file, text)
     with RunStore.read(path) as store:
+        for file, text in agent_table_files(store).items():
+            write_text(file, text)
         latest = store.last_numbers()
     data = {
         "spec": spec.model_dump(mode="json"),
@@ -146,6 +149,26 @@ def table_files(path: Path, summary: Summary) -> dict[Path, str]:
     return {
         stem.with_name(f"{stem.name}.md"): tables.markdown([summary]),
         stem.with_name(f"{stem.name}.csv"): tables.csv([summary]),
+    }
+
+
+def agent_table_files(store: RunStore) -> dict[Path, str]:
+    """Return the content of each table file on what the agent of a run did; none in a run without an agent."""
+    from knowgen.report.agent_tables import agent_csv, agent_markdown
+    from knowgen.stats.agent_figures import agent_figures
+
+    if store.spec.agent is None:
+        return {}
+    figures = agent_figures(
+        store.samples(),
+        store.spec.repeats,
+        (answer for _, answer in store.answers()),
+        (generation for _, generation in store.generations()),
+    )
+    stem, system = store.path / TABLES / AGENT_TABLE, store.spec.system
+    return {
+        stem.with_suffix(".md"): agent_markdown(system, figures),
+        stem.with_suffix(".csv"): agent_csv(system, figures),
     }
 
 

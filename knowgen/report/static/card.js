@@ -5,10 +5,8 @@
   const { make, number } = page;
   const loading = new Map();
 
-  // Details are in scripts of fifty samples each; a script is added when one of its samples is shown.
-  function details(position) {
-    const chunk = Math.floor(position / page.data.chunk);
-    const name = "chunk-" + chunk;
+  // Data are in scripts of several samples each; a script is added when one of its samples is shown.
+  page.load = (name) => {
     if (!loading.has(name)) {
       loading.set(
         name,
@@ -21,7 +19,12 @@
         }),
       );
     }
-    return loading.get(name).then((entries) => entries[position % page.data.chunk]);
+    return loading.get(name);
+  };
+
+  function details(position) {
+    const size = page.data.chunk;
+    return page.load("chunk-" + Math.floor(position / size)).then((entries) => entries[position % size]);
   }
 
   const words = (name) => name.replaceAll("_", " ");
@@ -106,7 +109,7 @@
     const strip = make("div", { class: "strip" }, columns);
     const depth = make("div", { class: "depth" });
     const more = make("details", null, make("summary", null, "Details"), depth);
-    const card = make("article", { class: "card", "data-id": sample.id, "aria-labelledby": heading.id }, make("header", null, heading, tags(sample)), strip, make("footer", null, more));
+    const card = make("article", { class: "card", "data-id": sample.id, "aria-labelledby": heading.id }, make("header", null, heading, tags(sample)), strip, make("footer", null, page.trajectory(sample, position, shown), more));
     page.columns(card, columns.length);
     more.addEventListener("toggle", () => {
       card.classList.toggle("open", more.open);
