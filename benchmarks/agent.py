@@ -383,9 +383,8 @@ def measure_memory(count: int) -> None:
         each = (rss() - before) / count
         policy.go.set()
         await asyncio.gather(*tasks)
-        print(
-            f"a waiting rollout with {8 * len(text) // 1000} kB of tool results takes {each / 1000:.0f} kB (target 1000)"
-        )
+        results = 8 * len(text) // 1000
+        print(f"a waiting rollout with {results} kB of tool results takes {each / 1000:.0f} kB (target 1000)")
 
     asyncio.run(run())
 

@@ -163,8 +163,8 @@ class SearchBackend(Protocol):
 class PrivilegedSearch(Protocol):
     """A backend that needs the ground truth, in addition to the methods of `SearchBackend`.
 
-    It declares `privileged = True`, which makes every run with it privileged: leaderboards refuse it. Only an agent that
-    calls `for_truth` can use it.
+    It declares `privileged = True`, which makes every run with it privileged: leaderboards refuse it. Only an agent
+    that calls `for_truth` can use it.
     """
 
     @property

@@ -1,7 +1,7 @@
 """The search backend `shuffled:NAME`: another one, whose results are those of other queries.
 
-It is a control. What an agent gains from search must be lost with it: pages and images look like those of the benchmark,
-and have nothing to do with what was asked.
+It is a control. What an agent gains from search must be lost with it: pages and images look like those of the
+benchmark, and have nothing to do with what was asked.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ShuffledSearch:
         arguments: Arguments of the backend.
 
     Raises:
-        UsageError: The backend is unknown, or cannot list titles and there is no file.
+        UsageError: The backend is unknown, or cannot list titles, and no file is given.
         DataError: The file cannot be read, or is empty.
     """
 

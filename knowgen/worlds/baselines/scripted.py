@@ -290,7 +290,7 @@ class _Script:
             self._pages[url] = _page(url, text)
 
     def _call(self, thought: str, tool: str, arguments: Mapping[str, Any]) -> _Rules:
-        """Return what a call shows; nothing where there is no such tool or no call is left."""
+        """Return what a call shows; nothing where that tool or a further call is missing."""
         if tool in self._missing or self._calls >= self.most_calls:
             return _Observed("")
         self._calls += 1
