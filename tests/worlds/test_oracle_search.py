@@ -135,6 +135,10 @@ def test_the_agent_hands_it_the_truth_of_each_sample(tmp_path: Path) -> None:
         assert set(truth.evidence) <= {each["url"] for each in answers[name].evidence}
         seen = {title for step in answers[name].trajectory for title in _oracle_images(step)}
         assert seen == {one["name"] for one in truth.subjects}
+    again = knowgen.evaluate(
+        "knowgen_mini", "painter", "pixels", ids=ids, out=tmp_path / "again", workers=0, requests=run.path
+    )
+    assert again.spec.agent is None and again.spec.privileged  # its answers come from the ground truth
 
 
 def _oracle_images(step: Mapping[str, Any]) -> list[str]:

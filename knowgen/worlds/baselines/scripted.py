@@ -207,7 +207,7 @@ class _Script:
 
     def _references(self, titles: Sequence[str]) -> Generator[_Call, _Observed, list[tuple[str, str]]]:
         references: list[tuple[str, str]] = []
-        for title in titles:
+        for title in dict.fromkeys(titles):  # the same call twice would end the trajectory
             image = yield from self._image(title)
             if image:
                 references.append((image, f"taken to show {title}"))
