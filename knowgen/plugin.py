@@ -3,13 +3,14 @@
 | you write | you may need |
 |---|---|
 | a generator | `GeneratedImage` to return more than an image; `GenerationRequest`; `Usage`; `paid_call` around calls that cost money; `load_search` to look things up; `GPU_FAULT_CODE` |
+| an agent | `AgentAnswer` and `AnswerStatus` to return; `GenerationRequest`; `ImageRef`, `image_ref`; `UsagePart`; `paid_call` |
 | a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
 | a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref`; `PageBlockedError` and `BlockReason` for what must not be fetched |
 | a tool of an agent | `ToolResult`; `ToolContext`, `UsagePart` |
 | any of them | `ServiceUnavailableError` where a service cannot answer now, `AccountError` where it rejects every call, `TransientError` where trying again may help, `waiting` around waits for a turn; `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
 
-The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScorer`, `BatchScorer`, `Task`,
+The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `Agent`, `AsyncScorer`, `BatchScorer`, `Task`,
 `SearchBackend` and `Tool` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
 """  # noqa: E501 - a table row stands on one line
 
@@ -32,6 +33,8 @@ from knowgen.core.metering import paid_call
 from knowgen.core.records import (
     DIMENSIONS,
     GROUPS,
+    AgentAnswer,
+    AnswerStatus,
     Attempt,
     Generation,
     GenerationRequest,
@@ -51,6 +54,7 @@ from knowgen.core.records import (
 from knowgen.core.waiting import waiting
 from knowgen.generators.contract import (
     GPU_FAULT_CODE,
+    Agent,
     AsyncGenerator,
     BatchGenerator,
     GeneratedImage,
@@ -78,6 +82,9 @@ __all__ = [
     "GROUPS",
     "NEEDS",
     "AccountError",
+    "Agent",
+    "AgentAnswer",
+    "AnswerStatus",
     "AsyncGenerator",
     "AsyncScorer",
     "Attempt",

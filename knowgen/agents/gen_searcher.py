@@ -28,6 +28,9 @@ AGENT_VERSION = "gen-searcher-1"
 PROMPT_CALLS = 8
 """Maximum number of tool calls that the published system prompt allows."""
 
+IMAGE_SEARCH = "image_search"
+"""Name of the tool that finds reference images."""
+
 _NAME = "generator gen_searcher"
 
 
@@ -70,15 +73,14 @@ class GenSearcher:
 
     revision = f"{AGENT_VERSION} {OWN_VERSION} {SCALING_VERSION} {EXTRACTION_VERSION}"
     wants_search = True
-    references_optional = True
     concurrency = 128  # most of them wait for the search while the policy works for others
     deadline = 6 * 3600.0
     identity_excludes = frozenset({"upstream_dir"})
 
     def __init__(
         self,
-        policy: str | Policy,
-        search: str | SearchBackend,
+        policy: str | Policy = "",
+        search: str | SearchBackend = "",
         *,
         painter: str | None = None,
         fallback: Literal["draw", "fail"] = "draw",
@@ -133,6 +135,15 @@ class GenSearcher:
             images_first=images == "first",
             today=(lambda: self.date) if date else today,
         )
+
+    @staticmethod
+    def references_optional(tools: str | Sequence[str | Tool] = IMAGE_SEARCH, **_: Any) -> bool:
+        """Return whether an answer without reference images is used: where the agent cannot look for images.
+
+        Otherwise the sample's own prompt is generated, as in the published system.
+        """
+        names = [name.strip() for name in tools.split(",")] if isinstance(tools, str) else list(tools)
+        return not any((each if isinstance(each, str) else each.name) == IMAGE_SEARCH for each in names)
 
     async def answer(self, request: GenerationRequest) -> AgentAnswer:
         """Search for a request, and return what to generate.
@@ -262,6 +273,9 @@ def _part_arguments(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _policy(policy: str | Policy, given: Mapping[str, Any]) -> Policy:
+    if policy == "":
+        fix = "give -g policy=NAME, such as openai:MODEL; `knowgen list policies` shows them"
+        raise UsageError("needs a policy", where=_NAME, fix=fix)
     if isinstance(policy, str):
         policy = cast(Policy, registry.create(registry.resolve("policies", policy), given))
     elif given:
@@ -273,8 +287,10 @@ def _policy(policy: str | Policy, given: Mapping[str, Any]) -> Policy:
 
 
 def _backend(search: str | SearchBackend, given: Mapping[str, Any]) -> SearchBackend:
+    if search == "":
+        raise UsageError("needs a search backend", where=_NAME, fix="give -g search=NAME, such as wikimedia")
     if isinstance(search, str):
-        return load_search(registry.create(registry.resolve("search", search), given))
+        return load_search(search, given)
     if given:
         raise UsageError("arguments of a search backend that is an object", where=_NAME, fix="give them to its class")
     return load_search(search)

@@ -39,6 +39,9 @@ MAX_SHOWN = 5
 """Maximum number of images of one tool result that are shown."""
 
 
+_WHERE = "limits of the agent"
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits of a trajectory.
@@ -69,9 +72,9 @@ class Limits:
             if name == "tool_calls" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise UsageError(f"{name} must be a whole number >= {low}, got {value!r}")
+                raise UsageError(f"{name} must be a whole number >= {low}, got {value!r}", where=_WHERE)
         if not isinstance(self.seconds, int | float) or not 0 <= self.seconds < float("inf"):
-            raise UsageError(f"time_limit must be a number of seconds >= 0, got {self.seconds!r}")
+            raise UsageError(f"time_limit must be a number of seconds >= 0, got {self.seconds!r}", where=_WHERE)
 
 
 def today() -> str:

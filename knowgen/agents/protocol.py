@@ -7,6 +7,7 @@ from outside cannot write a tag (`escape_tags`), and the words of an error may n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -24,8 +25,8 @@ RESPONSE_OPEN, RESPONSE_CLOSE = "<tool_response>", "</tool_response>"
 MAX_REFERENCES = 5
 """Maximum number of reference images of an answer; further ones are dropped."""
 
-MAX_CALL_LENGTH = 1 << 16
-"""Maximum length of a tool call in characters. A reply of 4,096 tokens is shorter; the lenient parser is slow."""
+MAX_LENIENT_LENGTH = 1 << 14
+"""Maximum length in characters of a tool call that is not plain JSON. The lenient parser needs a second for it."""
 
 _THOUGHT = re.compile(r"<think>(.*?)(?:</think>|(?=<tool_call>|<answer>)|\Z)", re.DOTALL)
 _ANSWER_START = re.compile(r"<answer>\s*(?=\{)")
@@ -40,7 +41,7 @@ _OPENING = "[<\uff1c\ufe64]"
 
 _TAG = re.compile(rf"{_OPENING}(?=\s*+/?\s*+(?:{'|'.join(_TAG_NAMES)})\b)|{_OPENING}(?=\s*+[|\uff5c])", re.IGNORECASE)
 _BRACKET_TAG = re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|IMG|THINK)\](?!\())")  # no link
-_FRAME = re.compile(r"-{3,}(?=\s*+(?:begin|end|search|image|text)\b)", re.IGNORECASE)
+_FRAME = re.compile(r"(?<!-)-{3,}+(?=\s*+(?:begin|end|search|image|text)\b)", re.IGNORECASE)
 
 
 class AnswerFormatError(ValueError):
@@ -134,12 +135,10 @@ def parse_call(text: str) -> ToolCall:
 
 
 def _lenient_json(text: str) -> Any:
-    if len(text) > MAX_CALL_LENGTH:
-        raise CallFormatError(f"the tool call has {len(text)} characters, at most {MAX_CALL_LENGTH} are read")
-    try:
+    with contextlib.suppress(ValueError):  # most calls are plain JSON, for which json5 takes a thousand times longer
         return _clean(parse_json(text))
-    except ValueError:
-        pass  # most calls are plain JSON, which the other parser takes a thousand times longer for
+    if len(text) > MAX_LENIENT_LENGTH:
+        raise CallFormatError(f"not JSON, and with {len(text)} characters too long to be read as JSON5")
     import json5
 
     try:

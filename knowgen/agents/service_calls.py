@@ -12,6 +12,7 @@ from knowgen.core.errors import (
     BudgetReachedError,
     ConfigError,
     MissingDependencyError,
+    NotRecordedError,
     TransientError,
     UsageError,
 )
@@ -31,8 +32,15 @@ PAGE_TRIES = 2
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 """Waits between the calls; each is twice as long as the one before. A service that asks for more is not waited for."""
 
-FATAL_ERRORS = (AccountError, BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
-"""Errors of an account, of the budget, and of how the agent was set up."""
+FATAL_ERRORS = (
+    AccountError,
+    BudgetReachedError,
+    ConfigError,
+    UsageError,
+    MissingDependencyError,
+    NotRecordedError,
+)
+"""Errors of an account, of the budget, of how the agent was set up, and of a replay that lacks a call."""
 
 RAISED_ERRORS = (TransientError, *FATAL_ERRORS)
 """Errors that say nothing about what was asked. They end a trajectory and are not a result of the agent."""

@@ -139,7 +139,7 @@ class EngineConfig(_Checked):
     ] = None  # fmt: skip
     schedule: Annotated[
         Literal["stream", "phased"],
-        Option("phased: generate all, then score", commands=RUN, suite=True),
+        Option("phased: one stage after the other", commands=RUN, suite=True),
     ] = "stream"
     workers: Annotated[
         int | None,

@@ -96,7 +96,10 @@ class AgentSpec(_Plain):
         search: Identity of its search backend; empty when it uses none.
         parts: Identity of its parts by role, such as `policy` and `summary`.
         privileged: Whether it receives the ground truth.
-        fallback: What happens to a sample without a usable answer. It decides no answer and is not part of their keys.
+        fallback: What happens to a sample without a usable answer. This and the following decide how answers are used,
+            and are not part of their keys.
+        most_references: Maximum number of reference images of an answer that are used; None for no maximum.
+        references_optional: Whether an answer without reference images is used.
     """
 
     name: str
@@ -106,6 +109,8 @@ class AgentSpec(_Plain):
     parts: dict[str, PartSpec] = Field(default_factory=dict)
     privileged: bool = False
     fallback: Fallback = "draw"
+    most_references: int | None = None
+    references_optional: bool = False
 
     @property
     def label(self) -> str:
@@ -115,7 +120,9 @@ class AgentSpec(_Plain):
             >>> AgentSpec(name="gen_searcher", args={"rounds": 4}, parts={"policy": PartSpec(name="scripted")}).label
             'gen_searcher(policy=scripted, rounds=4)'
         """
-        return _label(self.name, {**{role: part.name for role, part in self.parts.items()}, **self.args})
+        return _label(
+            self.name, {**{role: _label(part.name, part.args) for role, part in self.parts.items()}, **self.args}
+        )
 
 
 class ScorerSpec(_Plain):
@@ -341,6 +348,10 @@ def generation_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, reference
     )
 
 
+_ANSWER_USE = {"fallback", "most_references", "references_optional"}
+"""Fields of an agent that say how its answers are used, and decide none."""
+
+
 def answer_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, repeat: int) -> str:
     """Return the key of an agent's answer: a hash of everything that decides it, which the image model does not.
 
@@ -364,7 +375,7 @@ def answer_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, repeat: int) 
             "task_version": spec.task_version,
             "sample": sample_id,
             "prompt": prompt_hash,
-            "agent": spec.agent.model_dump(mode="json", exclude={"fallback"}),
+            "agent": spec.agent.model_dump(mode="json", exclude=_ANSWER_USE),
             "seed": spec.seed + repeat,
             "repeat": repeat,
         }

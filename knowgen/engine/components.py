@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from knowgen.core.registry import Kind
@@ -54,14 +54,23 @@ class AgentHandle:
     """An agent that is built when the first answer is needed; attributes as in `GeneratorHandle`.
 
     Attributes:
-        references_optional: Whether an answer without reference images is used. Otherwise the sample's own prompt is.
+        query_price: Maximum cost of a query of its search backend in US dollars; None where the backend does not say.
+        price_known: Whether the price of its policy's calls is known; None where the policy does not say.
     """
 
     spec: AgentSpec
     capabilities: GeneratorCapabilities
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
-    references_optional: bool = False
+    query_price: float | None = None
+    price_known: bool | None = None
+
+
+def before_generator(agent: AgentHandle, generator: GeneratorHandle) -> AgentHandle:
+    """Return the handle of an agent before its image model: as many references are used as that takes."""
+    capabilities = generator.capabilities
+    most = capabilities.most_references if capabilities.references else 0
+    return replace(agent, spec=agent.spec.model_copy(update={"most_references": most}))
 
 
 @dataclass(frozen=True)

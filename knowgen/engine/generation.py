@@ -374,6 +374,9 @@ class SourceStep:
 
     def _read(self, item: WorkItem) -> Generation:
         attempts = 1 + (item.earlier.attempts if item.earlier is not None else 0)
+        if item.no_image is not None:
+            reason, cause = item.no_image
+            return self._writer.write_failure(item, reason, attempts, cause=cause)
         try:
             result = self._source.generation(item.sample.id, item.repeat)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may raise anything

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from knowgen.core.errors import BudgetReachedError
-from knowgen.core.records import GenerationStatus, ScoreStatus
+from knowgen.core.records import AnswerStatus, GenerationStatus, ScoreStatus
 from knowgen.engine.answering import AnswerStep
 from knowgen.engine.executors.concurrency import WorkerThreads
 from knowgen.engine.generation import GenerationStep
@@ -145,6 +145,9 @@ class SamplePipeline:
         """Start an item, or count one that is complete. Return False if the run has stopped."""
         if self._stopped:
             return False
+        if item.is_complete and item.answer.status is AnswerStatus.NOT_RUN:
+            self._counts.not_run += 1  # a stage before this pass has no answer for it
+            return True
         if item.is_complete:
             self._count_stored_answer(item)
             self._counts.add_stored(item, generations=self._generation_step is not None)

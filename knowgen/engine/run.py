@@ -29,7 +29,7 @@ from knowgen.engine.progress import Progress, RunCounts
 from knowgen.engine.run_state import RunState, SignalHandler
 from knowgen.engine.scoring import ScoringStep
 from knowgen.engine.services import Service
-from knowgen.engine.work_plan import PlannedStages, ReferenceUse, WorkPlanner, store_samples
+from knowgen.engine.work_plan import PlannedStages, WorkPlanner, store_samples
 from knowgen.generators.contract import AnswerSource, GenerationSource, KeyedAnswers
 from knowgen.search.leaks import TruthGuard
 from knowgen.store.run import RunStore
@@ -199,7 +199,7 @@ class Engine:
 
     def _planner(self, stages: PlannedStages) -> WorkPlanner:
         limit = self._options.max_attempts
-        generator, agent = self._generator, self._agent
+        generator = self._generator
         made = isinstance(generator, GeneratorHandle)
         return WorkPlanner(
             self._spec,
@@ -210,9 +210,7 @@ class Engine:
             max_other_attempts=limit,
             requests=self._requests,
             answers=self._answers,
-            reference_use=ReferenceUse(
-                _most_references(generator), optional=agent is not None and agent.references_optional
-            ),
+            most_references=_most_references(generator),
         )
 
     async def _stop_on_request(self, pipeline: SamplePipeline) -> None:

@@ -152,19 +152,6 @@ class PlannedStages:
     scorers: Sequence[ScorerHandle] = ()
 
 
-@dataclass(frozen=True)
-class ReferenceUse:
-    """How the generator uses the reference images of an answer.
-
-    Attributes:
-        most: Maximum number of reference images; None for no maximum.
-        optional: Whether an answer without any is used.
-    """
-
-    most: int | None = None
-    optional: bool = False
-
-
 class WorkPlanner:
     """Yield the items of a run with what each still lacks.
 
@@ -179,7 +166,7 @@ class WorkPlanner:
         max_other_attempts: Attempts at an answer or a score over all runs.
         requests: Agent answers that replace the samples' prompts.
         answers: Stored answers of the same agent, which are taken by key before it searches.
-        reference_use: How the generator uses reference images.
+        most_references: Maximum number of reference images of `requests` that the generator takes; None for no maximum.
     """
 
     def __init__(
@@ -193,11 +180,11 @@ class WorkPlanner:
         max_other_attempts: int,
         requests: AnswerSource | None = None,
         answers: KeyedAnswers | None = None,
-        reference_use: ReferenceUse = ReferenceUse(),
+        most_references: int | None = None,
     ) -> None:
         self._spec, self._task, self._store, self._stages = spec, task, store, stages
         self._max_attempts, self._max_other_attempts = max_attempts, max_other_attempts
-        self._requests, self._answers, self._reference_use = requests, answers, reference_use
+        self._requests, self._answers, self._most_references = requests, answers, most_references
         # a pass looks up each key once, so a store that is empty at its start needs no look-ups
         generations, scores, *answered = store.last_numbers()
         self._no_generations, self._no_scores, self._no_answers = not generations, not scores, not any(answered)
@@ -240,7 +227,7 @@ class WorkPlanner:
     def plan_image(self, item: WorkItem) -> None:
         """Fill in what is generated from an item's answer, its key, its stored results and what it lacks."""
         if self._spec.agent is not None or self._requests is not None:
-            use_answer(item, self._reference_use, self._spec.agent)
+            use_answer(item, self._spec.agent, self._most_references)
         item.key = image_key(self._spec, item)
         self._plan(item)
 
@@ -307,20 +294,20 @@ class WorkPlanner:
                 yield PendingScore(index, judge_repeat, key, None)
 
 
-def use_answer(item: WorkItem, use: ReferenceUse, agent: AgentSpec | None) -> None:
+def use_answer(item: WorkItem, agent: AgentSpec | None, most_references: int | None = None) -> None:
     """Fill in what is generated from an item's answer: its prompt and references, or the sample's own prompt.
 
     Args:
         item: An item with its answer.
-        use: How the generator uses reference images.
-        agent: The agent; None for answers of a file.
+        agent: The agent, which says how its answers are used; None for answers of a file or of another run.
+        most_references: Maximum number of reference images without an agent; None for no maximum.
     """
-    answer = item.answer
+    answer, most = item.answer, agent.most_references if agent is not None else most_references
     if answer.status is AnswerStatus.FAILED:
         item.no_image = f"the agent failed: {answer.reason}", answer.cause or FailureCause.SYSTEM
         return
-    references = answer.references if use.most is None else answer.references[: use.most]
-    if answer.prompt.strip() and (references or use.optional):
+    references = answer.references if most is None else answer.references[:most]
+    if answer.prompt.strip() and (references or (agent is not None and agent.references_optional)):
         item.prompt, item.references = answer.prompt, references
         return
     item.fallback = _why_unused(answer)

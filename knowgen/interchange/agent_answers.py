@@ -52,19 +52,25 @@ def open_answers(path: Path) -> AnswerSource:
     return FileAnswers(path)
 
 
-def open_keyed_answers(path: Path) -> RunAnswers:
+def open_keyed_answers(path: Path, *, with_failed: bool = False) -> RunAnswers:
     """Open the stored answers of a run, which another run of the same agent takes over by key.
 
+    Args:
+        path: The run directory.
+        with_failed: Whether answers that failed are taken over too, for a run that does not search.
+
     Raises:
-        DataError: The path is not a run directory.
+        DataError: The path does not exist, or is not a run directory.
     """
+    if not path.exists():
+        raise DataError("is missing", where=str(path), fix=_FIX)
     if not is_run_directory(path):
         raise DataError(
             "has no stored answers of an agent",
             where=str(path),
             fix="name a run of this agent, or name an image model as generator to generate from a file",
         )
-    return RunAnswers(path)
+    return RunAnswers(path, with_failed=with_failed)
 
 
 class _StoredAnswers(ABC):
@@ -91,11 +97,13 @@ class RunAnswers(_StoredAnswers):
 
     Args:
         path: The run directory.
+        with_failed: As in `open_keyed_answers`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_failed: bool = False) -> None:
         super().__init__(path)
         self._store = RunStore.read(path)
+        self._with_failed = with_failed
         self._has_agent = self._store.spec.agent is not None
 
     @cached_property
@@ -156,7 +164,7 @@ class RunAnswers(_StoredAnswers):
     def take(self, key: str, store: RunStore) -> AgentAnswer | None:
         """Copy the answer of a key with its images into a run; see `generators.contract.KeyedAnswers`."""
         answer = self._store.answer(key)
-        if answer is None or answer.status is AnswerStatus.FAILED:
+        if answer is None or (answer.status is AnswerStatus.FAILED and not self._with_failed):
             return None
         references = [store.take_image(image, image.path) for image in answer.references if image.path is not None]
         if None in references:

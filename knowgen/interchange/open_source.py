@@ -12,7 +12,7 @@ import click
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
-from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.core.spec import AgentSpec, GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.core.text import clean_text, count, one_line
 from knowgen.core.text_files import read_bytes
 from knowgen.generators.contract import GeneratedImage
@@ -86,6 +86,7 @@ class OpenedSource:
         in_place: Whether the source is a run directory, which may itself be the output directory.
         part_of: Selection of samples in that run; None if the samples are those of `task`.
         requests: Identity of the agent answers that the images were generated from; empty if none.
+        agent: The agent of that run; None without one.
         name: Name of the system of that run; empty when it has none of its own.
         remember: Records in the new run what an export needs from the source.
         notes: Returns what the source lacks for samples, which are given by their ids.
@@ -100,6 +101,7 @@ class OpenedSource:
     in_place: bool = False
     part_of: Selection | None = None
     requests: str = ""
+    agent: AgentSpec | None = None
     name: str = ""
     remember: Callable[[RunStore], None] | None = None
     notes: Callable[[Collection[str]], SourceNotes] = _nothing
@@ -254,6 +256,7 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
         repeats=spec.repeats,
         in_place=True,
         requests=spec.requests,
+        agent=spec.agent,
         name=spec.name,
         part_of=spec.selection if task is None else None,
     )

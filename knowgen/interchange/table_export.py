@@ -28,7 +28,8 @@ COLUMNS: dict[str, type] = {
     "sample_id": str, "repeat": int, "category": str, "group": str, "difficulty": str, "text_required": bool,
     "prompt": str, "task": str, "selection": str, "system": str,
     "generation_status": str, "generation_reason": str, "generation_cause": str, "image": str,
-    "image_sha256": str, "width": int, "height": int, "used_prompt": str, "seed": int, "settings": str,
+    "image_sha256": str, "width": int, "height": int, "used_prompt": str, "answer_status": str, "ending": str,
+    "fallback": str, "seed": int, "settings": str,
     "generation_seconds": float, "generation_cost": float, "generation_attempts": int,
     "scorer": str, "judge_repeat": int, "score_status": str, "score_reason": str, "score_cause": str,
     "counts_as": str, "overall": float, "na": str, "rationale": str,
@@ -70,6 +71,9 @@ def flat_rows(store: RunStore, scorer: str) -> Iterator[dict[str, Any]]:
             counted = counted_score(row, COUNTING, dimensions)
             yield {
                 **fields,
+                "answer_status": row.answer.value if row.answer is not None else None,
+                "ending": row.ending or None,
+                "fallback": row.fallback or None,
                 "scorer": scorer,
                 "judge_repeat": row.judge_repeat,
                 **_score_fields(score),

@@ -8,7 +8,6 @@ from knowgen.core.records import DIMENSIONS
 from knowgen.core.text import count, one_line
 from knowgen.report.agent_tables import MEANING, columns
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
-from knowgen.stats.agent_figures import AgentFigures
 from knowgen.stats.compare.records import SIGNIFICANCE, ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
 from knowgen.stats.protocol import PROTOCOLS

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from knowgen.core import registry, secrets
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
@@ -263,7 +264,7 @@ def _planned(source: SuiteSource, number: int, index: int, task: Task, *, budget
         limit=entry.limit,
         ids=entry.ids,
         seed=suite.config.seed if system.seed is None else system.seed,
-        generator_args=system.args,
+        generator_args=_arguments_beside(folder, system),
         budget=budget,
         progress=progress,
     )
@@ -290,6 +291,39 @@ def _as_written(plan: Plan, system: SystemEntry, scorers: Sequence[ScorerEntry])
             replace(handle, spec=handle.spec.model_copy(update={"name": entry.scorer}))
             for handle, entry in zip(plan.scorers, scorers, strict=True)
         )
-    generator = plan.generator.spec.model_copy(update={"name": system.generator})
-    spec = plan.spec.model_copy(update={"generator": generator, "scorers": tuple(each.spec for each in handles)})
-    return replace(plan, spec=spec, generator=replace(plan.generator, spec=generator), scorers=handles)
+    agent = plan.agent
+    written = str(system.args.get("painter") or plan.generator.spec.name) if agent is not None else system.generator
+    generator = plan.generator.spec.model_copy(update={"name": written})
+    if agent is not None:
+        parts = {
+            role: part.model_copy(update={"name": system.args[role]}) if _is_file(system.args.get(role)) else part
+            for role, part in agent.spec.parts.items()
+        }
+        named = agent.spec.model_copy(update={"name": system.generator, "parts": parts})
+        agent = replace(agent, spec=named)
+    updates = {
+        "generator": generator,
+        "scorers": tuple(each.spec for each in handles),
+        "agent": None if agent is None else agent.spec,
+    }
+    return replace(
+        plan,
+        spec=plan.spec.model_copy(update=updates),
+        generator=replace(plan.generator, spec=generator),
+        scorers=handles,
+        agent=agent,
+    )
+
+
+def _arguments_beside(folder: Path, system: SystemEntry) -> dict[str, Any]:
+    """Return the arguments of a system, with files of an agent's parts relative to the folder of the suite file."""
+    named: dict[str, registry.Kind] = {"painter": "generators", "policy": "policies"}
+    return {
+        name: _beside(folder, value, named[name]) if name in named and _is_file(value) else value
+        for name, value in system.args.items()
+    }
+
+
+def _is_file(value: Any) -> bool:
+    """Return whether an argument names a plugin as `file.py:Class`."""
+    return isinstance(value, str) and value.partition(":")[0].endswith(".py")

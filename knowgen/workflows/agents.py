@@ -15,8 +15,9 @@ from knowgen.core.arguments import plain_arguments, read_arguments
 from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import AgentSpec, Fallback, PartSpec, is_plain
-from knowgen.engine.components import AgentHandle, ComponentRef, GeneratorHandle
+from knowgen.engine.components import AgentHandle, ComponentRef, GeneratorHandle, before_generator
 from knowgen.generators.contract import capabilities_of, is_agent
+from knowgen.search.prices import query_price
 from knowgen.tasks.contract import Task
 from knowgen.workflows.described import ChosenAgent, TaskSearch, described_system, describes_apart
 from knowgen.workflows.located import constructor_arguments, locate
@@ -78,13 +79,13 @@ def resolve_system(
     else:
         return ResolvedSystem(resolve_generator(generator, args, task, in_worker=in_worker))
     image_model = resolve_generator(chosen.painter, chosen.painter_args, task, in_worker=in_worker)
-    if not image_model.capabilities.references and not chosen.agent.references_optional:
+    if not image_model.capabilities.references and not chosen.agent.spec.references_optional:
         raise UsageError(
             f"image model {image_model.spec.name!r} takes no reference images, which the answers of "
             f"{chosen.agent.spec.name!r} need",
             fix="name a generator that declares `references = True`",
         )
-    return ResolvedSystem(image_model, chosen.agent)
+    return ResolvedSystem(image_model, before_generator(chosen.agent, image_model))
 
 
 def _describes_apart(generator: str, args: Mapping[str, Any]) -> bool:
@@ -167,14 +168,24 @@ def _named_agent(
         parts=parts,
         privileged=capabilities.privileged,
         fallback=fallback,
+        references_optional=_references_optional(plugin.target, arguments),
     )
     return AgentHandle(
         spec=spec,
         capabilities=capabilities,
         build=description.build(arguments),
         component_ref=_component_ref(description, arguments),
-        references_optional=_references_optional(plugin.target, arguments),
+        query_price=query_price(search.backend, _split(arguments, "search")[1]) if search.backend is not None else None,
+        price_known=_price_known(arguments),
     )
+
+
+def _price_known(arguments: Mapping[str, Any]) -> bool | None:
+    """Return whether the price of the calls of an agent's policy is known; None where the policy does not say."""
+    policy = arguments.get("policy")
+    if not isinstance(policy, str):
+        return None
+    return describe(locate("policies", policy)).price_known(_split(arguments, "policy")[1])
 
 
 def _component_ref(description: Description, arguments: Mapping[str, Any]) -> ComponentRef | None:
@@ -227,14 +238,9 @@ def _object_agent(description: Description, args: Mapping[str, Any], fallback: F
         parts=parts,
         privileged=description.privileged,
         fallback=fallback,
-    )
-    return AgentHandle(
-        spec,
-        capabilities_of(target),
-        lambda: target,
-        description.component_ref({}),
         references_optional=_references_optional(target, arguments),
     )
+    return AgentHandle(spec, capabilities_of(target), lambda: target, description.component_ref({}))
 
 
 def _read_parts(args: Mapping[str, Any], flat: Mapping[str, Any], where: str) -> dict[str, Any]:

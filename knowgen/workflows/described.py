@@ -118,7 +118,8 @@ def _described(
             capabilities,
             build,
             ref,
-            references_optional=bool(answer["references_optional"]),
+            query_price=answer["query_price"],
+            price_known=answer["price_known"],
         )
         return ChosenAgent(agent, str(answer["painter"]), unpack_arguments(answer["painter_args"]))
 

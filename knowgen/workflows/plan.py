@@ -253,4 +253,10 @@ def plan_scoring(
         if opened.remember is not None:
             opened.remember(store)
 
-    return replace(planned, remember=remember, spec=planned.spec.model_copy(update={"requests": opened.requests}))
+    answers = None
+    if opened.agent is not None and not in_place:
+        from knowgen.interchange.agent_answers import open_keyed_answers
+
+        answers = open_keyed_answers(Path(source), with_failed=True)
+    spec = planned.spec.model_copy(update={"requests": opened.requests, "agent": opened.agent})
+    return replace(planned, remember=remember, spec=spec, answers=answers)

@@ -55,7 +55,8 @@ def _system(question: Question) -> dict[str, Any]:
         "spec": chosen.agent.spec.model_dump(mode="json"),
         "capabilities": dataclasses.asdict(chosen.agent.capabilities),
         "args": chosen.agent.component_ref.args if chosen.agent.component_ref is not None else {},
-        "references_optional": chosen.agent.references_optional,
+        "query_price": chosen.agent.query_price,
+        "price_known": chosen.agent.price_known,
         "painter": chosen.painter,
         "painter_args": pack_arguments(chosen.painter_args),
     }

@@ -32,7 +32,7 @@ from knowgen.core.records import (
 )
 from knowgen.core.spec import RunSpec, ScorerSpec, answer_key, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.core.text import count, parse_json
-from knowgen.engine.work_plan import ReferenceUse, WorkItem, image_key, inputs_hash, use_answer
+from knowgen.engine.work_plan import WorkItem, image_key, inputs_hash, use_answer
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.store.run import RunStore
@@ -228,7 +228,9 @@ class _Checker:
         if stored_key != made:
             yield Discrepancy("keys", where, "the key of the answer is not that of its sample and agent")
         item = WorkItem(sample, GroundTruth(sample_id=sample.id), "", generation.repeat, answer=answer, answer_key=made)
-        if key not in _image_keys(self.spec, item, generation.fallback):
+        item.prompt = sample.prompt
+        use_answer(item, self.spec.agent)
+        if key != image_key(self.spec, item):
             what = "the key of the generation is not that of its sample, the agent's answer and the generator"
             yield Discrepancy("keys", where, what)
 
@@ -346,15 +348,6 @@ class _Checker:
             if file.is_file() and file.read_text(encoding="utf-8") != text:
                 self.checked["tables"] += 1
                 yield Discrepancy("tables", f"{file.parent.name}/{file.name}", "differs from what the rows give")
-
-
-def _image_keys(spec: RunSpec, item: WorkItem, fallback: str) -> Iterator[str]:
-    """Yield the keys that a generation from an answer may have: the generator may take any number of its references."""
-    uses = [ReferenceUse(0)] if fallback else [ReferenceUse(n, True) for n in range(len(item.answer.references) + 1)]
-    for use in uses:
-        item.prompt, item.references = item.sample.prompt, ()
-        use_answer(item, use, spec.agent)
-        yield image_key(spec, item)
 
 
 def _spec_of(written: Mapping[str, Any]) -> RunSpec | None:

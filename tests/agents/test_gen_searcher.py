@@ -176,6 +176,11 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], words: str) -> Non
 
 
 def test_what_is_not_a_policy_or_a_backend_is_named() -> None:
+    with pytest.raises(UsageError, match="needs a policy") as caught:
+        GenSearcher(search=FakeSearch())
+    assert "knowgen list policies" in str(caught.value)
+    with pytest.raises(UsageError, match="needs a search backend"):
+        GenSearcher(ScriptedPolicy([]))
     broken: Any = object()
     with pytest.raises(UsageError, match=r"open\(\) is missing"):
         GenSearcher(broken, FakeSearch())

@@ -292,3 +292,17 @@ def test_whatever_json_an_answer_has_it_is_valid_or_an_error(prompt: Any, refere
     assert isinstance(parsed.gen_prompt, str)
     assert isinstance(references, Sequence) and len(parsed.references) <= min(5, len(references))
     assert all(name in KNOWN and isinstance(note, str) for name, note in parsed.references)
+
+
+@pytest.mark.parametrize("text", ["-" * 10**6, "--- " * 10**5, "<" + " " * 10**6, "<" * 10**6, "< /" * 10**5])
+def test_long_texts_are_escaped_in_linear_time(text: str) -> None:
+    """A pattern that looks at the rest of the text from each character would need hours for these."""
+    assert len(escape_tags(text)) == len(text)
+    assert escape_frames(f"{text}--- end of page").endswith("- - - end of page")
+
+
+@pytest.mark.parametrize("text", ["<answer>{" * 10**5 + "</answer>", "<think>" + "<tool_cal" * 10**5, "}" * 10**5])
+def test_long_replies_are_read_in_linear_time(text: str) -> None:
+    thought_of(text)
+    with pytest.raises(AnswerFormatError):
+        parse_answer(text, KNOWN)

@@ -23,6 +23,7 @@ from knowgen.core.errors import (
     ConfigError,
     DataError,
     KnowgenError,
+    NotRecordedError,
     ServiceUnavailableError,
     TransientError,
     UsageError,
@@ -119,7 +120,10 @@ def test_a_service_that_fails_is_raised_or_becomes_the_text_of_the_published_age
     assert shown.text == f"--- search result for [boat] ---\n{text}\n--- end of search result ---"
 
 
-@pytest.mark.parametrize("error", [AccountError("no credit"), BudgetReachedError("spent"), ConfigError("no price")])
+@pytest.mark.parametrize(
+    "error",
+    [AccountError("no credit"), BudgetReachedError("spent"), ConfigError("no price"), NotRecordedError("not recorded")],
+)
 @pytest.mark.parametrize(
     ("tool", "arguments"), [(TextSearch(), {"query": "a"}), (ImageSearch(), {"query": "a"}), (Browse(), {"url": "a"})]
 )
@@ -193,7 +197,7 @@ def test_five_images_at_most_are_listed_and_more_are_asked_for_where_too_few_cou
     hits = image_hits(tmp_path, 20)
     search = FakeSearch(images=hits)
     assert len(use(ImageSearch(), {"query": "boat", "top_k": 9}, search).images) == 5
-    assert search.calls == [("image_search", "boat", 5)]  # each is downloaded, so no more than are shown
+    assert search.calls == [("image_search", "boat", 5)]
     lost = [hit.model_copy(update={"image": None, "failure": "HTTP 404"}) for hit in hits[:8]]
     blocked = hits[8].model_copy(update={"image": None, "blocked": BlockReason.LEAK})
     search = FakeSearch(images=[*lost, blocked, *hits[9:]])
@@ -386,7 +390,7 @@ def test_a_tool_of_a_plugin_is_found_by_module_and_class() -> None:
 @pytest.mark.parametrize(
     ("tools", "words"),
     [
-        ("serach", "unknown tool 'serach'"),
+        ("serach", "unknown tool 'serach'.*did you mean 'search'"),
         ("search,search", "two tools are called 'search'"),
         ([NotAsync()], "not `async def`"),
         ([object()], "has no name"),

@@ -197,13 +197,13 @@ def test_a_search_backend_that_lacks_a_method_is_refused_before_the_run(
 
 def test_an_edited_search_backend_is_another_one(folder: Path) -> None:
     from knowgen.tasks.load import load_task
-    from knowgen.workflows import resolve
+    from knowgen.workflows.agents import resolve_system
 
     task = load_task("knowgen_mini")
     names = []
     for number in range(2):
         (folder / f"notes{number}.py").write_text(files_of("search.md")["notes.py"] + f"# {number}\n")
-        handle = resolve.resolve_generator("open_book", {"search": f"notes{number}.py:NoteSearch"}, task)
-        names.append(handle.spec.search.partition("@"))
+        system = resolve_system("open_book", {"search": f"notes{number}.py:NoteSearch"}, task)
+        names.append((system.agent or system.generator).spec.search.partition("@"))
     assert [name for name, _, _ in names] == ["notes0.py:NoteSearch", "notes1.py:NoteSearch"]
     assert len({version for _, _, version in names}) == 2

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knowgen.core.errors import AccountError, TransientError
+from knowgen.core.leaks import blocked_url
 from knowgen.core.records import AgentAnswer, AnswerStatus, FailureCause, GenerationRequest, GenerationStatus
 from knowgen.engine import AgentHandle, ComponentRef
 from knowgen.interchange.agent_answers import open_keyed_answers
@@ -197,6 +198,9 @@ def test_the_budget_stops_the_search_and_what_was_found_is_kept(tmp_path: Path) 
 # -- code that is not of this project ----------------------------------------------------------------------------------
 
 
+PUBLISHED = "https://huggingface.co/datasets/GenSearcher/KnowGen-Bench"
+
+
 class Elsewhere(FakeAgent):
     """Says in which process it runs, and breaks where the prompt asks for it."""
 
@@ -216,7 +220,7 @@ class Elsewhere(FakeAgent):
             found.images[0].path.write_bytes(png("something else"))
         if broken and self.breaks == "plain":
             return found.model_copy(update={"trajectory": ({"round": object()},)})
-        return found.model_copy(update={"trajectory": ({"pid": os.getpid()},)})
+        return found.model_copy(update={"trajectory": ({"pid": os.getpid(), "leak": blocked_url(PUBLISHED)},)})
 
 
 def foreign(breaks: str = "") -> AgentHandle:
@@ -235,6 +239,14 @@ def test_an_agent_that_is_not_of_this_project_runs_in_a_worker_process(tmp_path:
             image.path is not None and image.path.is_file() for image in answer.images
         )
     assert (bench.path / "logs").is_dir()
+
+
+@pytest.mark.parametrize("workers", [None, 0])
+def test_the_leak_guard_of_the_task_is_around_every_call_of_an_agent(tmp_path: Path, workers: int | None) -> None:
+    bench = Bench(tmp_path / "run")
+    bench.run(1, Painter(), options=quick(workers=workers), agent=foreign())
+    assert "the published benchmark" in bench.answers()["s0", 0].trajectory[0]["leak"]
+    assert not blocked_url(PUBLISHED), "outside a run nothing is blocked"
 
 
 @pytest.mark.parametrize("workers", [None, 0])

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from knowgen.core.records import AgentAnswer
 from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts, announce
 
 
@@ -61,6 +62,15 @@ def test_the_line_says_what_is_waited_for(capsys: pytest.CaptureFixture[str]) ->
     counts = RunCounts(10, passes=1, pays_for_generations=True)
     line = lines_of(counts, capsys, waiting="waiting for vlm:x, 42 s")
     assert line == "0/10 done, ETA unknown, waiting for vlm:x, 42 s\n"
+
+
+def test_the_line_counts_how_an_agent_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = example_counts()
+    for ending in ("answer", "answer", "no_answer"):
+        counts.add_answer(AgentAnswer(ending=ending), made=True)
+    counts.outcome.fallbacks = 2
+    line = lines_of(counts, capsys)
+    assert line.startswith("6/10 done, 3 failed, 1 cached, answers: 2 answer, 1 no_answer, 2 fallbacks, 10.0/min")
 
 
 def test_nothing_is_shown_when_progress_is_off(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,13 +114,9 @@ def agent_handle(
     agent: Any, *, name: str = "agent", component_ref: ComponentRef | None = None, **spec: Any
 ) -> AgentHandle:
     """Return the handle of an agent object, or of a class that a worker process builds."""
-    return AgentHandle(
-        AgentSpec(name=name, **spec),
-        capabilities_of(agent),
-        lambda: agent,
-        component_ref,
-        references_optional=bool(getattr(agent, "references_optional", False)),
-    )
+    optional = bool(getattr(agent, "references_optional", False))
+    identity = AgentSpec(name=name, references_optional=optional, **spec)
+    return AgentHandle(identity, capabilities_of(agent), lambda: agent, component_ref)
 
 
 AGENT = ComponentRef("generators", "tests.helpers.agents:FakeAgent")

@@ -32,6 +32,7 @@ from knowgen.core.records import (
 )
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec
 from knowgen.engine import AgentHandle, ComponentRef, EngineOptions, GeneratorHandle, RunOutcome, ScorerHandle, run
+from knowgen.engine.components import before_generator
 from knowgen.generators.contract import GenerationSource, KeyedAnswers, capabilities_of
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.store.run import RunStore
@@ -120,6 +121,8 @@ class Bench:
     ) -> RunOutcome:
         if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "generation"):
             generator = generator_handle(generator)
+        if agent is not None and isinstance(generator, GeneratorHandle):
+            agent = before_generator(agent, generator)
         scorers = scorers or []
         task = NumberedTask(count)
         spec = spec_for(task, generator, scorers, agent=None if agent is None else agent.spec, **fields)

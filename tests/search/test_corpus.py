@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from io import BytesIO
@@ -15,9 +16,12 @@ from PIL import Image
 
 from knowgen.cli import main
 from knowgen.core.errors import DataError
-from knowgen.search.contract import Hit, ImageHit, Page
+from knowgen.core.leaks import current_leak_guard
+from knowgen.search.contract import BlockReason, Hit, ImageHit, Page, PageBlockedError
+from knowgen.search.corpus import build, sources
 from knowgen.search.corpus.backend import CorpusSearch
 from knowgen.search.corpus.build import build_corpus
+from knowgen.search.corpus.sources import Html, Skipped
 from knowgen.search.corpus.storage import RecordReader, RecordWriter
 from knowgen.search.text_index import TextIndex
 
@@ -134,6 +138,18 @@ def test_a_web_archive_gives_its_pages_and_images(tmp_path: Path) -> None:
     ]
 
 
+def test_a_page_that_keeps_the_parser_busy_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(item: object) -> Skipped:
+        while True:
+            with contextlib.suppress(Exception):  # as the parser does
+                raise ValueError
+
+    monkeypatch.setattr(build, "CPU_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "parsed", busy)
+    (skipped,) = build._parse_limited([Html(tmp_path / "page.html", "https://example.org/", "page.html")])
+    assert skipped == Skipped("page.html", "takes more than 0.2 s of processor time to read")
+
+
 def test_the_same_files_give_the_same_corpus_however_many_processes_read_them(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -185,6 +201,35 @@ def test_an_image_outside_the_corpus_is_not_read(folder: Path) -> None:
     writer.close()
     with pytest.raises(DataError, match="outside the corpus"):
         images(folder, "kite")
+
+
+class Guard:
+    """A leak guard that blocks one page, and images that are blue."""
+
+    def blocked_url(self, url: str) -> str:
+        return "it is the benchmark's own data" if url == "https://example.org/keepers" else ""
+
+    def blocked_image(self, image: Path | Image.Image) -> str:
+        opened = Image.open(image) if isinstance(image, Path) else image
+        return "it is a ground-truth image" if opened.getpixel((0, 0)) == (0, 0, 255) else ""
+
+
+def test_the_leak_guard_is_asked_about_pages_and_images(folder: Path) -> None:
+    build_corpus(folder)
+    token = current_leak_guard.set(Guard())
+    try:
+        hits = find(folder, "keepers lighthouse")
+        assert {hit.url: (hit.blocked, bool(hit.snippet)) for hit in hits} == {
+            "https://example.org/keepers": (BlockReason.LEAK, False),
+            "https://example.org/varn": (None, True),
+        }
+        with pytest.raises(PageBlockedError):
+            page(folder, "https://example.org/keepers")
+        (lighthouse,) = images(folder, "lighthouse dusk")
+        assert lighthouse.image is None and lighthouse.blocked is BlockReason.LEAK
+        assert images(folder, "kite paper")[0].image is not None
+    finally:
+        current_leak_guard.reset(token)
 
 
 def test_the_command_says_what_it_built_and_how_to_search_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

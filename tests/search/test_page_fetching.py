@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from knowgen.clients.safe_fetch import FetchResult
+from knowgen.core.cache import Cache
 from knowgen.core.errors import DataError, KnowgenError, TransientError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.search.contract import BlockReason, Link, Page, PageBlockedError
@@ -18,6 +20,7 @@ from knowgen.search.web import pages
 from knowgen.search.web.html_text import read_page
 from knowgen.search.web.pages import PageFetcher
 from knowgen.search.web.reading import PageReading
+from knowgen.search.web.robots import MAX_DELAY, Robots
 from tests.helpers.fake_web import FakeWeb, in_turn, redirects, sends
 
 T = TypeVar("T")
@@ -94,6 +97,32 @@ def test_a_page_of_links_alone_keeps_them() -> None:
     assert [link.url for link in page.links] == ["http://s/x", "http://s/y"]
 
 
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>a &#1; b &#x8; c &#xd800; d &eacute; &#233;</p>", "a b c d é é"),
+        ("<a title='&#1;' href='/&#2;x'>a link</a>", "a link"),
+        ("<p>a \x01 b \x00 c</p>", "a b c"),
+        ("<a href='/one'>one page</a>", "one page"),
+    ],
+)
+def test_characters_that_xml_does_not_allow_are_left_out(html: str, text: str) -> None:
+    page = read_page(f"<html><body>{html}</body></html>".encode(), "text/html", "", "http://s.example/a")
+    assert " ".join(page.text.split()) == text
+
+
+@pytest.mark.parametrize("base", ["http://[::1", "::", "", "http://other.example/b/"])
+def test_broken_addresses_on_a_page_do_no_harm(base: str) -> None:
+    html = (
+        f"<html><head><base href='{base}'></head><body><p>Some <a href='http://[::1'>broken</a> and <a href='/x'>good"
+    )
+    page = read_page(f"{html}</a> words.</p></body></html>".encode(), "text/html", "", "http://s.example/a")
+    host = "other.example" if "other" in base else "s.example"
+    if base != "::":  # which is a relative path
+        assert page.links == (Link(text="good", url=f"http://{host}/x"),)
+    assert page.text == "Some broken and good words."
+
+
 def test_a_page_is_fetched_once_a_day(web: FakeWeb) -> None:
     day = [86400.0 * 20000]
 
@@ -127,6 +156,20 @@ def test_a_page_that_robots_txt_excludes_is_not_requested(web: FakeWeb) -> None:
 
     run(web, three)
     assert web.seen == [f"http://site.example/{name}" for name in ("robots.txt", "a/open", "private")]
+
+
+def test_a_site_says_how_far_apart_requests_start_up_to_a_bound(web: FakeWeb) -> None:
+    web.answers["http://site.example/robots.txt"] = sends(b"User-agent: *\nCrawl-delay: 2.5\n")
+    web.answers["http://slow.example/robots.txt"] = sends(b"User-agent: *\nCrawl-delay: 86400\n")
+
+    async def delays() -> list[float]:
+        fetcher = web.fetcher()
+        robots = Robots(fetcher, Cache("web"))
+        got = [await robots.check(f"http://{host}.example/a") for host in ("site", "slow", "free")]
+        await fetcher.close()
+        return got
+
+    assert asyncio.run(delays()) == [2.5, MAX_DELAY, 0.0]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -247,8 +290,13 @@ def test_a_decompression_bomb_stays_small(web: FakeWeb) -> None:
     bomb = gzip.compress(b"<p>bomb</p>" * ((64 << 20) // 11))
     assert len(bomb) < 1 << 20
     web.answers["http://site.example/bomb"] = sends(bomb, Content_Encoding="gzip")
-    with pytest.raises(DataError, match="longer than 8 MiB"):
-        opened(web, "http://site.example/bomb")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="longer than 8 MiB"):
+            opened(web, "http://site.example/bomb")
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20, "the most memory at any time"
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

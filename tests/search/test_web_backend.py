@@ -8,10 +8,11 @@ from typing import ClassVar, TypeVar
 
 import pytest
 
-from knowgen.core.errors import TransientError
+from knowgen.core.errors import MissingDependencyError, TransientError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import paid_call, reuse_replies, spending
 from knowgen.search.contract import BlockReason, Hit, Page, PageBlockedError, SearchBackend
+from knowgen.search.web import backend as backend_module
 from knowgen.search.web import query_cache
 from knowgen.search.web.backend import WebSearch
 from knowgen.search.web.images import RawImageHit
@@ -94,6 +95,14 @@ def test_a_query_is_paid_once_a_day_for_each_number_of_results_and_region(
         monkeypatch.setattr(query_cache, "day_of", lambda seconds: "the next day")
         run(one, lambda backend: backend.search("boats", 2))
         assert spent.calls == 5
+
+
+def test_a_package_that_is_missing_is_named_before_anything_is_asked(
+    web: FakeWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "_PACKAGES", ("protego", "no_such_package"))
+    with pytest.raises(MissingDependencyError, match=r"'no_such_package'.*pip install 'knowgen\[search\]'"):
+        Service(web)
 
 
 def test_a_query_that_failed_is_asked_again(web: FakeWeb) -> None:

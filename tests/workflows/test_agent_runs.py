@@ -10,17 +10,34 @@ import pytest
 
 import knowgen
 from knowgen import api
-from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.arguments import ArgumentText
+from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import DIMENSIONS, AgentAnswer, AnswerStatus, Generation
 from knowgen.store.run import RunStore
+from knowgen.suites import run_suite
 from knowgen.workflows.agents import resolve_system
 from knowgen.workflows.merge import merge
 from knowgen.workflows.reproduce import reproduce
 from knowgen.workflows.verify import verify
-from tests.helpers.agents import FakeAgent, Painter, no_answer
+from tests.helpers.agents import FakeAgent, Painter, TwoReferences, no_answer
 from tests.helpers.engine import Half
 
 AGENT, PAINTER = "tests.helpers.agents:FakeAgent", "tests.helpers.agents:Painter"
+
+
+class OfficialHalf(Half):
+    revision = version = "1"
+    dimensions = DIMENSIONS
+
+
+class Other(OfficialHalf):
+    """Another scorer."""
+
+
+@pytest.fixture(autouse=True)
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no page after a run, which takes longer than these runs."""
+    monkeypatch.setattr(api.Run, "report", lambda self, out=None: self.path / "report")
 
 
 def first_ids(count: int) -> list[str]:
@@ -30,7 +47,7 @@ def first_ids(count: int) -> list[str]:
 def evaluate(out: Path, agent: Any = AGENT, count: int = 3, **fields: Any) -> api.Run:
     arguments = {} if isinstance(agent, FakeAgent) else {"painter": PAINTER, "painter.style": "ink", "count": 2}
     given = {"generator_args": arguments, "ids": first_ids(count), "workers": 0, **fields}
-    return knowgen.evaluate("knowgen_mini", agent, "pixels", out=out, **given)
+    return knowgen.evaluate("knowgen_mini", agent, [OfficialHalf()], out=out, **given)
 
 
 def stored(path: Path) -> tuple[dict[str, AgentAnswer], dict[str, Generation]]:
@@ -41,11 +58,6 @@ def stored(path: Path) -> tuple[dict[str, AgentAnswer], dict[str, Generation]]:
 
 def image_digests(path: Path) -> dict[str, str]:
     return {name: each.image.sha256 for name, each in stored(path)[1].items() if each.image is not None}
-
-
-class OfficialHalf(Half):
-    revision = version = "1"
-    dimensions = DIMENSIONS
 
 
 def test_flat_arguments_go_to_the_agent_and_to_its_image_model(tmp_path: Path) -> None:
@@ -102,10 +114,18 @@ def test_another_image_model_reuses_the_searches_of_a_run(tmp_path: Path) -> Non
     assert changed.outcome is not None and changed.outcome.answered == 3, "another agent gives other answers"
 
 
+def test_answers_that_an_agent_cannot_take_over_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: is missing"):
+        evaluate(tmp_path / "run", requests=tmp_path / "nowhere")
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(DataError, match=r"results\.json: has no stored answers of an agent; name a run of this agent"):
+        evaluate(tmp_path / "run", requests=tmp_path / "results.json")
+
+
 def test_a_plain_generator_makes_the_same_images_from_the_answers_of_a_run(tmp_path: Path) -> None:
     run = evaluate(tmp_path / "first")
     plain = knowgen.evaluate(
-        "knowgen_mini", PAINTER, "pixels", out=tmp_path / "plain", ids=first_ids(3), workers=0,
+        "knowgen_mini", PAINTER, [OfficialHalf()], out=tmp_path / "plain", ids=first_ids(3), workers=0,
         generator_args={"style": "ink"}, requests=tmp_path / "first",
     )  # fmt: skip
     assert plain.spec.agent is None and plain.spec.requests.startswith(AGENT)
@@ -127,7 +147,7 @@ def test_the_official_export_has_prompts_and_references_that_another_run_reads(t
     assert (first["img_id"], first["note"]) == ("IMG_000", "note 0")
     assert (tmp_path / "run" / first["local_path"]).read_bytes() == Path(str(answer.references[0].path)).read_bytes()
     again = knowgen.evaluate(
-        "knowgen_mini", PAINTER, "pixels", out=tmp_path / "again", ids=first_ids(2), workers=0,
+        "knowgen_mini", PAINTER, [OfficialHalf()], out=tmp_path / "again", ids=first_ids(2), workers=0,
         generator_args={"style": "ink"}, requests=tmp_path / "run" / "results.json",
     )  # fmt: skip
     assert image_digests(again.path) == image_digests(run.path)
@@ -201,3 +221,178 @@ def test_the_number_of_references_of_an_image_model_is_known_before_it_is_built(
     system = resolve_system(AGENT, flat, None)
     assert system.agent is not None and system.agent.spec.args == {}
     assert system.generator.capabilities.most_references == most
+
+
+AGENT_FILE = """
+from tests.helpers.agents import FakeAgent, Painter
+
+
+class Mine(FakeAgent):
+    revision = "1"
+
+
+class Paints(Painter):
+    revision = "1"
+"""
+
+
+def test_a_suite_names_the_agent_and_its_image_model_as_its_file_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    (folder / "mine.py").write_text(AGENT_FILE)
+    system = {
+        "generator": "mine.py:Mine",
+        "name": "mine",
+        "args": {"painter": "mine.py:Paints", "painter.style": "ink"},
+    }
+    suite = {"systems": [system], "tasks": [{"task": "knowgen_mini", "limit": 1}], "scorers": ["pixels"]}
+    (folder / "suite.yaml").write_text(json.dumps({**suite, "workers": 0}))
+    monkeypatch.chdir(tmp_path)
+    result = run_suite(folder / "suite.yaml", tmp_path / "out")
+    assert [each.status for each in result.runs] == ["done"]
+    with RunStore.read(result.runs[0].path) as store:
+        assert store.spec.agent is not None
+        assert (store.spec.agent.name, store.spec.generator.name) == ("mine.py:Mine", "mine.py:Paints")
+        assert len(list(store.answers())) == 1
+
+
+def test_the_summary_counts_answers_apart_from_images(tmp_path: Path) -> None:
+    def script(request: Any, call: int) -> AgentAnswer | None:
+        ending = {prompts[0]: "no_answer", prompts[1]: "repeated_response"}.get(request.prompt)
+        return None if ending is None else no_answer(ending)
+
+    prompts = [sample.prompt for sample in knowgen.load_task("knowgen_mini").samples()]
+    agent = FakeAgent(cost=0.02)
+    agent.painter, agent.script = Painter(), script
+    run = evaluate(tmp_path / "run", agent, count=4)
+    counts = run.summary.answers
+    assert counts is not None
+    assert (counts.expected, counts.answered, counts.none, counts.fallbacks) == (4, 2, 2, 2)
+    assert counts.endings == {"answer": 2, "no_answer": 1, "repeated_response": 1}
+    parts = {part.name: part.samples for part in run.summary.slices if part.kind == "answer"}
+    assert parts == {"used": 2, "fallback": 2}, "they are scored apart"
+    assert "answers of the agent: 4 of 4 (2 answer, 1 no_answer, 1 repeated_response); 2 fallbacks" in run.summary.notes
+    assert run.summary.cost == pytest.approx(0.08), "searches that ended without an answer were paid for too"
+    written = json.loads((run.path / "summary.json").read_text())["summaries"][0]
+    assert written["answers"]["endings"] == counts.endings
+    assert {row.ending for row in run.rows()} == {"answer", "no_answer", "repeated_response"}
+    table = run.to_pandas()
+    assert sorted(table["ending"]) == ["answer", "answer", "no_answer", "repeated_response"]
+    assert sorted(table["answer_status"]) == ["none", "none", "ok", "ok"] and table["fallback"].notna().sum() == 2
+    page = api.write_report([run], run.path / "report").read_text()
+    assert "2 paid calls" in page and ">Agent</th>" in page
+
+
+class PricedSearch:
+    """A search backend whose queries cost something."""
+
+    version = "1"
+
+    def __init__(self, price: float = 0.002) -> None:
+        self.price = price
+
+    @classmethod
+    def query_price(cls, price: float = 0.002) -> float:
+        return price
+
+    async def search(self, query: str, k: int = 5) -> list[Any]:
+        return []
+
+    async def image_search(self, query: str, k: int = 5) -> list[Any]:
+        return []
+
+    async def open(self, url: str) -> None:
+        raise LookupError(url)
+
+
+class Policy:
+    """A policy whose calls cost something."""
+
+    revision = "3"
+    identity_excludes = frozenset({"places"})
+
+    def __init__(self, model: str = "", temperature: float = 0.6, places: int = 8, price: float | None = None) -> None:
+        self.temperature = temperature
+
+    @classmethod
+    def price_known(cls, price: float | None = None, **_: Any) -> bool:
+        return price is not None
+
+
+class WithParts(FakeAgent):
+    """An agent with a policy and a search backend."""
+
+    wants_search = True
+
+    def __init__(self, policy: str, search: Any, painter: str = "", **parts: Any) -> None:
+        super().__init__()
+
+
+def test_the_parts_of_an_agent_are_identified_by_what_decides_its_answers() -> None:
+    here = "tests.workflows.test_agent_runs"
+    flat = {
+        "painter": PAINTER, "policy": f"{here}:Policy", "policy.temperature": ArgumentText("0.1"),
+        "policy.places": ArgumentText("64"), "search": f"{here}:PricedSearch", "search.price": ArgumentText("0.005"),
+        "summary": "small-model", "summary.base_url": "http://127.0.0.1:9/v1", "summary.max_tokens": ArgumentText("99"),
+    }  # fmt: skip
+    agent = resolve_system(f"{here}:WithParts", flat, None).agent
+    assert agent is not None
+    policy, summary = agent.spec.parts["policy"], agent.spec.parts["summary"]
+    assert (policy.name, policy.args, policy.version) == (f"{here}:Policy", {"temperature": 0.1}, "3")
+    assert (summary.name, summary.args) == ("small-model", {"max_tokens": 99})
+    assert agent.spec.search == f"{here}:PricedSearch@1" and agent.spec.args == {}
+    assert agent.query_price == 0.005 and agent.price_known is False
+    assert "policy=" in agent.spec.label
+    plan = api.plan(
+        "knowgen_mini", f"{here}:WithParts", ["pixels"], api.RunConfig(generator_args=flat, limit=2, workers=0)
+    )
+    assert f"a query of {here}:PricedSearch is at most $0.005" in api.forecast(plan, Path("nowhere"))
+    assert any("policy.price_in" in line for line in api.price_warnings(plan))
+
+
+def test_the_forecast_names_agent_and_answers(tmp_path: Path) -> None:
+    arguments = {"painter": PAINTER, "cost": 0.02, "fallback": "fail"}
+    config = api.RunConfig(generator_args=arguments, ids=first_ids(3), workers=0)
+    plan = api.plan("knowgen_mini", AGENT, ["pixels"], config)
+    before = api.forecast(plan, tmp_path / "run")
+    assert f"agent      {AGENT} 1" in before and 'cost=0.02 fallback="fail"' in before
+    assert "answers    3" in before and f"{AGENT}: 3 to search for" in before
+    evaluate(tmp_path / "run", count=1, generator_args=arguments)
+    assert f"{AGENT}: 2 to search for, about $0.04 ($0.0200 each, from 1 stored answer)" in api.forecast(
+        plan, tmp_path / "run"
+    )
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_run_is_scored_again_with_its_answers(tmp_path: Path, *, elsewhere: bool) -> None:
+    def script(request: Any, call: int) -> AgentAnswer | None:
+        return no_answer("no_answer") if request.prompt == prompt else None
+
+    prompt = next(iter(knowgen.load_task("knowgen_mini").samples())).prompt
+    agent = FakeAgent(count=4)
+    agent.painter, agent.script = TwoReferences(), script
+    first = evaluate(tmp_path / "run", agent)
+    again = api.score(first.path, [Other()], out=tmp_path / "other" if elsewhere else None)
+    assert again.spec.agent == first.spec.agent and again.spec.system == first.spec.system
+    assert again.outcome is not None and again.outcome.scored == 3
+    assert stored(again.path)[0].keys() == stored(first.path)[0].keys()
+    for name, generation in stored(again.path)[1].items():
+        before = stored(first.path)[1][name]
+        assert (generation.ending, generation.fallback) == (before.ending, before.fallback)
+        assert generation.image is not None and before.image is not None
+        assert generation.image.sha256 == before.image.sha256
+        assert len(generation.references) == (0 if generation.fallback else 2)
+    assert again.summary.answers == first.summary.answers
+    assert verify(again.path).ok, verify(again.path).findings
+
+
+@pytest.mark.parametrize(
+    ("tools", "optional"), [({}, False), ({"tools": "search,browse"}, True), ({"tools": "search, image_search"}, False)]
+)
+def test_gen_searcher_needs_references_where_it_can_look_for_images(tools: dict[str, str], *, optional: bool) -> None:
+    flat = {"painter": PAINTER, "policy": "tests.workflows.test_agent_runs:Policy", **tools}
+    system = resolve_system("gen_searcher", flat, knowgen.load_task("knowgen_mini"))
+    assert system.agent is not None and system.agent.spec.references_optional is optional
+    assert system.agent.spec.search.startswith("world@") and system.agent.spec.args == tools

@@ -22,6 +22,7 @@ from knowgen.core.records import Attempt, GroundTruth, Sample
 from knowgen.core.run_config import RunConfig
 from knowgen.tasks.load import load_task
 from knowgen.workflows import plugin_process
+from knowgen.workflows.agents import resolve_system
 from knowgen.workflows.described import TaskSearch, open_task
 from knowgen.workflows.resolve import argument_texts, resolve_generator, resolve_scorer
 
@@ -296,8 +297,8 @@ def test_a_run_imports_code_of_others_in_other_processes_only(folder: Path) -> N
 
 
 def test_a_bundled_generator_runs_in_a_worker_with_a_backend_of_others(folder: Path) -> None:
-    task = TaskSearch("", "")
-    handle = resolve_generator("open_book", {"search": "found.py:Backend"}, task, in_worker=True)
+    system = resolve_system("open_book", {"search": "found.py:Backend"}, None, in_worker=True)
+    handle = system.agent or system.generator
     assert handle.component_ref is not None and not handle.component_ref.bundled
     assert handle.spec.search == "found.py:Backend@4"
     assert os.getpid() not in importers(folder)

@@ -100,7 +100,7 @@ def test_it_does_with_the_tools_that_there_are(
     for result in results:
         called = tools_called(result)
         absent = [name for name in called if name not in tools.split(",")]
-        assert len(absent) == len(set(absent))  # it is told once that there is no such tool
+        assert len(absent) == len(set(absent))  # one message per missing tool is enough
     assert any(missing in tools_called(result) for result in results)
     assert any(result.references for result in results) is has_references
     prompts = [sample.prompt for sample in built_world.task.samples()]

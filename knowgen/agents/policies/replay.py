@@ -24,7 +24,7 @@ from knowgen.core.errors import DataError, KnowgenError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.core.records import AnswerStatus, Usage
 from knowgen.core.text import one_line
-from knowgen.core.text_files import parse_strict_json, read_text, split_lines
+from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 
@@ -167,9 +167,7 @@ def _difference(recorded: str, shown: str) -> str:
 def _file_recordings(path: Path) -> Iterator[tuple[str, RecordedReplies]]:
     """Yield prompt and trajectory of each line of a file, by repeat."""
     found: list[tuple[int, str, RecordedReplies]] = []
-    for number, line in enumerate(split_lines(read_text(path, fix=_FIX)), 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path, fix=_FIX):
         where = f"{path}:{number}"
         record = parse_strict_json(line, where)
         if not isinstance(record, Mapping) or not isinstance(record.get("prompt"), str):

@@ -20,7 +20,7 @@ MAX_SHOWN = 5
 """Maximum number of images of one search."""
 
 ASKED_MORE = 20
-"""Images that are asked for where too few of the first could be downloaded, or some are the same."""
+"""Images that are asked for where too few of the first could be downloaded."""
 
 _ARGUMENTS = frozenset({"query", "top_k", "save_dir", "sample_id"})
 _MAX_TITLE, _MAX_URL = 300, 2000
@@ -81,7 +81,7 @@ async def _search(arguments: Mapping[str, Any], context: ToolContext) -> tuple[l
         raise ToolArgumentError("'query' must be a non-empty string")
     wanted = min(MAX_SHOWN, number_of_results(arguments))
     hits = await context.search.image_search(query.strip(), wanted)
-    if len(_usable(hits)) < wanted <= len(hits):  # there may be more
+    if len(_usable(hits)) < wanted <= len(hits):  # some repeat or have no image, and there may be more
         more = await context.search.image_search(query.strip(), ASKED_MORE)
         known = {hit.url for hit in hits}
         hits = [*hits, *(hit for hit in more if hit.url not in known)]

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
-from knowgen.agents.tools.browse import Browse
 from knowgen.agents.tools.contract import Tool
-from knowgen.agents.tools.image_search import ImageSearch
-from knowgen.agents.tools.text_search import TextSearch
 from knowgen.core import registry
 from knowgen.core.errors import UsageError
 
 PUBLISHED_ORDER = ("image_search", "search", "browse")
 """Order in which the published agent lists its tools in errors."""
-
-
-_BUNDLED: Mapping[str, type[Any]] = {"search": TextSearch, "image_search": ImageSearch, "browse": Browse}
 
 
 def load_tools(names: str | Sequence[str | Tool]) -> list[Tool]:
@@ -42,8 +36,7 @@ def _place(name: str) -> int:
 
 
 def _loaded(name: str) -> Tool:
-    bundled = _BUNDLED.get(name)  # as in `entries`, a plugin cannot take over a bundled name
-    return _checked(bundled() if bundled else registry.create(registry.resolve("tools", name), {}), name)
+    return _checked(registry.create(registry.resolve("tools", name), {}), name)
 
 
 def _checked(tool: object, name: str) -> Tool:

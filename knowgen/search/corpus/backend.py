@@ -14,6 +14,7 @@ from knowgen.search.contract import Hit, ImageHit, Link, Page
 from knowgen.search.corpus.build import CORPUS_FOLDER
 from knowgen.search.corpus.storage import FACTS_FILE, REBUILD, RecordReader, read_facts
 from knowgen.search.text_index import TextIndex
+from knowgen.search.web.guarding import check_leaks, guarded_hit, guarded_image_hit
 
 _SNIPPET = 240
 """Maximum length of a snippet in characters."""
@@ -48,7 +49,7 @@ class CorpusSearch:
 
     async def search(self, query: str, k: int = 5) -> list[Hit]:
         """Return at most `k` pages, best first; an empty list if none matches."""
-        return await asyncio.to_thread(self._search, query, k)
+        return [guarded_hit(hit) for hit in await asyncio.to_thread(self._search, query, k)]
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
         """Return at most `k` images whose titles match, best first; an empty list if none matches."""
@@ -59,7 +60,9 @@ class CorpusSearch:
 
         Raises:
             DataError: The corpus does not have it.
+            PageBlockedError: It is the benchmark's own data.
         """
+        check_leaks((url,))
         row = await asyncio.to_thread(lambda: self._loaded("pages")[0].find(url))
         if row is None:
             raise DataError("the corpus does not have this page", where=url, fix="open a URL of a search result")
@@ -83,7 +86,7 @@ class CorpusSearch:
 
     def _image_search(self, query: str, k: int) -> list[ImageHit]:
         records, index = self._loaded("images")
-        return [self._image(records.get(number)) for number in index.find(query, k)]
+        return [guarded_image_hit(self._image(records.get(number))) for number in index.find(query, k)]
 
     def _image(self, row: dict[str, Any]) -> ImageHit:
         hit = ImageHit(title=row["title"], url=row["url"], page_url=row.get("page_url", ""))

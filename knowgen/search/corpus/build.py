@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,9 @@ CORPUS_FOLDER = ".corpus"
 
 TITLE_WEIGHT = 3
 """Number of times a title is repeated before the text in the index."""
+
+CPU_SECONDS = 15.0
+"""Maximum processor time for one HTML page, in seconds, where processes read them."""
 
 _SHOWN_REASONS = 20
 _BATCH = 32
@@ -116,7 +120,7 @@ def _files(folder: Path, target: Path) -> Iterator[Path]:
 def _read_all(
     files: list[Path], reading: Reading, workers: int | None, progress: Callable[[int], None]
 ) -> Iterator[Found]:
-    """Yield what the files contain, in order. Several processes parse HTML, when there is enough of it."""
+    """Yield what the files contain, in order. Processes parse HTML, each page in limited time."""
     count = (os.cpu_count() or 1) if workers is None else workers
     batches = _batches(_items(files, reading, progress))
     if count < 1:
@@ -127,13 +131,13 @@ def _read_all(
     waiting: deque[Future[list[Found]]] = deque()
     try:
         for batch in batches:
-            if sum(isinstance(each, Html) for each in batch) < _BATCH // 2:
+            if not any(isinstance(each, Html) for each in batch):
                 ready = Future[list[Found]]()
                 ready.set_result(_parse(batch))
                 waiting.append(ready)
             else:
                 pool = pool or ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-                waiting.append(pool.submit(_parse, batch))
+                waiting.append(pool.submit(_parse_limited, batch))
             if len(waiting) >= count * _BATCHES_IN_FLIGHT:
                 yield from waiting.popleft().result()
         while waiting:
@@ -156,6 +160,30 @@ def _batches(items: Iterator[Found | Html]) -> Iterator[list[Found | Html]]:
 
 def _parse(batch: list[Found | Html]) -> list[Found]:
     return [sources.parsed(each) for each in batch]
+
+
+class _SlowPageError(BaseException):
+    """Raised by the timer. Not an Exception, which the parser catches."""
+
+
+def _parse_limited(batch: list[Found | Html]) -> list[Found]:
+    """Parse a batch in a process of its own: a table of 2 MB can keep the parser busy for an hour."""
+
+    def stop(*_: object) -> None:
+        raise _SlowPageError
+
+    signal.signal(signal.SIGPROF, stop)
+    results: list[Found] = []
+    for each in batch:
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        try:
+            results.append(sources.parsed(each))
+        except _SlowPageError:
+            assert isinstance(each, Html)
+            results.append(Skipped(each.where, f"takes more than {CPU_SECONDS:g} s of processor time to read"))
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    return results
 
 
 def _write(draft: Path, found: Iterable[Found], built: BuiltCorpus) -> None:

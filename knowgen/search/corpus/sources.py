@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from knowgen.core.errors import DataError, KnowgenError, MissingDependencyError
 from knowgen.core.text_files import decode, numbered_lines, parse_strict_json, read_bytes, read_text
+from knowgen.search.web.html_text import decoded, read_page
 
 HTML = frozenset({".html", ".htm", ".xhtml"})
 TEXT = frozenset({".txt", ".md"})
 ROWS = frozenset({".jsonl", ".ndjson"})
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-
-_NO_PAGES = ("javascript:", "data:", "mailto:", "tel:")
 
 _MAX_LINKS = 500
 """Maximum number of links that are kept of a page."""
@@ -160,48 +158,39 @@ def page_from_html(data: str | bytes, url: str) -> FoundPage | None:
         MissingDependencyError: trafilatura is not installed.
     """
     try:
-        import trafilatura
         from lxml import etree
+        from trafilatura import load_html
     except ImportError as error:
         raise MissingDependencyError(
             "needs trafilatura", where="corpus from HTML", fix="pip install 'knowgen[search]'"
         ) from error
+    encoded = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    charset = "utf-8" if isinstance(data, str) else ""
     try:
-        tree = trafilatura.load_html(data)
-    except (etree.LxmlError, ValueError):  # bytes that no parser takes
+        tree = load_html(decoded(encoded, charset, html=True))
+        if tree is None:
+            return None
+        canonical = next((each.get("href") for each in tree.iter("link") if each.get("rel") == "canonical"), None)
+        base = canonical if canonical and canonical.startswith(("http://", "https://")) else url
+        # a page that was saved with its images names them by path, whatever its canonical URL is
+        shown = dict.fromkeys(pair for each in (base, url) for pair in _pictures(tree, each))
+        page = read_page(encoded, "text/html", charset, base)
+    except (etree.LxmlError, ValueError, DataError):  # not HTML, or without text
         return None
-    if tree is None:
-        return None
-    canonical = next((each.get("href") for each in tree.iter("link") if each.get("rel") == "canonical"), None)
-    base = canonical if canonical and canonical.startswith(("http://", "https://")) else url
-    title = next((" ".join(each.itertext()) for each in tree.iter("title")), "")
-    links = tuple(itertools.islice(_addresses(tree, "a", "href", base), _MAX_LINKS))
-    # a page that was saved with its images names them by path, whatever its canonical URL is
-    shown = dict.fromkeys(
-        (address, text) for each in (base, url) for text, address in _addresses(tree, "img", "src", each)
-    )
-    text = trafilatura.extract(tree, output_format="txt", include_comments=False, favor_recall=True) or ""
-    if not text.strip():
-        return None
-    return FoundPage(base, " ".join(title.split()) or unquote(base.rsplit("/", 1)[-1]), text, links, tuple(shown))
+    links = tuple((link.text, urldefrag(link.url).url) for link in page.links[:_MAX_LINKS])
+    return FoundPage(base, page.title or unquote(base.rsplit("/", 1)[-1]), page.text, links, tuple(shown))
 
 
-def _addresses(tree: Any, tag: str, attribute: str, base: str) -> Iterator[tuple[str, str]]:
-    """Yield text and absolute URL of the elements of a kind, without repetitions."""
-    seen = set()
-    for element in tree.iter(tag):
-        text = element.get("alt", "") if tag == "img" else "".join(element.itertext())
+def _pictures(tree: Any, base: str) -> Iterator[tuple[str, str]]:
+    """Yield absolute URL and caption of the images of a page."""
+    for element in tree.iter("img"):
+        source = (element.get("src") or "").strip()
+        if not source or source.startswith("data:"):
+            continue
         try:
-            address = urldefrag(urljoin(base, element.get(attribute) or "")).url
+            yield urldefrag(urljoin(base, source)).url, " ".join((element.get("alt") or "").split())[:200]
         except ValueError:  # an address that cannot be parsed
             continue
-        if (
-            element.get(attribute)
-            and address not in seen
-            and not address.startswith(("javascript:", "data:", "mailto:"))
-        ):
-            seen.add(address)
-            yield " ".join(text.split())[:200], address
 
 
 def _rows(path: Path, reading: Reading) -> Iterator[Found | Html]:

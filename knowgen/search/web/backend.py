@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from typing import ClassVar, TypeVar
 
 from knowgen.clients.safe_fetch import Fetcher
+from knowgen.core.errors import MissingDependencyError
 from knowgen.search.contract import Hit, ImageHit, Page
 from knowgen.search.web.guarding import check_leaks, guarded_hit
 from knowgen.search.web.images import ImageDownloader, RawImageHit
@@ -23,6 +25,9 @@ from knowgen.search.web.pages import PageFetcher, PageOpener
 from knowgen.search.web.query_cache import QueryCache
 
 R = TypeVar("R", Hit, RawImageHit)
+
+_PACKAGES = ("imagehash", "protego", "trafilatura")
+"""Packages of the extra `search`, which are imported where they are needed."""
 
 _FEWEST_IMAGES = 10
 """Minimum number of image hits to ask a service for, so that there are others where a download fails."""
@@ -39,11 +44,15 @@ class WebSearch(ABC):
 
     Attributes:
         provider: Name of the service, in caches and messages.
+
+    Raises:
+        MissingDependencyError: A package that it needs is not installed.
     """
 
     provider: ClassVar[str]
 
     def __init__(self, *, fetcher: Fetcher | None = None, pages: PageOpener | None = None, trusted: str = "") -> None:
+        _check_packages(self.provider)
         self.fetcher = Fetcher() if fetcher is None else fetcher
         self._pages: PageOpener = PageFetcher(self.fetcher) if pages is None else pages
         self._images = ImageDownloader(self.fetcher, trusted=trusted)
@@ -111,3 +120,13 @@ class WebSearch(ABC):
         self, kind: str, query: str, k: int, find: Callable[[str, int], Awaitable[list[R]]], record: type[R]
     ) -> list[R]:
         return await self._queries.get(kind, query, k, self.settings(), lambda: find(query, k), record)
+
+
+def _check_packages(provider: str) -> None:
+    for name in _PACKAGES:
+        if find_spec(name) is None:
+            raise MissingDependencyError(
+                f"needs the package {name!r}, which is not installed",
+                where=f"search backend {provider}",
+                fix="pip install 'knowgen[search]'",
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from knowgen.clients.safe_fetch import BlockedError
+from knowgen.core.images import UnreadableImageError
 from knowgen.core.leaks import blocked_image, blocked_url
 from knowgen.search.contract import BlockReason, Hit, ImageHit, PageBlockedError
 
@@ -34,5 +35,8 @@ def guarded_image_hit(hit: ImageHit) -> ImageHit:
     """Return a hit with an image, without the image where the leak guard blocks it or where it comes from."""
     reason = blocked_url(hit.url) or blocked_url(hit.page_url)
     if not reason and hit.image is not None and hit.image.path is not None:
-        reason = blocked_image(hit.image.path)
+        try:
+            reason = blocked_image(hit.image.path)
+        except UnreadableImageError as error:
+            return hit.model_copy(update={"image": None, "failure": error.what})
     return hit.model_copy(update={"image": None, "failure": reason, "blocked": BlockReason.LEAK}) if reason else hit

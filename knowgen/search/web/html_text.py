@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import logging
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 from knowgen.core.errors import DataError
 from knowgen.core.text import clean_text, one_line
@@ -34,6 +36,7 @@ _READ_AS = {
 """Larger character sets that browsers use in the place of named ones (the Encoding Standard of the WHATWG)."""
 
 _LIST_OR_ROW = re.compile(r"\s*(?:[-*•|]|\d+[.)])\s?")
+_REFERENCE = re.compile(r"&#(?:0*(\d{1,7})|[xX]0*([0-9a-fA-F]{1,6}));?")
 _PARSER_LOGS = ("trafilatura", "htmldate", "justext", "charset_normalizer")
 
 
@@ -120,13 +123,14 @@ def _from_html(text: str, url: str) -> Page:
 
     for name in _PARSER_LOGS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    text = _REFERENCE.sub(_allowed, text)
     tree = load_html(text)
     if tree is None or tree.find(".//body") is None:  # a fragment without a root of its own
         tree = load_html(f"<html><body>{text}</body></html>")
     if tree is None:
         return Page(url=url, title="", text="")
     title = _title(tree)
-    tree.make_links_absolute(url, handle_failures="ignore")
+    tree.make_links_absolute(_base(tree, url), resolve_base_href=False, handle_failures="ignore")
     document = bare_extraction(tree, url=url, include_comments=False, include_links=True)
     body = getattr(document, "body", None)
     if body is None:
@@ -137,6 +141,14 @@ def _from_html(text: str, url: str) -> Page:
     return Page(url=url, title=title, text=_text(body), links=links)
 
 
+def _allowed(reference: re.Match[str]) -> str:
+    """Return a reference to a character; nothing for one that XML does not allow, which the parser breaks at."""
+    decimal, hexadecimal = reference.groups()
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    allowed = code in (9, 10, 13) or 32 <= code < 0xD800 or 0xE000 <= code <= 0x10FFFF
+    return reference.group() if allowed else ""
+
+
 def _title(tree: _Element) -> str:
     for path in (".//head/title", ".//title", ".//h1"):
         found = tree.find(path)
@@ -145,25 +157,45 @@ def _title(tree: _Element) -> str:
     return ""
 
 
+def _base(tree: _Element, url: str) -> str:
+    """Return the URL that relative links start from, and drop its element, which would be applied again."""
+    base = url
+    for element in tree.findall(".//base[@href]"):
+        with contextlib.suppress(ValueError):  # not a URL
+            base = urljoin(url, str(element.get("href")).strip())
+        element.drop_tree()
+    return base
+
+
 def _links(elements: Iterable[tuple[_Element, str | None]]) -> tuple[Link, ...]:
     """Return the http links among elements with their targets, each URL once."""
     links: dict[str, Link] = {}
     for element, target in elements:
         url = clean_text(target or "").strip()
         text = one_line(" ".join(str(part) for part in element.itertext()), _MAX_TITLE)
-        if text and url.startswith(("http://", "https://")) and len(links) < MAX_LINKS:
+        if text and _is_http(url) and len(links) < MAX_LINKS:
             links.setdefault(url, Link(text=text, url=url))
     return tuple(links.values())
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
 def _text(body: _Element) -> str:
     """Return the text of an extracted tree: a blank line between paragraphs, none inside lists and tables."""
-    from lxml.etree import strip_tags
+    from lxml.etree import Element, strip_tags
     from trafilatura.xml import xmltotxt
 
-    strip_tags(body, "ref")  # the text of a link stays
+    whole = Element("body")
+    whole.append(body)  # which may be a link itself
+    strip_tags(whole, "ref")  # the text of a link stays
     parts: list[str] = []
-    for line in xmltotxt(body, False).splitlines():
+    for line in xmltotxt(whole, False).splitlines():
         if not line.strip():
             continue
         together = parts and _LIST_OR_ROW.match(line) and _LIST_OR_ROW.match(parts[-1])
