@@ -89,6 +89,6 @@ def test_wikimedia_finds_and_opens_pages_and_images_with_the_extra_search_alone(
             [sys.executable, "-c", USE], input=json.dumps(given), capture_output=True, text=True, timeout=300
         )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["pages"] == ["Harrow Union"] and told["images"] == [True]
-    assert "plays in green" in told["text"] and told["warning"] == "" and told["loaded"] == []
+    found = json.loads(done.stdout)
+    assert found["pages"] == ["Harrow Union"] and found["images"] == [True]
+    assert "plays in green" in found["text"] and found["warning"] == "" and found["loaded"] == []
