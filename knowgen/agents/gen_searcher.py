@@ -224,6 +224,7 @@ def answer_of(trajectory: Trajectory) -> AgentAnswer:
             for image, note in references
         ),
         evidence=tuple(trajectory.evidence),
+        system=next((message.text for message in trajectory.messages if message.role == "system"), ""),
         trajectory=tuple(step.model_dump(mode="json") for step in trajectory.steps),
         images=tuple(image.image for image in trajectory.images.values()),
         usage=tuple(trajectory.usage),

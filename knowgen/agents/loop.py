@@ -209,7 +209,8 @@ class _Rollout:
             usage = usage.model_copy(update={"cost": spent.cost})
         self._parts.add(UsagePart(part="policy", calls=spent.calls, usage=usage, seconds=seconds))
         added = self._advance(event)
-        step = Step(round=number, policy_seconds=seconds, policy_usage=usage)
+        instruction = "" if number else self._agent.rules.final
+        step = Step(round=number, instruction=instruction, policy_seconds=seconds, policy_usage=usage)
         if isinstance(event, Stopped) or self._state.reading is None:
             self._end_step(step.model_copy(update={"error": self._state.reason}))
             return

@@ -108,6 +108,8 @@ class Step(Record):
 
     Attributes:
         round: Number of the round, from 1; 0 for the last call, in which only an answer counts.
+        instruction: Text of the message that asked for the reply, such as that of the last call; empty where the
+            prompt or the observation before it did.
         thought: Text of the think block; empty without one.
         reply: The whole reply, as cut by the protocol.
         finish: Why the policy stopped: `stop`, `length`.
@@ -125,6 +127,7 @@ class Step(Record):
     """
 
     round: int
+    instruction: str = ""
     thought: str = ""
     reply: str = ""
     finish: str = ""

@@ -15,8 +15,9 @@ EPILOG = """\b
 Examples:
   knowgen demo
   knowgen demo --out reports/demo --limit 8
-The systems are noise (lower bound), closed_book (no search), open_book (search)
-and oracle (ground truth, upper bound), on the bundled task knowgen_mini.
+The systems are noise (lower bound), closed_book (no search), open_book (the
+bundled agent, which searches) and oracle (ground truth, upper bound), on the
+bundled task knowgen_mini. The page shows what the agent did for each sample.
 """
 
 
@@ -62,5 +63,6 @@ def run_demo(out: Path, limit: int | None = None) -> int:
     click.echo(tables.terminal([run.summary for run in runs]))
     click.echo()
     click.echo(f"compare  {command_line('compare', out / 'closed_book', out / 'open_book')}")
+    click.echo(f"agent    {command_line('trajectories', 'show', out / 'open_book')}")
     click.echo(f"report   {page.resolve()}")
     return max(exit_code(run) for run in runs)

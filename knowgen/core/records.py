@@ -290,6 +290,7 @@ class AgentAnswer(Record):
         references: Reference images, in order.
         reference_notes: The agent's notes on each reference: img_id, title, url, page_url, note.
         evidence: Text it gathered: title, url, text.
+        system: System prompt of its policy; empty without one.
         trajectory: Its steps, oldest first.
         images: Every image that it saw, without repetitions.
         usage: What each of its parts used.
@@ -307,6 +308,7 @@ class AgentAnswer(Record):
     references: tuple[ImageRef, ...] = ()
     reference_notes: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()
+    system: str = ""
     trajectory: tuple[dict[str, Any], ...] = ()
     images: tuple[ImageRef, ...] = ()
     usage: tuple[UsagePart, ...] = ()

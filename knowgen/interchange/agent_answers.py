@@ -2,8 +2,9 @@
 
 A source is a run directory whose generations have a rewritten prompt and reference images, or a results file of the
 published agent: a JSON array, or JSON Lines, of records `{id, prompt, gen_prompt, reference_images: [{local_path, note,
-title, …}]}` with paths relative to the file. If a record has no rewritten prompt or no readable reference, the image is
-generated from the sample's own prompt, as in the published system, and the reason is recorded.
+title, …}]}` with paths relative to the file. A record may name its `repeat`, as those of exported trajectories do. If a
+record has no rewritten prompt or no readable reference, the image is generated from the sample's own prompt, as in the
+published system, and the reason is recorded.
 """
 
 from __future__ import annotations
@@ -187,7 +188,9 @@ def _paid_elsewhere(part: UsagePart) -> UsagePart:
 
 
 class FileAnswers(_StoredAnswers):
-    """The agent answers of a results file of the published agent. It has one answer per sample, used for every repeat.
+    """The agent answers of a results file of the published agent, or of exported trajectories.
+
+    A record without a `repeat` is used for every repeat of its sample.
 
     Args:
         path: The file.
@@ -200,15 +203,16 @@ class FileAnswers(_StoredAnswers):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._records: dict[str, Mapping[str, Any]] = {}
-        seen = SeenIds()
+        self._records: dict[tuple[str, int | None], Mapping[str, Any]] = {}
+        seen: dict[int | None, SeenIds] = {}
         for number, (place, record) in enumerate(_records(path)):
             where = f"{path}:{place}" if place else f"{path}, record {number}"
             if "id" not in record:
                 raise DataError("has no id", where=where, fix="add the id of its sample")
             name = id_text(record["id"], where)
-            seen.add(name, f"line {place}" if place else f"record {number}", where)
-            self._records[comparable_id(name)] = record
+            repeat = _repeat(record, where)
+            seen.setdefault(repeat, SeenIds()).add(name, f"line {place}" if place else f"record {number}", where)
+            self._records[comparable_id(name), repeat] = record
         names = [name for record in self._records.values() for each in _references(record) if (name := _recorded(each))]
         self._files = RecordedImages(path.parent, truths=names)
 
@@ -216,17 +220,24 @@ class FileAnswers(_StoredAnswers):
     def identity(self) -> str:
         """File name and hash of all answers."""
         answers = [
-            [name, record.get("gen_prompt"), [_image_digest(self._files, each) for each in _references(record)]]
+            [*name, record.get("gen_prompt"), [_image_digest(self._files, each) for each in _references(record)]]
             for name, record in self._records.items()
         ]
         return f"{self._where.stem} {fingerprint(answers)[:12]}"
 
     def _read_answer(self, sample_id: str, repeat: int) -> AgentAnswer:
-        record = self._records.get(comparable_id(sample_id))
+        form = comparable_id(sample_id)
+        record = self._records.get((form, repeat)) or self._records.get((form, None))
         if record is None:
             return AgentAnswer(reason=f"the prompt alone: {self._where.name} has no answer for it")
-        prompt = record.get("gen_prompt")
-        return _answer(prompt if isinstance(prompt, str) else "", _references(record), self._files, None)
+        prompt, ending, status, why = (_text(record, name) for name in ("gen_prompt", "ending", "status", "reason"))
+        evidence = record.get("evidence")
+        texts = evidence if isinstance(evidence, list) else []
+        given = {"ending": ending, "evidence": tuple(each for each in texts if isinstance(each, dict))}
+        if status == AnswerStatus.NONE:
+            return AgentAnswer(reason=f"the prompt alone: the agent gave no answer ({ending or why})", **given)
+        made = _answer(prompt, _references(record), self._files, None)
+        return _updated(made, reason="; ".join(filter(None, (why, made.reason))), **given)
 
 
 def _answer(
@@ -268,6 +279,19 @@ def _recorded(reference: Mapping[str, Any]) -> str:
     """Return the path of a reference as written; empty if there is none."""
     name = next((reference[name] for name in ("local_path", "path") if isinstance(reference.get(name), str)), "")
     return str(name) if name.strip() else ""
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _repeat(record: Mapping[str, Any], where: str) -> int | None:
+    """Return the repeat that a record is for; None for every one."""
+    repeat = record.get("repeat")
+    if repeat is not None and (not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0):
+        raise DataError(f"repeat must be a whole number >= 0, got {repeat!r}", where=where, fix=_FIX)
+    return repeat
 
 
 def _path(files: RecordedImages, reference: Mapping[str, Any]) -> Path | None:

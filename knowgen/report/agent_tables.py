@@ -10,9 +10,9 @@ from knowgen.stats.agent_figures import IMAGE_MODEL, AgentFigures
 
 TITLES = {"all": "All samples", "difficulty": "Difficulty", "category": "Category"}
 MEANING = (
-    "rounds, calls and references: mean per answer; a round is a reply of the policy; fallbacks: images whose answer was "
-    "not used; leaks: pages and images that were not fetched because they are the benchmark's own data; cost: US dollars "
-    "per answer, image model: per attempted image"
+    "rounds, calls and references: mean per answer; a round is a reply of the policy; fallbacks: images whose answer "
+    "was not used; leaks: pages and images that were not fetched because they are the benchmark's own data; cost: US "
+    "dollars per answer, image model: per attempted image"
 )
 
 Column = tuple[str, list[str]]

@@ -20,8 +20,15 @@ from knowgen.core.records import (
     Row,
     Sample,
 )
-from knowgen.report.details import cut, generation_details, rubric_words, score_details, truth_details
-from knowgen.report.trajectory import recorded_details, recorded_images, seen_images, trajectory_details
+from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
+from knowgen.report.trajectory import (
+    PackedTrajectory,
+    pack,
+    recorded_details,
+    recorded_images,
+    seen_images,
+    trajectory_details,
+)
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.agent_figures import AgentFigures, agent_figures
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
@@ -76,7 +83,7 @@ class GalleryCell:
     image: str = ""
     readings: list[ImageScore | None] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
-    trajectory: dict[str, Any] | None = None
+    trajectory: PackedTrajectory | None = None
 
 
 @dataclass
@@ -176,19 +183,20 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
     """Return the cells of one system by sample and repeat, with their details, and add its spending."""
     store, cells, spending = system.run.store, dict[tuple[str, int], GalleryCell](), Spending()
     rubrics: dict[str, list[str]] = {}
+    fallbacks = _fallbacks(system)
     for _, answer in store.answers():
         _spend_answer(spending, answer)
-        cell = cells.setdefault((answer.sample_id, answer.repeat), GalleryCell())
-        cell.trajectory = trajectory_details(answer)
+        key = (answer.sample_id, answer.repeat)
+        cell = cells.setdefault(key, GalleryCell())
+        cell.trajectory = pack(trajectory_details(answer, fallbacks.get(key, "")))
         gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
         if cell.trajectory is None:
-            cell.trajectory = recorded_details(generation)
+            recorded = recorded_details(generation)
+            cell.trajectory = None if recorded is None else pack(recorded)
             gallery.images += recorded_images(generation)
-        else:
-            cell.trajectory["fallback"] = cut(generation.fallback)
         if generation.image is not None:
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
@@ -251,6 +259,13 @@ def _read_view(
         cell.readings[view.index] = ImageScore(state, overall, values, reason)
         if state != "scored":
             problems[system.index, view.index, state, reason] += 1
+
+
+def _fallbacks(system: ReportSystem) -> dict[tuple[str, int], str]:
+    """Return why answers of an agent were not used, by sample and repeat."""
+    if system.run.store.spec.agent is None:
+        return {}
+    return {(each.sample_id, each.repeat): each.fallback for _, each in system.run.store.generations() if each.fallback}
 
 
 def _agent(system: ReportSystem) -> tuple[AgentFigures, ...]:

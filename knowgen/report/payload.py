@@ -75,7 +75,7 @@ def _sample(entry: GalleryEntry, collected: Gallery, shown: Mapping[str, ShownIm
 def _cell(cell: GalleryCell, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
     return {
         "image": _image(cell.image, shown),
-        "agent": None if cell.trajectory is None else _outline(cell.trajectory),
+        "agent": None if cell.trajectory is None else cell.trajectory.outline,
         "readings": [
             [
                 STATES.index(reading.state),
@@ -87,18 +87,6 @@ def _cell(cell: GalleryCell, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
             else None
             for reading in cell.readings
         ],
-    }
-
-
-def _outline(trajectory: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the line that opens a trajectory says."""
-    return {
-        "ending": trajectory["ending"] or trajectory["status"],
-        "steps": len(trajectory["steps"]) + trajectory["more_steps"],
-        "calls": sum(len(step["calls"]) for step in trajectory["steps"]),
-        "chosen": len(trajectory["chosen"]),
-        "blocked": sum(len(step["blocked"]) for step in trajectory["steps"]),
-        "fallback": bool(trajectory["fallback"]),
     }
 
 
@@ -139,8 +127,9 @@ def trajectories(collected: Gallery, shown: Mapping[str, ShownImage]) -> Iterato
 def _trajectory(cell: GalleryCell | None, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
     if cell is None or cell.trajectory is None:
         return None
-    steps = [{**step, "images": _pictures(step["images"], shown)} for step in cell.trajectory["steps"]]
-    return {**cell.trajectory, "steps": steps, "chosen": _pictures(cell.trajectory["chosen"], shown)}
+    details = cell.trajectory.details()
+    steps = [{**step, "images": _pictures(step["images"], shown)} for step in details["steps"]]
+    return {**details, "steps": steps, "chosen": _pictures(details["chosen"], shown)}
 
 
 def _pictures(images: Sequence[Mapping[str, Any]], shown: Mapping[str, ShownImage]) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,45 @@ _STEP_FIELDS = frozenset(
 )  # fmt: skip
 
 
-def trajectory_details(answer: AgentAnswer) -> dict[str, Any]:
-    """Return the shown details of an agent's answer."""
+@dataclass(frozen=True)
+class PackedTrajectory:
+    """A trajectory that waits to be written: thousands of them are in memory at once.
+
+    Attributes:
+        outline: What the line that opens it says.
+        packed: Its details as compressed JSON.
+    """
+
+    outline: dict[str, Any]
+    packed: bytes
+
+    def details(self) -> dict[str, Any]:
+        """Return its details."""
+        details: dict[str, Any] = json.loads(zlib.decompress(self.packed))
+        return details
+
+
+def pack(details: Mapping[str, Any]) -> PackedTrajectory:
+    """Return the details of a trajectory in little memory."""
+    steps = details["steps"]
+    outline = {
+        "ending": details["ending"] or details["status"],
+        "steps": len(steps) + details["more_steps"],
+        "calls": sum(len(step["calls"]) for step in steps),
+        "chosen": len(details["chosen"]),
+        "blocked": sum(len(step["blocked"]) for step in steps),
+        "fallback": bool(details["fallback"]),
+    }
+    return PackedTrajectory(outline, zlib.compress(json.dumps(details).encode(), 1))
+
+
+def trajectory_details(answer: AgentAnswer, fallback: str = "") -> dict[str, Any]:
+    """Return the shown details of an agent's answer, and why it was not used."""
     return {
         "status": answer.status.value,
         "ending": answer.ending,
         "reason": cut(answer.reason),
-        "fallback": "",
+        "fallback": cut(fallback),
         "prompt": cut(answer.prompt, LONGEST_RESULT),
         "seconds": answer.seconds,
         "attempts": answer.attempts,
@@ -52,9 +86,8 @@ def recorded_details(generation: Generation) -> dict[str, Any] | None:
     )
     notes = [note for note in generation.references if isinstance(note.get("sha256"), str)]
     return {
-        **trajectory_details(answer),
+        **trajectory_details(answer, generation.fallback),
         "status": "",
-        "fallback": cut(generation.fallback),
         "chosen": [_named_image(str(note["sha256"]), note) for note in notes],
     }
 

@@ -1,4 +1,4 @@
-"""What an agent did, over all answers of a run and by difficulty and category: rounds, calls, endings, time and cost."""
+"""What an agent did, over all answers of a run and by difficulty and category."""
 
 from __future__ import annotations
 

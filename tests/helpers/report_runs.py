@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from knowgen.core.records import (
     DIMENSIONS,
+    AgentAnswer,
     Attempt,
     Generation,
     GenerationStatus,
@@ -25,6 +26,7 @@ from knowgen.core.records import (
     group_of,
 )
 from knowgen.core.spec import (
+    AgentSpec,
     GeneratorSpec,
     RunSpec,
     ScorerSpec,
@@ -43,6 +45,7 @@ DIFFICULTIES = ("easy", "medium", "hard")
 CHECK = ScorerSpec(name="world_check", version="1", note="world check, not a VLM judge", dimensions=DIMENSIONS)
 JUDGE = ScorerSpec(name="vlm:tiny-judge", version="3", dimensions=DIMENSIONS)
 
+Answered = Callable[[RunStore, Sample, int], AgentAnswer]
 Draw = Callable[[Sample, str], Image.Image]
 
 
@@ -124,12 +127,17 @@ class RunMaker:
         repeats: int = 1,
         privileged: bool = False,
         folder: str = "",
+        agent: Answered | None = None,
+        painter: str = "",
     ) -> ReportRun:
-        """One finished run of a system whose scores rise with `skill`, in [0, 1]."""
+        """One finished run of a system whose scores rise with `skill`, in [0, 1].
+
+        With an `agent`, which returns its answer for each sample and repeat, the system is the run's agent.
+        """
         spec = RunSpec(
             task=self.task, task_version=self.version, selection=select([one.id for one in samples], "all"),
-            generator=GeneratorSpec(name=system, revision="2", privileged=privileged, args={"steps": 4}),
-            scorers=tuple(scorers), seed=7, repeats=repeats,
+            generator=GeneratorSpec(name=painter or system, revision="2", privileged=privileged, args={"steps": 4}),
+            scorers=tuple(scorers), seed=7, repeats=repeats, agent=AgentSpec(name=system) if agent else None,
         )  # fmt: skip
         place = self.folder / (folder or f"run-{len(list(self.folder.glob('run-*')))}")
         with RunStore.open(place, spec) as store:
@@ -137,6 +145,8 @@ class RunMaker:
             store.put_samples(zip(samples, truths, strict=True))
             for sample, truth in zip(samples, truths, strict=True):
                 for repeat in range(repeats):
+                    if agent is not None:
+                        store.put_answer(f"answer {sample.id} {repeat}", agent(store, sample, repeat))
                     generation = self._draw(store, sample, system, repeat)
                     for scorer in scorers if generation.image else ():
                         self._judge(store, sample, truth, generation, scorer, skill)

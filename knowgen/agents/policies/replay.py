@@ -206,7 +206,8 @@ def _of_messages(messages: Sequence[Any], where: str) -> tuple[RecordedReply, ..
             raise DataError(f"message {number + 1} is not an object", where=where, fix=_FIX)
         if message.get("role") == "assistant":
             after = messages[number + 1] if number + 1 < len(messages) else None
-            observation = _text(after.get("content")) if isinstance(after, Mapping) else None
+            shown = isinstance(after, Mapping) and after.get("role") != "assistant"
+            observation = _text(after.get("content")) if shown and isinstance(after, Mapping) else None
             replies.append(RecordedReply(_text(message.get("content")), _finish(message.get("finish")), observation))
     return tuple(replies)
 
