@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   knowgen check generator my_model.py:MyModel -g steps=20
+  knowgen check generator gen_searcher -g policy=scripted
   knowgen check scorer my_scorer.py:sharpness
   knowgen check task worlds/seven
 The exit code is 3 when a check fails, else 0.
@@ -65,11 +66,15 @@ def _task(name: str) -> list[Finding]:
 
 
 def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
+    from knowgen.generators.contract import is_agent
     from knowgen.tasks.load import load_task
     from knowgen.validation.generator import check_generator
+    from knowgen.workflows.located import locate
     from knowgen.workflows.resolve import resolve_generator
 
     task = load_task(options["task"])
+    if is_agent(locate("generators", name).target):
+        return _agent(name, options, task)
     handle = resolve_generator(name, dict(options["generator_args"]), task)
     requests = _requests(task) if handle.capabilities.privileged else None
     return check_generator(
@@ -78,6 +83,27 @@ def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
         timeout=options["timeout"],
         device=options["device"],
         requests=requests,
+        on_progress=lambda what: click.echo(what, err=True),
+    )
+
+
+def _agent(name: str, options: dict[str, Any], task: Task) -> list[Finding]:
+    """Check an agent with a sample of the task, whose search backend is used where none is named."""
+    from knowgen.validation.agent import check_agent
+    from knowgen.workflows.agents import PAINTER, resolve_agent, resolve_system
+
+    arguments = dict(options["generator_args"])
+    if PAINTER in arguments:
+        agent = resolve_system(name, arguments, task).agent
+        assert agent is not None
+    else:  # the check needs no image model
+        agent = resolve_agent(name, {PAINTER: "none", **arguments}, task).agent
+    return check_agent(
+        agent,
+        _requests(task, truth=agent.capabilities.privileged)[0],
+        samples=options["samples"],
+        timeout=options["timeout"],
+        device=options["device"],
         on_progress=lambda what: click.echo(what, err=True),
     )
 
@@ -98,13 +124,15 @@ def _scorer(name: str, options: dict[str, Any]) -> list[Finding]:
     )
 
 
-def _requests(task: Task) -> list[GenerationRequest]:
-    """Return a few requests with their ground truth, for a privileged generator."""
+def _requests(task: Task, *, truth: bool = True) -> list[GenerationRequest]:
+    """Return a few requests of the task, with their ground truth for a privileged generator."""
     from itertools import islice
 
     from knowgen.core.records import GenerationRequest, request_id
 
     return [
-        GenerationRequest(id=request_id(sample.id, 0), prompt=sample.prompt, truth=task.truth(sample.id))
+        GenerationRequest(
+            id=request_id(sample.id, 0), prompt=sample.prompt, truth=task.truth(sample.id) if truth else None
+        )
         for sample in islice(task.samples(), REQUESTS)
     ]

@@ -25,7 +25,7 @@ is 4 when something required does not work.
 """
 
 NEEDED = (
-    "aiohttp", "aiolimiter", "bm25s", "click", "datasets", "huggingface-hub", "jinja2", "numpy", "onnxruntime",
+    "aiohttp", "aiolimiter", "bm25s", "click", "datasets", "huggingface-hub", "jinja2", "json5", "numpy", "onnxruntime",
     "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydantic", "pystemmer", "pyyaml", "rapidocr",
     "scikit-learn", "scipy", "tenacity", "tqdm",
 )  # fmt: skip
@@ -37,11 +37,19 @@ OPTIONAL = {
     "transformers": "local models",
     "open-clip-torch": "image similarity",
     "diffusers": "local models",
+    "trafilatura": "an agent that reads web pages",
+    "lxml_html_clean": "an agent that reads web pages",
+    "protego": "an agent that reads web pages, for robots rules",
+    "ImageHash": "an agent that searches images of the web, to block ground truth",
+    "warcio": "search of WARC files",
 }
 """Optional packages and what they are for."""
 
+SEARCH_EXTRA = ("trafilatura", "lxml_html_clean", "protego", "ImageHash")
+"""Packages without which an agent cannot search the web."""
+
 KEYS = {
-    "OPENAI_API_KEY": "hosted judges and generators",
+    "OPENAI_API_KEY": "hosted judges, generators and policies",
     "GEMINI_API_KEY": "the generator gemini",
     "ARK_API_KEY": "the generator ark",
     "SERPER_API_KEY": "the search backend serper",
@@ -93,6 +101,8 @@ def _packages() -> Iterator[Line]:
     for name, purpose in OPTIONAL.items():
         installed = _version(name)
         yield ("ok", f"{name} {installed}") if installed else ("--", f"{name} is not installed (for {purpose})")
+    if any(not _version(name) for name in SEARCH_EXTRA):
+        yield "--", "an agent cannot search the web yet; pip install 'knowgen[search]'"
 
 
 def _version(name: str) -> str:

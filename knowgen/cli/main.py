@@ -19,6 +19,7 @@ from knowgen.core.text import error_summary, one_line
 
 VERBS: dict[str, str] = {
     "run": "Generate an image per prompt of a task, and score it.",
+    "agent": "Search and generate for one prompt, step by step.",
     "score": "Score existing images, or score a run again.",
     "report": "Write an HTML report of one or more runs.",
     "compare": "Compare runs with paired intervals and tests.",

@@ -68,12 +68,13 @@ class Ids(ParamType):
 IDS = Ids()
 
 
-def run_option(name: str, help: str = "") -> Callable[[F], F]:
+def run_option(name: str, help: str = "", **settings: Any) -> Callable[[F], F]:
     """Return a decorator that adds the option of one field.
 
     Args:
         name: Name of the field of `RunConfig`.
         help: Help text; the field's help with its default when empty.
+        settings: Further settings of `click.option`, such as a command's own default.
     """
     declared = next(each for each in run_fields() if each.name == name)
 
@@ -82,7 +83,7 @@ def run_option(name: str, help: str = "") -> Callable[[F], F]:
             declared.check(value)
         return value
 
-    settings = {"help": help or declared.help(), "callback": check, **_settings(declared)}
+    settings = {"help": help or declared.help(), "callback": check, **_settings(declared), **settings}
     return click.option(declared.flag, declared.name, **settings)
 
 

@@ -52,6 +52,14 @@ class CleanStream:
             self._inner.write(self._clean(text))
         return len(text)
 
+    def write_controls(self, text: str) -> None:
+        """Write a text with control characters that the caller made itself; errors as in `write`.
+
+        Anything in it that comes from outside must have gone through `escape_controls` or an encoding.
+        """
+        with self._reported():
+            self._inner.write(self._encodable(text))
+
     def writelines(self, lines: Any) -> None:
         """Write several texts."""
         for line in lines:
@@ -79,12 +87,15 @@ class CleanStream:
                 return text
             if text.startswith("\r"):
                 before, text = "\r", text[1:]
-        text = escape_controls(text)
+        return before + self._encodable(escape_controls(text))
+
+    def _encodable(self, text: str) -> str:
+        """Return a text in which characters that the encoding lacks are visible escapes."""
         try:
             text.encode(self._encoding)
         except UnicodeEncodeError:
             text = text.encode(self._encoding, "backslashreplace").decode(self._encoding)
-        return before + text
+        return text
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:

@@ -195,6 +195,21 @@ class Progress:
         ]
 
 
+class WaitingNotice(Progress):
+    """Writes one line on stderr when a run begins to wait for a service, for runs whose results are shown otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(enabled=True)
+        self._waits = False
+
+    def show(self, counts: RunCounts | None, cost: float, waiting: str = "") -> None:
+        """Write what the run waits for, once for each wait; arguments as in `Progress.show`."""
+        if waiting and not self._waits:
+            sys.stderr.write(f"{waiting.rpartition(',')[0]}; Ctrl-C ends it\n")
+            sys.stderr.flush()
+        self._waits = bool(waiting)
+
+
 @contextmanager
 def announce(text: str, *, enabled: bool, after: float = ANNOUNCE_SECONDS) -> Iterator[None]:
     """Write a line on stderr if the block takes longer than a moment, such as `writing the report`.

@@ -349,6 +349,7 @@ def run(
     *,
     agent: AgentHandle | None = None,
     answers: KeyedAnswers | None = None,
+    progress: Progress | None = None,
 ) -> RunOutcome:
     """Carry out a run and return when it has ended.
 
@@ -368,6 +369,7 @@ def run(
             where there is nothing to do.
         agent: The agent that answers before the generator generates; that of `spec.agent`.
         answers: Stored answers of the same agent, taken by key before it searches.
+        progress: Shows the progress; that of `options` when None.
 
     Returns:
         Counts, cost and the reason of an early end.
@@ -381,7 +383,7 @@ def run(
     engine = Engine(
         spec, task, generator, scorers, store, options, requests, before_calls, agent=agent, answers=answers
     )
-    progress = Progress(options.progress)
+    progress = progress or Progress(options.progress)
     store.note_session("start")
     ending = ""
     try:

@@ -168,7 +168,7 @@ def test_an_outside_package_adds_a_scorer_and_a_search_backend(
     table = capsys.readouterr().out
     assert re.search(r"overall +sharpness +n", table) and "scorer sharpness outside 2.5" in table
     record = json.loads((folder / "out" / "run.json").read_text())["spec"]
-    assert re.fullmatch(r"notes@outside 2\.5 source [0-9a-f]{12}", record["generator"]["search"])
+    assert re.fullmatch(r"notes@outside 2\.5 source [0-9a-f]{12}", record["agent"]["search"])
     (scorer,) = record["scorers"]
     assert (scorer["name"], scorer["dimensions"]) == ("sharpness", ["sharpness"])
     assert re.fullmatch(r"outside 2\.5 source [0-9a-f]{12}", scorer["version"]), "it is edited in place"

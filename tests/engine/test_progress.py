@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from knowgen.core.records import AgentAnswer
-from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts, announce
+from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts, WaitingNotice, announce
 
 
 def example_counts() -> RunCounts:
@@ -93,3 +93,11 @@ def test_a_step_without_a_display_is_announced_when_it_takes_long(capsys: pytest
     with announce("writing the report", enabled=False, after=0.0):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_a_wait_is_written_once_where_results_are_shown_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    notice = WaitingNotice()
+    for waiting in ("", "waiting for openai:x, 0 s", "waiting for openai:x, 1 s", "", "waiting for openai:x, 0 s"):
+        notice.show(example_counts(), 0.1, waiting)
+    notice.close()
+    assert capsys.readouterr().err == "waiting for openai:x; Ctrl-C ends it\n" * 2
