@@ -328,6 +328,8 @@ class _Checker:
                 yield from self._summary(f"{file.name}, {scorer}, {protocol}", summary)
         if missing := known - {scorer for scorer, _ in stored}:
             yield Discrepancy("summary", file.name, f"has no figures of {', '.join(sorted(missing))}")
+        with RunStore.read(self.run.path) as store:
+            yield from self._tables(artifacts.agent_table_files(store))
 
     def _summary(self, where: str, stored: Mapping[str, Any]) -> Iterator[Discrepancy]:
         made = self.run.summarise(stored["protocol"], stored["scorer"])
@@ -344,7 +346,10 @@ class _Checker:
         if difference := _first_difference(stored_plain, made_plain, ""):
             yield Discrepancy("summary", where, f"{difference} (from the rows)")
             return
-        for file, text in artifacts.table_files(self.run.path, made.model_copy(update={"system": name})).items():
+        yield from self._tables(artifacts.table_files(self.run.path, made.model_copy(update={"system": name})))
+
+    def _tables(self, files: Mapping[Path, str]) -> Iterator[Discrepancy]:
+        for file, text in files.items():
             if file.is_file() and file.read_text(encoding="utf-8") != text:
                 self.checked["tables"] += 1
                 yield Discrepancy("tables", f"{file.parent.name}/{file.name}", "differs from what the rows give")

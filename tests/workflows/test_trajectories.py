@@ -17,6 +17,7 @@ from knowgen.interchange.agent_answers import open_answers
 from knowgen.store.run import RunStore
 from knowgen.workflows.trajectories import export_trajectories
 from knowgen.workflows.trajectory_text import trajectory_text
+from knowgen.workflows.verify import verify
 from tests.helpers.report_runs import RunMaker
 from tests.helpers.trajectories import searched_answer
 
@@ -130,7 +131,7 @@ def test_requests_of_an_export_generate_the_same_images(exported: Any, tmp_path:
     }
 
 
-def test_a_repeat_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
+def test_an_invalid_repeat_is_named_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_text('{"id": "a", "repeat": 0, "gen_prompt": "x"}\n{"id": "b", "repeat": "1"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"answers.jsonl:2: repeat must be a whole number >= 0, got '1'"):
@@ -202,3 +203,18 @@ def test_text_of_a_trajectory_cannot_control_the_terminal(maker: RunMaker) -> No
     for full in (False, True):
         text = trajectory_text(sample, answer, full=full)
         assert not {"\x1b", "\x07", "\u202e", "\r"} & set(text)
+
+
+# -- verification ----------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_table_of_the_agent_is_found(exported: Any) -> None:
+    table = exported[0] / "tables" / "agent.csv"
+    written = table.read_text(encoding="utf-8")
+    assert verify(exported[0]).ok
+    try:
+        table.write_text(written.replace("rounds,,", "rounds,,1"), encoding="utf-8")
+        found = verify(exported[0]).findings
+        assert [(each.check, each.where) for each in found] == [("tables", "tables/agent.csv")]
+    finally:
+        table.write_text(written, encoding="utf-8")
