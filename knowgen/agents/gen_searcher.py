@@ -17,9 +17,9 @@ from knowgen.agents.tools.extraction import EXTRACTION_VERSION, PassageReader
 from knowgen.agents.tools.load import load_tools
 from knowgen.agents.tools.summary import SummaryModel, SummaryReader
 from knowgen.core import registry
-from knowgen.core.errors import UsageError
+from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import AgentAnswer, AnswerStatus, GenerationRequest
-from knowgen.search.contract import SearchBackend
+from knowgen.search.contract import PrivilegedSearch, SearchBackend
 from knowgen.search.load import load_search
 
 AGENT_VERSION = "gen-searcher-1"
@@ -39,6 +39,8 @@ class GenSearcher:
 
     A run evaluates it together with its image model, `painter`, which it does not call itself. Arguments of its parts
     are given as `policy.KEY`, `search.KEY` and `summary.KEY`.
+
+    With a search backend that needs the ground truth, such as `oracle`, the agent is privileged.
 
     Args:
         policy: What decides its steps: a name such as `openai:MODEL`, or a policy.
@@ -118,6 +120,7 @@ class GenSearcher:
         self.summary = SummaryModel(summary, **given["summary"]) if summary else None
         reader: PageReader = SummaryReader(self.summary, texts) if self.summary else PassageReader()
         self.search = _backend(search, given["search"])
+        self.privileged = bool(getattr(self.search, "privileged", False))
         self.policy = _policy(policy, given["policy"])
         self._scaler = ImageScaler(image_pixels)
         self._agent = SearchAgent(
@@ -148,11 +151,22 @@ class GenSearcher:
         An ending without an answer is a result too, with the status `none`.
 
         Raises:
+            ConfigError: The search backend needs a ground truth, and the request has none.
             TransientError: A service is unavailable.
             AccountError: A service rejects the account.
             BudgetReachedError: The budget does not allow a call.
         """
-        return answer_of(await self.run(request.prompt, session=request.id, seed=request.seed))
+        search = self._search_for(request)
+        return answer_of(await self._agent.run(request.prompt, session=request.id, seed=request.seed, search=search))
+
+    def _search_for(self, request: GenerationRequest) -> SearchBackend:
+        """Return the search for a request; that of a privileged backend is made from the ground truth."""
+        if not self.privileged:
+            return self.search
+        if request.truth is None:
+            what = "the request has no ground truth, which its search backend needs"
+            raise ConfigError(what, where=_NAME, fix="use the backend in a run of a task with ground truths")
+        return cast(PrivilegedSearch, self.search).for_truth(request.truth)
 
     async def run(
         self, prompt: str, *, session: str = "", seed: int | None = None, watch: Callable[[Step], None] | None = None

@@ -133,7 +133,13 @@ class SearchAgent:
         )
 
     async def run(
-        self, prompt: str, *, session: str = "", seed: int | None = None, watch: Callable[[Step], None] = _ignore
+        self,
+        prompt: str,
+        *,
+        session: str = "",
+        seed: int | None = None,
+        search: SearchBackend | None = None,
+        watch: Callable[[Step], None] = _ignore,
     ) -> Trajectory:
         """Run a trajectory.
 
@@ -141,6 +147,7 @@ class SearchAgent:
             prompt: Prompt of the task.
             session: Name of the trajectory, unique in the run.
             seed: Seed of its sampling; None for that of the agent.
+            search: Search backend of this trajectory; None for that of the agent.
             watch: Called with each step when its reply was read, and again when its tools have run.
 
         Raises:
@@ -149,7 +156,7 @@ class SearchAgent:
             BudgetReachedError: The budget does not allow a call.
         """
         sampling = self.sampling if seed is None else replace(self.sampling, seed=seed)
-        run = _Rollout(self, prompt, self.policy.open(sampling, prompt, session), watch)
+        run = _Rollout(self, prompt, self.policy.open(sampling, prompt, session), search or self.search, watch)
         started = asyncio.get_running_loop().time()
         try:
             await run.to_its_end()
@@ -161,10 +168,17 @@ class SearchAgent:
 class _Rollout:
     """One trajectory while it runs."""
 
-    def __init__(self, agent: SearchAgent, prompt: str, session: PolicySession, watch: Callable[[Step], None]) -> None:
+    def __init__(
+        self,
+        agent: SearchAgent,
+        prompt: str,
+        session: PolicySession,
+        search: SearchBackend,
+        watch: Callable[[Step], None],
+    ) -> None:
         self._agent, self.session, self._watch = agent, session, watch
         self._state = begin(agent.texts.system + agent.today(), prompt)
-        self._tools = ToolRunner(agent.tools, agent.search, agent.reader, prompt, agent.texts.official)
+        self._tools = ToolRunner(agent.tools, search, agent.reader, prompt, agent.texts.official)
         self._steps: list[Step] = []
         self._step: Step | None = None
         self._evidence: list[dict[str, Any]] = []

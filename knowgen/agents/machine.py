@@ -21,6 +21,7 @@ from knowgen.agents.protocol import (
     CallFormatError,
     ParsedAnswer,
     call_texts,
+    calls_used,
     cut_reply,
     has_answer,
     has_call,
@@ -233,7 +234,7 @@ def _call(state: AgentState, rules: Rules) -> AgentState:
     calls: list[RequestedCall] = []
     for text in call_texts(state.reading.text, rules.calls_per_round):
         if rules.calls is not None and state.calls_made + len(calls) >= rules.calls:
-            calls.append(RequestedCall(_readable(text), f"all {rules.calls} tool calls are used; give the answer now"))
+            calls.append(RequestedCall(_readable(text), calls_used(rules.calls)))
             continue
         try:
             calls.append(RequestedCall(parse_call(text)))

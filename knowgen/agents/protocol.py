@@ -279,6 +279,16 @@ def call_error(name: str, message: str) -> str:
     return f"Error calling tool {name}: {message}"
 
 
+def calls_used(number: int) -> str:
+    """Return the error for a call beyond the maximum number.
+
+    Example:
+        >>> calls_used(8)
+        'all 8 tool calls are used; give the answer now'
+    """
+    return f"all {number} tool calls are used; give the answer now"
+
+
 def unknown_tool(name: str, available: Sequence[str]) -> str:
     """Return the result for a call of a tool that there is not.
 

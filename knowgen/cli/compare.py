@@ -16,6 +16,7 @@ Examples:
   knowgen compare reports/a reports/b --panel vlm:a,vlm:b,vlm:c --quorum 2
 Every further run is compared with the first, over the samples that both have.
 p-values of several comparisons are corrected for their number (Holm).
+Where runs have agents, a table shows side by side what these did.
 """
 
 
@@ -43,16 +44,20 @@ def command(
     from knowgen.core.errors import UsageError
     from knowgen.report import tables
     from knowgen.stats.compare.holm import corrected
+    from knowgen.workflows.compare import run_names
 
     if len(runs) < 2:
         raise UsageError("a comparison needs at least two runs", fix="name two or more run directories")
     loaded = [api.load_run(run) for run in runs]
-    pairings = list(combinations(loaded, 2)) if pairs else [(loaded[0], other) for other in loaded[1:]]
+    named = list(zip(loaded, run_names(loaded), strict=True))
+    pairings = list(combinations(named, 2)) if pairs else [(named[0], other) for other in named[1:]]
     members = members_of(panel, quorum)
     comparisons = corrected(
         [
-            api.compare(first, second, protocol=protocol, scorer=scorer, panel=members, quorum=quorum)
-            for first, second in pairings
+            api.compare(
+                first, second, protocol=protocol, scorer=scorer, panel=members, quorum=quorum, names=(a_name, b_name)
+            )
+            for (first, a_name), (second, b_name) in pairings
         ]
     )
     if as_json:

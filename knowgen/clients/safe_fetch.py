@@ -41,8 +41,8 @@ MAX_REDIRECTS = 5
 TIMEOUT = 60.0
 """Maximum duration of a fetch, redirects included, in seconds."""
 
-PER_HOST, TOTAL = 4, 64
-"""Maximum number of requests at a time: to one host, and to all."""
+PER_HOST, TOTAL = 6, 64
+"""Maximum number of requests at a time: to one host, as browsers do over HTTP/1.1, and to all."""
 
 USER_AGENT = f"knowgen/{__version__}"
 

@@ -276,6 +276,11 @@ class AnswerSource(Protocol):
         """Return a text that identifies the content of this source."""
         ...
 
+    @property
+    def privileged(self) -> bool:
+        """Return whether the agent that gave the answers received the ground truth."""
+        ...
+
     def answer(self, sample_id: str, repeat: int) -> AgentAnswer:
         """Return the answer for a sample and repeat."""
         ...

@@ -123,6 +123,11 @@ class RunAnswers(_StoredAnswers):
         ]
         return f"{spec.generator.name} {fingerprint([spec.task_version, answers])[:12]}"
 
+    @property
+    def privileged(self) -> bool:
+        """Whether the run's agent or generator received the ground truth."""
+        return self._store.spec.privileged
+
     def _read_answer(self, sample_id: str, repeat: int) -> AgentAnswer:
         if self._has_agent:
             return self._agents_answer(self._store.latest_answer(sample_id, repeat))
@@ -193,6 +198,8 @@ class FileAnswers(_StoredAnswers):
     Raises:
         DataError: The file is not a results file, or an id is a duplicate.
     """
+
+    privileged = False  # a results file does not say; the published agent receives no ground truth
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from knowgen.core.records import DIMENSIONS
 from knowgen.core.text import count, one_line
+from knowgen.report.agent_tables import MEANING, columns
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.compare.records import SIGNIFICANCE, ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
@@ -16,7 +17,7 @@ from knowgen.stats.summary import OVERALL
 def comparison_terminal(comparisons: Sequence[Comparison]) -> str:
     """Return plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties.
 
-    For several comparisons, a table of their headlines follows.
+    For several comparisons, a table of their headlines follows; where systems have agents, one of what these did.
     """
     return terminal_text(_all_grids(comparisons))
 
@@ -97,7 +98,20 @@ def _cells(figure: FigureDifference, *, corrected: bool = False) -> list[str]:
 
 def _all_grids(comparisons: Sequence[Comparison]) -> list[TextTable]:
     grids = [grid for one in comparisons for grid in _grids(one)]
-    return [*grids, _family(comparisons)] if len(comparisons) > 1 else grids
+    family = [_family(comparisons)] if len(comparisons) > 1 else []
+    return [*grids, *family, *_agents(comparisons)]
+
+
+def _agents(comparisons: Sequence[Comparison]) -> list[TextTable]:
+    """Return a table of what the agents did, one column for each system with an agent; none without agents."""
+    sides = [
+        side for one in comparisons for side in ((one.a or "first", one.agent_a), (one.b or "second", one.agent_b))
+    ]
+    agents = {name: figures for name, figures in sides if figures is not None}
+    if not agents:
+        return []
+    rows = [[head, *cells] for head, cells in columns(list(agents.values()))]
+    return [TextTable("Agents", ["", *agents], rows, frozenset({0}), [MEANING])]
 
 
 def _family(comparisons: Sequence[Comparison]) -> TextTable:

@@ -1,7 +1,8 @@
 """The contract of a search backend. Methods are coroutines, because most backends wait for a network.
 
 A backend that pays for its queries wraps each request in `core.metering.paid_call`, by which a run knows its cost. One
-that has connections to close may have `async close()`.
+that has connections to close may have `async close()`. One that is made from another backend, such as `shuffled:NAME`,
+declares `wraps_search = True`, and is given the task's own where NAME is missing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from knowgen.core.errors import KnowgenError
-from knowgen.core.records import ImageRef, Record
+from knowgen.core.records import GroundTruth, ImageRef, Record
 
 
 class BlockReason(StrEnum):
@@ -155,5 +156,26 @@ class SearchBackend(Protocol):
             DataError: The page does not exist, or has no text.
             PageBlockedError: It must not be fetched.
             TransientError: It could not be fetched now.
+        """
+        ...
+
+
+class PrivilegedSearch(Protocol):
+    """A backend that needs the ground truth, in addition to the methods of `SearchBackend`.
+
+    It declares `privileged = True`, which makes every run with it privileged: leaderboards refuse it. Only an agent
+    that calls `for_truth` can use it.
+    """
+
+    @property
+    def privileged(self) -> bool:
+        """True."""
+        ...
+
+    def for_truth(self, truth: GroundTruth) -> SearchBackend:
+        """Return the search for the sample of a ground truth.
+
+        Raises:
+            UsageError: The ground truth lacks what the backend needs.
         """
         ...

@@ -157,6 +157,7 @@ def _named_agent(
         _, search_args = _split(arguments, "search")
         search = search_for(arguments.get("search"), task, plugin, search_args, in_worker=in_worker)
         arguments["search"] = search.backend
+        capabilities = replace(capabilities, privileged=capabilities.privileged or search.privileged)
     description.check({name: value for name, value in arguments.items() if not name.startswith("search.")})
     parts, keyed = _parts(arguments)
     spec = AgentSpec(
@@ -165,7 +166,7 @@ def _named_agent(
         revision=description.full_version({name: value for name, value in arguments.items() if name != "search"}),
         search=search.identity,
         parts=parts,
-        privileged=description.privileged,
+        privileged=capabilities.privileged,
         fallback=fallback,
         references_optional=_references_optional(plugin.target, arguments),
     )

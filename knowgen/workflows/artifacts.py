@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import Usage
@@ -17,6 +18,9 @@ from knowgen.stats.summary import Summary
 from knowgen.store.files import write_text
 from knowgen.store.rows import answer_cost
 from knowgen.store.run import RunStore
+
+if TYPE_CHECKING:
+    from knowgen.stats.agent_figures import AgentFigures
 
 SUMMARY_FILE = "summary.json"
 TABLES = "tables"
@@ -152,19 +156,27 @@ def table_files(path: Path, summary: Summary) -> dict[Path, str]:
     }
 
 
-def agent_table_files(store: RunStore) -> dict[Path, str]:
-    """Return the content of each table file on what the agent of a run did; none in a run without an agent."""
-    from knowgen.report.agent_tables import agent_csv, agent_markdown
+def figures_of_agent(store: RunStore) -> tuple[AgentFigures, ...]:
+    """Return what the agent of a run did, the whole first; an empty tuple in a run without an agent."""
     from knowgen.stats.agent_figures import agent_figures
 
     if store.spec.agent is None:
-        return {}
-    figures = agent_figures(
+        return ()
+    return agent_figures(
         store.samples(),
         store.spec.repeats,
         (answer for _, answer in store.answers()),
         (generation for _, generation in store.generations()),
     )
+
+
+def agent_table_files(store: RunStore) -> dict[Path, str]:
+    """Return the content of each table file on what the agent of a run did; none in a run without an agent."""
+    from knowgen.report.agent_tables import agent_csv, agent_markdown
+
+    figures = figures_of_agent(store)
+    if not figures:
+        return {}
     stem, system = store.path / TABLES / AGENT_TABLE, store.spec.system
     return {
         stem.with_suffix(".md"): agent_markdown(system, figures),

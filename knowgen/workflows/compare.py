@@ -26,6 +26,7 @@ def compare(
     scorer: str | None = None,
     panel: Sequence[str] = (),
     quorum: int | None = None,
+    names: Sequence[str] = (),
 ) -> Comparison:
     """Compare two runs sample by sample.
 
@@ -36,6 +37,7 @@ def compare(
         scorer: Name of the scorer; the first that both runs share when None.
         panel: Names of scorers whose scores are combined, instead of one scorer.
         quorum: Minimum number of them that must have scored an image; more than half when None.
+        names: Names of the two in tables; by default those of their systems.
 
     Raises:
         UsageError: The runs have different task versions, or share no scorer.
@@ -51,9 +53,9 @@ def compare(
         for run in (first, second)
     )
     check_comparable(a, b)
-    names = artifacts.distinct_names([(run.path, run.spec.system) for run in (first, second)])
+    names = names or run_names((first, second))
     rows = [panel_rows(run, panel, quorum) if panel else run.rows(label) for run in (first, second)]
-    return paired(
+    compared = paired(
         rows[0],
         rows[1],
         protocol,
@@ -66,6 +68,12 @@ def compare(
         scorer_note=a.scorer_note,
         selections=(a.selection, b.selection),
     )
+    return compared.model_copy(update={"agent_a": first.agent_figures, "agent_b": second.agent_figures})
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each run that no other of them has, where their directories are called differently."""
+    return artifacts.distinct_names([(run.path, run.spec.system) for run in runs])
 
 
 def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> list[Row]:
@@ -149,7 +157,7 @@ def agree(
 
     if not runs:
         raise UsageError("no run to compare", fix="name one or more run directories")
-    names = artifacts.distinct_names([(run.path, run.spec.system) for run in runs])
+    names = run_names(runs)
     shared = [each for each in runs[0].spec.scorers if all(_has(run, each.name) for run in runs)]
     dimensions = {each.name: tuple(each.dimensions) for each in shared}
     panel_label = panel_of(panel, quorum).label if panel else ""

@@ -110,7 +110,11 @@ def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Pla
             fix="name a generator that declares `references = True`",
         )
     requests = open_answers(path)
-    return replace(planned, requests=requests, spec=planned.spec.model_copy(update={"requests": requests.identity}))
+    spec = planned.spec.generator
+    # what an agent learned from the ground truth is in its answers
+    spec = spec.model_copy(update={"privileged": spec.privileged or requests.privileged})
+    update = {"requests": requests.identity, "generator": spec}
+    return replace(planned, requests=requests, spec=planned.spec.model_copy(update=update))
 
 
 def _plan(

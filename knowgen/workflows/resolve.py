@@ -224,10 +224,17 @@ _TO_CLASS = "give them to its class"
 
 @dataclass(frozen=True)
 class SearchChoice:
-    """The search backend of a generator: what it is built with, and its identity in the key."""
+    """The search backend of a generator.
+
+    Attributes:
+        backend: What it is built with: a name or an object.
+        identity: Its identity in the key.
+        privileged: Whether it needs the ground truth, so that the generator is given it.
+    """
 
     backend: Any = None
     identity: str = ""
+    privileged: bool = False
 
 
 def resolve_generator(
@@ -269,6 +276,7 @@ def resolve_generator(
     if capabilities.wants_search:
         search = search_for(arguments.get("search"), task, description.plugin, in_worker=in_worker)
         arguments["search"] = search.backend
+        capabilities = replace(capabilities, privileged=capabilities.privileged or search.privileged)
     description.check(arguments)
     return GeneratorHandle(
         spec=identify_generator(description, arguments, search),
@@ -309,7 +317,7 @@ def identify_generator(description: Description, arguments: Mapping[str, Any], s
         args=description.keyed(arguments),
         revision=description.full_version({key: value for key, value in arguments.items() if key != "search"}),
         search=search.identity,
-        privileged=description.privileged,
+        privileged=description.privileged or search.privileged,
     )
 
 
@@ -351,11 +359,31 @@ def search_for(
             )
         return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
     if isinstance(requested, str):
+        requested = _of_task(requested, task)
         if in_worker and is_foreign("search", requested):
             return SearchChoice(requested, str(ask("search", requested, "search", args=dict(args))))
         return named_search(requested, args)
     located = locate("search", requested)
-    return SearchChoice(load_search(requested), f"{located.name}@{_search_version(requested, located)}")
+    identity = f"{located.name}@{_search_version(requested, located)}"
+    return SearchChoice(load_search(requested), identity, bool(getattr(requested, "privileged", False)))
+
+
+def _of_task(requested: str, task: Task | TaskSearch | None) -> str:
+    """Return the name of a backend that is made from another one, with the task's own where it names none.
+
+    Raises:
+        UsageError: The task has none.
+    """
+    name, _, inner = requested.partition(":")
+    own = "" if task is None else task.search
+    if inner not in ("", own.partition(":")[0]) or is_foreign("search", requested):
+        return requested
+    if not getattr(locate("search", name).target, "wraps_search", False):
+        return requested
+    if not own:
+        fix = f"name the backend that it is made from, as in {name}:NAME"
+        raise UsageError("this task has no search backend", where=f"search backend {name!r}", fix=fix)
+    return f"{name}:{own}"
 
 
 def named_search(name: str, args: Mapping[str, Any] = MappingProxyType({})) -> SearchChoice:
@@ -367,7 +395,9 @@ def named_search(name: str, args: Mapping[str, Any] = MappingProxyType({})) -> S
     located = locate("search", name)
     # the whole name of a user's own backend: one file may define several
     label = name if located.origin == registry.LOCAL else name.partition(":")[0]
-    return SearchChoice(name, f"{label}@{_search_version(load_search(name, args), located)}")
+    backend = load_search(name, args)
+    identity = f"{label}@{_search_version(backend, located)}"
+    return SearchChoice(name, identity, bool(getattr(backend, "privileged", False)))
 
 
 def _search_version(backend: Any, located: Located) -> str:

@@ -20,6 +20,8 @@ from knowgen.workflows.image_notes import image_notes
 if TYPE_CHECKING:
     import pandas as pd
 
+    from knowgen.stats.agent_figures import AgentFigures
+
 PROTOCOLS = ("strict", "official")
 """Scoring protocols that every run is summarised under."""
 
@@ -66,6 +68,13 @@ class Run:
     def cost(self) -> float | None:
         """US dollars spent in the directory; None where a call was paid at an unknown price."""
         return artifacts.cost_of(self.path)
+
+    @cached_property
+    def agent_figures(self) -> AgentFigures | None:
+        """What the agent did over all samples; None without an agent."""
+        with RunStore.read(self.path) as store:
+            figures = artifacts.figures_of_agent(store)
+        return figures[0] if figures else None
 
     @cached_property
     def _image_notes(self) -> tuple[str, ...]:

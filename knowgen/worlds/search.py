@@ -111,9 +111,14 @@ class WorldSearch:
             raise DataError("page not found", where=url, fix="open a URL that a search result or a link names")
         return page
 
+    async def titles(self) -> list[str]:
+        """Return the titles of all pages, each once, which are queries that find something."""
+        pages = await asyncio.to_thread(self._loaded_pages)
+        return list(dict.fromkeys(page.title for page in pages.pages))
+
     def _search(self, query: str, k: int) -> list[Hit]:
         pages = self._loaded_pages()
-        return [_hit(pages.pages[position]) for position in pages.index.find(query, k)]
+        return [page_hit(pages.pages[position]) for position in pages.index.find(query, k)]
 
     def _image_search(self, query: str, k: int) -> list[ImageHit]:
         images, index = self._loaded_images()
@@ -189,7 +194,8 @@ def _with_copy(hit: ImageHit) -> ImageHit:
     return hit.model_copy(update={"image": hit.image.model_copy(update={"path": _copies.path(hit.image)})})
 
 
-def _hit(page: Page) -> Hit:
+def page_hit(page: Page) -> Hit:
+    """Return a page as the result of a search, with the beginning of its text."""
     return Hit(title=page.title, url=page.url, snippet=" ".join(page.text.split())[:_SNIPPET])
 
 

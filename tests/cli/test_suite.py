@@ -500,7 +500,7 @@ def _generation_count(database: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("name", ["example", "open_models_1gpu", "open_models_8gpu"])
+@pytest.mark.parametrize("name", ["example", "agent_ablations", "open_models_1gpu", "open_models_8gpu"])
 def test_every_shipped_suite_uses_registered_names(name: str) -> None:
     """Suites for GPUs cannot run here, but the names they use must exist."""
     from knowgen.core import registry

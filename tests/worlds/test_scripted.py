@@ -6,9 +6,13 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from knowgen.agents.gen_searcher import GenSearcher
 from knowgen.agents.policies.contract import Sampling
+from knowgen.agents.protocol import calls_used, tool_error
 from knowgen.agents.records import Ending, Message, Trajectory
 from knowgen.core.errors import DataError
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
@@ -61,6 +65,62 @@ def test_without_results_the_prompt_is_the_answer(built_world: BuiltWorld) -> No
     for sample, trajectory in zip(built_world.task.samples(), trajectories(built_world, NothingFound()), strict=True):
         assert (trajectory.ending, trajectory.gen_prompt) == (Ending.ANSWER, sample.prompt)
         assert trajectory.references == []
+
+
+def ablated(world: BuiltWorld, count: int = 12, **arguments: Any) -> list[Trajectory]:
+    """Return the trajectories of some prompts of a world with arguments of the agent."""
+    agent = GenSearcher(ScriptedPolicy(), world.search, **arguments)
+    prompts = [sample.prompt for sample in world.task.samples()][:count]
+
+    async def run() -> list[Trajectory]:
+        return await asyncio.gather(*map(agent.run, prompts))
+
+    return asyncio.run(run())
+
+
+def tools_called(trajectory: Trajectory) -> list[str]:
+    return [call.name for step in trajectory.steps for call in step.calls]
+
+
+@pytest.mark.parametrize(
+    ("tools", "missing", "has_references", "adds_text"),
+    [
+        ("search,browse", "image_search", False, True),
+        ("search,image_search", "browse", True, True),
+        ("image_search", "search", True, False),
+        ("search", "browse", False, True),
+        ("", "search", False, False),
+    ],
+)
+def test_it_does_with_the_tools_that_there_are(
+    built_world: BuiltWorld, tools: str, missing: str, has_references: bool, adds_text: bool
+) -> None:
+    results = ablated(built_world, 24, tools=tools)
+    assert {result.ending for result in results} == {Ending.ANSWER}
+    for result in results:
+        called = tools_called(result)
+        absent = [name for name in called if name not in tools.split(",")]
+        assert len(absent) == len(set(absent))  # one message per missing tool is enough
+    assert any(missing in tools_called(result) for result in results)
+    assert any(result.references for result in results) is has_references
+    prompts = [sample.prompt for sample in built_world.task.samples()]
+    added = [result.gen_prompt != prompt for result, prompt in zip(results, prompts, strict=False)]
+    assert any(added) is (has_references or adds_text)
+    lettering = ["The lettering reads" in (result.gen_prompt or "") for result in results]
+    assert any(lettering) is adds_text
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 5])
+def test_it_makes_no_more_calls_than_the_system_prompt_allows(built_world: BuiltWorld, calls: int) -> None:
+    results = ablated(built_world, tool_calls=calls)
+    assert {result.ending for result in results} == {Ending.ANSWER}
+    assert max(len(tools_called(result)) for result in results) == calls
+    assert all(step.error == "" for result in results for step in result.steps if not step.calls)
+
+
+def test_a_call_that_is_refused_is_the_last_one() -> None:
+    texts = replies(PROMPT, [tool_error(calls_used(0))])
+    assert ["<tool_call>" in text for text in texts] == [True, False]
 
 
 def replies(prompt: str, observations: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knowgen.core.records import Record
+from knowgen.stats.agent_figures import AgentFigures
 from knowgen.stats.summary import OVERALL, find_subset
 
 SIGNIFICANCE = 0.05
@@ -91,6 +92,8 @@ class Comparison(Record):
         no_result: Reason for having no result, such as `first: 43 of 48 scores failed`, if a system has too few scores;
             no figure has a value then. Empty if both have enough.
         notes: Caveats of the comparison.
+        agent_a: What the agent of the first system did; None without an agent.
+        agent_b: What the agent of the second system did; None without an agent.
     """
 
     a: str = ""
@@ -121,6 +124,8 @@ class Comparison(Record):
     unscored: tuple[str, ...] = ()
     no_result: str = ""
     notes: tuple[str, ...] = ()
+    agent_a: AgentFigures | None = None
+    agent_b: AgentFigures | None = None
 
     def slice(self, kind: str = "all", name: str = "") -> ComparedSlice:
         """Return the differences of a subset.

@@ -2,6 +2,9 @@
 
 It searches the names in the prompt, opens their pages and the pages that those link to, and looks for an image of each
 subject on a plain backdrop. Its rules are those of `text_rules`: each takes the first match, so a page can mislead it.
+
+It finds out which tools there are by calling them. Without `browse` it reads the snippets of a search, without
+`image_search` it answers without reference images, and without `search` it looks for images of the names in the prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from knowgen.agents.policies.contract import PolicyReply, Sampling
-from knowgen.agents.protocol import ANSWER_CLOSE, ANSWER_OPEN, CALL_CLOSE, CALL_OPEN, RESPONSE_CLOSE, RESPONSE_OPEN
+from knowgen.agents.protocol import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    CALL_CLOSE,
+    CALL_OPEN,
+    RESPONSE_CLOSE,
+    RESPONSE_OPEN,
+    calls_used,
+    tool_error,
+    unknown_tool,
+)
 from knowgen.agents.records import Message, Segment
 from knowgen.agents.tools.browse import FAILED, LINKS_HEADING, MAX_PAGES, SEPARATOR
 from knowgen.core.records import ImageRef, Usage
@@ -32,20 +45,22 @@ from knowgen.worlds.baselines.text_rules import (
     sentences,
 )
 
-VERSION = "1"
+VERSION = "2"
 """Version of the rules; raise it when any prompt would get another reply."""
 
 MAX_CALLS = 8
-"""Tool calls that the rules make at most, which is what the published protocol allows."""
+"""Tool calls that the rules make at most; fewer where the system prompt allows fewer."""
 
 _LINK_STEPS = 3
 """Maximum number of links followed from a name to a subject."""
 
+_SEARCH, _IMAGE_SEARCH, _BROWSE = "search", "image_search", "browse"
 _HITS = 6
 _SEARCH_BLOCK = re.compile(
     r"^--- search result for \[(.*?)\] ---\n(.*?)\n--- end of search result ---$", re.DOTALL | re.MULTILINE
 )
-_HIT = re.compile(r"^\[(.*?)\]\((\S+?)\)", re.MULTILINE)
+_HIT = re.compile(r"^\[(.*?)\]\((\S+?)\) ?(.*)$", re.MULTILINE)
+_ALLOWED = re.compile(r"\bYou have (\d+) tool calls\b")
 _IMAGE = re.compile(r"^(IMG_\d+): title: (.*)$", re.MULTILINE)
 _LINK = re.compile(r"^- \[(.*)\]\((\S+)\)$", re.MULTILINE)
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
@@ -81,7 +96,7 @@ class ScriptedPolicy:
 
     Example:
         >>> ScriptedPolicy().identity
-        {'rules': '1'}
+        {'rules': '2'}
     """
 
     @property
@@ -107,11 +122,14 @@ class ScriptedSession:
     segments: Sequence[Segment] = ()
 
     def __init__(self, prompt: str) -> None:
-        self._rules = _Script(prompt).run()
+        self._script = _Script(prompt)
+        self._rules = self._script.run()
         self._started = False
 
     async def reply(self, messages: Sequence[Message]) -> PolicyReply:
         """Return the next call or the answer."""
+        if not self._started and (allowed := _ALLOWED.search(messages[0].text)):
+            self._script.most_calls = min(MAX_CALLS, int(allowed[1]))
         step = await asyncio.to_thread(self._next, messages[-1])
         return PolicyReply(_reply_text(step), usage=Usage(cost=0.0))
 
@@ -145,7 +163,11 @@ def _unframed(text: str) -> str:
 
 
 class _Script:
-    """The rules for one prompt, as a generator of calls that is sent what they returned."""
+    """The rules for one prompt, as a generator of calls that is sent what they returned.
+
+    Attributes:
+        most_calls: Maximum number of tool calls.
+    """
 
     def __init__(self, prompt: str) -> None:
         from knowgen.worlds.rendering.appearance import KIND_NOUNS
@@ -153,6 +175,9 @@ class _Script:
         self._prompt = prompt
         self._parsed = parse_prompt(prompt, KIND_NOUNS)
         self._pages: dict[str, Page | None] = {}
+        self._snippets: dict[str, Page] = {}
+        self._missing: set[str] = set()
+        self.most_calls = MAX_CALLS
         self._calls = 0
         self._reserved = 0
 
@@ -161,6 +186,8 @@ class _Script:
         subjects = self._parsed.described
         self._reserved = len(subjects)  # calls that are left for images
         articles = yield from self._articles(subjects)
+        if _SEARCH in self._missing:
+            return (yield from self._images_alone(subjects))
         found = [page for page in articles if page is not None]
         if not found:
             return _Answer("Nothing I found is about what the prompt describes.", self._prompt)
@@ -168,12 +195,23 @@ class _Script:
         if not self._parsed.wordless:
             for question in self._parsed.questions:
                 lines += yield from self._answers(question, found)
-        references: list[tuple[str, str]] = []
-        for page in found:
-            image = yield from self._image(page.title)
-            if image:
-                references.append((image, f"taken to show {page.title}"))
+        references = yield from self._references([page.title for page in found])
         return _Answer("I have what the prompt asks for.", self._gen_prompt(lines, references), references)
+
+    def _images_alone(self, subjects: Sequence[SubjectDescription]) -> Generator[_Call, _Observed, _Answer]:
+        """Return the answer where pages cannot be searched: images whose titles have the names of the prompt."""
+        references = yield from self._references([subject.names[0] for subject in subjects])
+        if not references:
+            return _Answer("I cannot find out more.", self._prompt)
+        return _Answer("I can only look at images.", self._gen_prompt([], references), references)
+
+    def _references(self, titles: Sequence[str]) -> Generator[_Call, _Observed, list[tuple[str, str]]]:
+        references: list[tuple[str, str]] = []
+        for title in dict.fromkeys(titles):  # the same call twice would end the trajectory
+            image = yield from self._image(title)
+            if image:
+                references.append((image, f"taken to show {title}"))
+        return references
 
     def _gen_prompt(self, lines: Sequence[str], references: Sequence[tuple[str, str]]) -> str:
         parts = [self._prompt]
@@ -225,29 +263,44 @@ class _Script:
     def _search(self, names: Sequence[str]) -> _Rules:
         """Search several names at once, and return the URL of the page with exactly that title, by name."""
         observed = yield from self._call(
-            "I search the names of the prompt.", "search", {"queries": list(names), "top_k": _HITS}
+            "I search the names of the prompt.", _SEARCH, {"queries": list(names), "top_k": _HITS}
         )
         urls: dict[str, str] = {}
         for query, block in _SEARCH_BLOCK.findall(observed.text):
-            exact = next((url for title, url in _HIT.findall(block) if title == query), None)
-            if exact:
-                urls[query] = exact
+            for title, url, snippet in _HIT.findall(block):
+                self._snippets[url] = Page(url=url, title=title, text=snippet)
+                if title == query:
+                    urls.setdefault(query, url)
         return urls
 
     def _open(self, urls: Any, thought: str) -> _Rules:
         """Open pages that are not open yet, as many in one call as a call takes."""
         wanted = [url for url in dict.fromkeys(urls) if url not in self._pages][:MAX_PAGES]
-        if not wanted or self._calls + 1 + self._reserved > MAX_CALLS:
+        if not wanted:
             return
-        query = " ".join(self._prompt.split())
-        observed = yield from self._call(thought, "browse", {"url": wanted, "query": query})
+        observed = _Observed("")
+        if _BROWSE not in self._missing and self._calls + 1 + self._reserved <= self.most_calls:
+            query = " ".join(self._prompt.split())
+            observed = yield from self._call(thought, _BROWSE, {"url": wanted, "query": query})
+        if not observed.text:  # what the search showed of them is all there is
+            self._pages |= {url: self._snippets[url] for url in wanted if url in self._snippets}
+            return
         texts = observed.text.split(SEPARATOR)
         for url, text in zip(wanted, texts, strict=False):
             self._pages[url] = _page(url, text)
 
     def _call(self, thought: str, tool: str, arguments: Mapping[str, Any]) -> _Rules:
+        """Return what a call shows; nothing where that tool or a further call is missing."""
+        if tool in self._missing or self._calls >= self.most_calls:
+            return _Observed("")
         self._calls += 1
         observed = yield _Call(thought, tool, arguments)
+        if observed.text.startswith(unknown_tool(tool, []).removesuffix("[]")):
+            self._missing.add(tool)
+            return _Observed("")
+        if observed.text == tool_error(calls_used(self._calls - 1)):
+            self.most_calls = self._calls - 1
+            return _Observed("")
         return observed
 
     # ---------------------------------------------------------------------------------------------------------- answers
@@ -284,9 +337,7 @@ class _Script:
         from knowgen.worlds.baselines.painter import cut_out
 
         self._reserved = max(0, self._reserved - 1)
-        if self._calls >= MAX_CALLS:
-            return ""
-        observed = yield from self._call(f"I need to see {title}.", "image_search", {"query": title})
+        observed = yield from self._call(f"I need to see {title}.", _IMAGE_SEARCH, {"query": title})
         listed = _IMAGE.findall(observed.text)
         if len(listed) != len(observed.images):  # which image does not open is unknown
             return ""
