@@ -14,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
 from knowgen.core.images import UnreadableImageError
@@ -96,6 +98,11 @@ def write_trajectory_page(
     return path
 
 
+def _style(name: str) -> Markup:
+    """Return a style sheet of the project, which goes into the page as it is."""
+    return Markup(files("knowgen.report").joinpath("static", name).read_text(encoding="utf-8"))
+
+
 def render_trajectory(prompt: str, spec: RunSpec, answer: AgentAnswer, generation: Generation | None) -> str:
     """Return the HTML of the page; arguments as for `write_trajectory_page`."""
     pictures = _Pictures(answer.images)
@@ -104,8 +111,8 @@ def render_trajectory(prompt: str, spec: RunSpec, answer: AgentAnswer, generatio
         environment()
         .get_template("trajectory.html")
         .render(
-            css=files("knowgen.report").joinpath("static", "report.css").read_text(encoding="utf-8"),
-            own_css=files("knowgen.report").joinpath("static", "trajectory.css").read_text(encoding="utf-8"),
+            css=_style("report.css"),
+            own_css=_style("trajectory.css"),
             prompt=prompt,
             system=spec.system,
             parts=_parts(spec),

@@ -103,7 +103,7 @@ def test_the_cache_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.Captu
     assert run(["cache"]) == 0
     # generated and true images are the same files here, and one content is stored once
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
-    assert lines == {"replies": "5", "images": "5", "embeddings": "0"}
+    assert lines == {"replies": "5", "images": "5", "embeddings": "0", "web": "0"}
     assert run(["cache", "clear", "replies"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["replies", "0"]
     assert run(["cache"]) == 0
