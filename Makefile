@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base-installed
 DEV := $(VENV)/.dev-installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Tests wait for processes and servers about a third of the time, so one more than there are cores run at once.
+WORKERS ?= $(shell $(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))" 2>/dev/null || echo 3)
 BROWSERS := chromium chromium-browser google-chrome
 
 .PHONY: demo test test-slow lint format docs browser clean
@@ -14,7 +16,7 @@ demo: $(BASE)
 	@$(BIN)/python run_eval.py
 
 test: $(DEV) browser
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(DEV) browser
 	$(BIN)/python -m pytest -m slow

@@ -1,7 +1,7 @@
 """The agent: drives the state machine with a policy and tools, from a prompt to an answer.
 
     agent = SearchAgent(policy, search, tools, texts)
-    trajectory = await agent.run("A poster of the 2024 Tour de France winner")
+    trajectory = await agent.run("A poster of the longest bridge that opened in 2025")
 
 What happens next is decided in `machine`; here it is done, timed and recorded. Errors of services end `run` with the
 error, because they are no result of the agent; everything else ends a trajectory with one of the endings.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  knowgen agent "A poster of the winner of the 2024 Tour de France" \\
+  knowgen agent "A poster of the longest bridge that opened in 2025" \\
       --policy openai:qwen3-vl -g policy.base_url=http://127.0.0.1:8000/v1
   knowgen agent "..." --policy openai:gpt-4.1 --painter openai:gpt-image-1 --budget 1
   knowgen agent "Show the singer Zumikem on a theatre stage." \\
