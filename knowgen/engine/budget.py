@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from knowgen.core.errors import BudgetReachedError, ConfigError
-from knowgen.store.run import RunStore
+from knowgen.store.run import UNPRICED_NOTE, RunStore
 
 FREE = -1
 """Reservation number of a call that costs nothing."""
@@ -69,6 +69,8 @@ class BudgetMeter:
         self._exhausted = False
         self.refusal = ""
         self._open: dict[int, float] = {}
+        self._unpriced: dict[int, str] = {}
+        self._noted: set[str] = set()
         self._waiting: deque[_Operation] = deque()
         self._work: SimpleQueue[_Operation | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -89,7 +91,10 @@ class BudgetMeter:
             )
         if worst_case == 0.0:
             return FREE
-        return int(await self._run(self._reserve, worst_case or 0.0, caller))
+        number = int(await self._run(self._reserve, worst_case or 0.0, caller))
+        if worst_case is None:
+            self._unpriced[number] = caller
+        return number
 
     async def settle(self, number: int, cost: float | None) -> None:
         """Replace a reservation by the actual cost in US dollars; None keeps the worst case."""
@@ -97,6 +102,10 @@ class BudgetMeter:
             if cost:  # announced as free, but it was not: record it
                 await self._run(self._record, cost)
             return
+        caller = self._unpriced.pop(number, "")
+        if caller and cost is None and caller not in self._noted:
+            self._noted.add(caller)
+            await self._run(self._store.put_note, caller, UNPRICED_NOTE, {})
         await self._run(self._settle, number, cost)
 
     def note(self, caller: str, kind: str, data: dict[str, Any]) -> None:

@@ -28,6 +28,9 @@ from knowgen.store.manifest import Manifest, read_manifest, refuse_spec_secrets,
 from knowgen.store.rows import answer_row, from_json, generation_row, sample_row, score_row
 from knowgen.store.schema import open_reader, open_writer
 
+UNPRICED_NOTE = "unpriced"
+"""Kind of the note that a component made a call whose cost is not known."""
+
 
 class RunStore:
     """A run directory, opened by `open` for writing (one process at a time) or by `read`; a context manager.

@@ -17,7 +17,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 from knowgen.store.files import write_text
 from knowgen.store.rows import answer_cost
-from knowgen.store.run import RunStore
+from knowgen.store.run import UNPRICED_NOTE, RunStore
 
 if TYPE_CHECKING:
     from knowgen.stats.agent_figures import AgentFigures
@@ -91,6 +91,8 @@ def cost_of(path: Path) -> float | None:
     count at their worst case.
     """
     with RunStore.read(path) as store:
+        if any(True for _ in store.notes(UNPRICED_NOTE)):
+            return None
         total = 0.0
         for _, answer in store.answers():
             cost = answer_cost(answer)
