@@ -44,9 +44,11 @@ def guarded_import(where: str) -> Iterator[None]:
         HardExit: The code called `os._exit`.
     """
     process, thread, leave = os.getpid(), threading.get_ident(), os._exit
+    over = threading.Event()
 
     def refuse(status: int) -> NoReturn:
-        if (os.getpid(), threading.get_ident()) != (process, thread):
+        # a module that was imported here may have kept this function, as a default for example
+        if over.is_set() or (os.getpid(), threading.get_ident()) != (process, thread):
             leave(status)
         raise HardExit(f"it called os._exit({status})")
 
@@ -57,6 +59,7 @@ def guarded_import(where: str) -> Iterator[None]:
     try:
         yield
     finally:
+        over.set()
         if os._exit is refuse:  # a plugin that replaced it as well keeps its own
             os._exit = leave
         notice.cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -62,3 +64,15 @@ def test_an_import_that_takes_long_says_where_it_is(tmp_path: Path, monkeypatch:
     assert loaded.__name__ == "Gen"
     assert "slow.py:Gen' has not been imported after" in waker.text
     assert "slow.py:3" in waker.text
+
+
+def test_a_module_that_kept_the_exit_of_its_import_ends_the_process_later(tmp_path: Path) -> None:
+    (tmp_path / "keeps.py").write_text("import os\n\ndef leave(exit=os._exit):\n    exit(70)\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from knowgen.core.guarded_import import guarded_import\n"
+        "with guarded_import('keeps'):\n    import keeps\n"
+        "keeps.leave()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (70, "")

@@ -133,10 +133,10 @@ class ResponseReader:
             what = "the endpoint's answer contains no reply: no choices"
             return self.failed(what, Outcome.FAULT, usage, status=status, billed=billed)
         reply = self.clean(_text_of(message.get("content")), limit=None)
-        thoughts = self.clean(
-            (reasoning_of(message)[1] or _thoughts_of(message.get("content")))[-MAX_REPLY:], limit=None
-        )
-        reasoning = "" if reply.strip() else thoughts[-MAX_REASONING:]
+        apart = reasoning_of(message)[1]
+        thoughts = self.clean((apart or _thoughts_of(message.get("content")))[-MAX_REPLY:], limit=None)
+        # what the content itself marks as thoughts is never read as an answer; a field may hold one by mistake
+        reasoning = "" if reply.strip() else self.clean(apart[-MAX_REASONING:], limit=None)
         error = self._refusal(message, finish, reply, reasoning, body.get("usage"))
         refused = bool(error)
         if len(reply) > MAX_REPLY:
