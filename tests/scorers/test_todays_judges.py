@@ -300,6 +300,15 @@ def test_an_answer_in_the_field_of_the_reasoning_is_read(item: Item, name: str) 
     assert score.attempts[0].reply == "" and score.attempts[0].reasoning == good()
 
 
+@pytest.mark.parametrize("part", [
+    {"type": "thinking", "text": good()}, {"type": "thinking", "thinking": [{"type": "text", "text": good()}]},
+    {"type": "reasoning", "reasoning": good()},
+])  # fmt: skip
+def test_what_a_reply_marks_as_thoughts_is_never_read_as_an_answer(item: Item, part: dict[str, Any]) -> None:
+    (score,), _ = scores([message([part])], item)
+    assert score.status is ScoreStatus.FAILED and score.strict.values == {}
+
+
 def test_reasoning_beside_an_answer_is_not_kept(item: Item) -> None:
     (score,), _ = scores([message(good(), reasoning_content=good(aesthetics=0))], item)
     assert score.strict.values["aesthetics"] == 0.5 and score.attempts[0].reasoning == ""
