@@ -12,7 +12,7 @@ Examples:
       "sft.conversations=[{path: gen_searcher_sft}]"
   knowgen train sft --config my.yaml optimizer.learning_rate=2e-5 -o reports/sft
 On several GPUs: accelerate launch --config_file FILE -m knowgen train sft …
-The same command continues a training that ended early; --fresh begins anew.
+The same command continues a training that ended early; --fresh starts again.
 """
 
 

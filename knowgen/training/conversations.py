@@ -183,7 +183,7 @@ def load_conversations(source: str | Path, limit: int | None = None) -> Conversa
 
     Raises:
         DataError: The set is not prepared, or the file cannot be read.
-        UsageError: There is no such file.
+        UsageError: The file does not exist.
     """
     if source == SFT_NAME:
         prepared = need_prepared(SFT_NAME)
@@ -205,7 +205,7 @@ class Conversations(Sequence[SftConversation]):
         sources: The sources.
 
     Raises:
-        UsageError: There is no source, or one does not exist.
+        UsageError: No source is named, or one does not exist.
         DataError: One cannot be read.
     """
 

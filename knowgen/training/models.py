@@ -68,9 +68,9 @@ def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
         where: Name of the training in errors.
 
     Raises:
-        UsageError: No model is named, or the seed of the small one is no number.
+        UsageError: No model is named, or the seed of the small one is not a number.
         MissingDependencyError: A package or the weights are missing.
-        ConfigError: It is no vision-language model, or a part that is to be frozen or adapted does not exist.
+        ConfigError: It is not a vision-language model, or a part that is to be frozen or adapted does not exist.
         DataError: The folder is not a model, or its weights are pickles or incomplete.
     """
     policy = _loaded(config, where)
@@ -117,7 +117,7 @@ def _mini(path: str, where: str) -> PolicyModel:
 
     seed = path.removeprefix(MINI)
     if not seed.isdecimal():
-        raise UsageError(f"the seed of {path!r} is no whole number", where=where, fix=f"write it as {MINI}0")
+        raise UsageError(f"the seed of {path!r} is not a whole number", where=where, fix=f"write it as {MINI}0")
     model, processor = build_mini(int(seed))
     return PolicyModel(model, processor, path)
 
@@ -279,10 +279,8 @@ def export_from(trainer: Any, processor: Any, folder: Path) -> None:
         processor: Processor of the model.
         folder: The folder.
     """
-    from accelerate import DistributedType
-
     accelerator = trainer.accelerator
-    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    sharded = accelerator.distributed_type in ("FSDP", "DEEPSPEED")
     state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if accelerator.is_main_process:
         export_model(trainer.model, processor, folder, state)

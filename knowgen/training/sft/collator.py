@@ -15,7 +15,7 @@ from knowgen.training.sft.encoding import ConversationEncoder
 NUMBER = "conversation"
 """Column of a data set with the number of each conversation."""
 CUT = "cut"
-"""Entry of a batch with the number of its conversations that were cut; it is no input of the model."""
+"""Entry of a batch with the number of its conversations that were cut; the model does not take it."""
 
 
 class ConversationCollator:
@@ -26,7 +26,7 @@ class ConversationCollator:
         processor: Processor of the Qwen-VL family.
         renderer: Renderer of its tokenizer.
         encoder: Encodes them.
-        image_pixels: Maximum width times height of an image, as the encoder was told; 0 for images as they are.
+        image_pixels: Maximum width times height of an image, as the encoder has it; 0 for images as they are.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ class ConversationEncoder:
         Messages after that reply are left out, with their images: nothing follows them that could be trained.
 
         Raises:
-            UntrainableError: There is no reply, none that fits, or a reply contains an image.
+            UntrainableError: It has no reply, none that fits, or a reply contains an image.
             DataError: An image cannot be opened.
         """
         done: list[_EncodedMessage] = []
@@ -93,7 +93,7 @@ class ConversationEncoder:
             if message.trained:
                 kept = len(done)
         if not kept:
-            what = f"the first reply ends after {self._max_tokens} tokens" if cut else "there is no reply"
+            what = f"the first reply ends after {self._max_tokens} tokens" if cut else "it has no reply"
             raise UntrainableError(what, where=_where(conversation))
         used = done[:kept]
         return EncodedConversation(

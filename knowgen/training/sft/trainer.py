@@ -70,8 +70,8 @@ class SftTools:
         resume: Whether an earlier call is continued from its last checkpoint.
         report: Called with a line on what happens, in the main process.
         started: Called once, in the main process, when everything is loaded and checked.
-        evaluate: Called with the number of a step and a folder of exported weights; returns the headline. None where
-            there is no evaluation.
+        evaluate: Called with the number of a step and a folder of exported weights; returns the headline. None for a
+            training without evaluation.
     """
 
     folder: Path
@@ -120,7 +120,7 @@ def encoder_of(section: SftSection, renderer: Renderer, processor: Any) -> Conve
 def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
     """Fine-tune a policy on conversations, and export it to `model` in the directory of the training.
 
-    SIGINT or SIGTERM ends it after the step that runs, with a checkpoint; a call with `resume` goes on from the last one.
+    SIGINT or SIGTERM ends it after the step that runs, with a checkpoint; `resume` goes on from there.
 
     Raises:
         MissingDependencyError: A package or the weights are missing.
@@ -132,11 +132,8 @@ def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
     section = config.sft or SftSection()
     arguments = _arguments(config, section, tools.folder)
     if arguments.n_gpu > 1:
-        raise ConfigError(
-            f"{arguments.n_gpu} GPUs are visible to one process",
-            where=tools.where,
-            fix="start it with `accelerate launch --config_file FILE -m knowgen train sft …`, or set CUDA_VISIBLE_DEVICES",
-        )
+        fix = "start it with `accelerate launch -m knowgen train sft …`, or set CUDA_VISIBLE_DEVICES=0"
+        raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process", where=tools.where, fix=fix)
     conversations = Conversations(section.conversations)
     policy = load_policy_model(config.model, tools.where)
     renderer = Renderer(policy.processor.tokenizer, tools.where)
@@ -179,7 +176,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def _arguments(config: TrainingConfig, section: SftSection, folder: Path) -> Any:
     """Return the arguments of the trainer."""
     import torch
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     gpu = torch.cuda.is_available()
     optimizer = config.optimizer
@@ -199,7 +196,7 @@ def _arguments(config: TrainingConfig, section: SftSection, folder: Path) -> Any
         max_grad_norm=optimizer.max_grad_norm,
         bf16=training_dtype(config.model) == "bfloat16",
         use_cpu=not gpu,
-        gradient_checkpointing=False,  # the model was told already
+        gradient_checkpointing=False,  # set in `load_policy_model`
         ddp_find_unused_parameters=False,  # every batch has an image, see `append_blank_image`
         max_length=None,  # the encoder cuts at the end of a reply
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -222,7 +219,7 @@ def _trainer(
     """Return TRL's trainer for conversations that the collator encodes."""
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import SFTTrainer
+    from trl.trainer.sft_trainer import SFTTrainer
 
     class Trainer(SFTTrainer):
         """Takes the number of cut conversations out of each batch, and stores it with the other figures."""
@@ -231,7 +228,7 @@ def _trainer(
             cut = self.accelerator.gather(inputs.pop(CUT)).sum().item()
             rows = len(inputs["input_ids"]) * self.accelerator.num_processes
             self._metrics["train" if self.model.training else "eval"][CUT].append(cut / rows)
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Write no text about the model into a checkpoint."""
@@ -264,7 +261,8 @@ class _Watch:
     """
 
     def __init__(self, config: TrainingConfig, tools: SftTools, *, main: bool) -> None:
-        self.interrupted, self.main, self.trainer = False, main, None
+        self.interrupted, self.main = False, main
+        self.trainer: Any = None
         self._config, self._tools = config, tools
         self._run = TrainingRun(tools.folder)
         self._tokens, self._since = 0.0, time.monotonic()
@@ -280,7 +278,7 @@ class _Watch:
 
         watch = self
 
-        class Callback(TrainerCallback):
+        class Callback(TrainerCallback):  # type: ignore[misc]
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 watch._since = time.monotonic()
                 if state.global_step == 0:
