@@ -200,7 +200,12 @@ class GenSearcher:
 
     async def close(self) -> None:
         """Close the connections of all parts, and free the policy's model."""
-        for part in (self.policy, self.search, self.summary):
+        await self.policy.close()
+        await self.close_services()
+
+    async def close_services(self) -> None:
+        """Close all parts but the policy, which another agent may go on using."""
+        for part in (self.search, self.summary):
             close = getattr(part, "close", None)
             if close is not None:
                 await close()

@@ -17,6 +17,7 @@ from knowgen.core.errors import (
     AccountError,
     BudgetReachedError,
     KnowgenError,
+    NotRecordedError,
     RefusalError,
     ServiceUnavailableError,
     TransientError,
@@ -141,7 +142,9 @@ class TrainingServices:
             service.answered()
             raise EpisodeMaskedError(describe(error)) from error
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            if not isinstance(error, (TransientError, AccountError)) and cause_of(error) is FailureCause.SYSTEM:
+            if isinstance(error, NotRecordedError):  # the policy asks what no recording can answer
+                service.failed("the recording lacks what the policy asks for", "")
+            elif not isinstance(error, (TransientError, AccountError)) and cause_of(error) is FailureCause.SYSTEM:
                 service.failed(describe(error), "")
             raise EpisodeMaskedError(describe(error)) from error
 
@@ -185,7 +188,7 @@ class Painter:
             write: Takes what the image model returned and the seconds it took, and stores it.
 
         Raises:
-            EpisodeMaskedError: There is no image.
+            EpisodeMaskedError: The image could not be generated.
             StoppedError, BudgetReachedError, ConfigError: The training ends.
         """
 
@@ -297,4 +300,3 @@ class RewardScorer:
     def kill(self) -> None:
         """Abort calls in progress without waiting."""
         self._dispatcher.kill()
-
