@@ -34,6 +34,7 @@ from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.in_process import ABORT_SECONDS, CLOSE_SECONDS
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
+from knowgen.search.leaks import TruthGuard
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
@@ -241,7 +242,7 @@ class EpisodeRunner:
         return text_reward(score, self._reward.reading)
 
     async def _image_half(self, draft: _Draft, answer: Generation) -> EpisodeReward:
-        """Return the image half of the reward; masked where there is no image, or no score of it."""
+        """Return the image half of the reward; masked where it has no image, or the image no score."""
         assert self._image is not None
         try:
             with draft.timed("image"):
@@ -365,7 +366,6 @@ class AgentRollouts:
         folder: Directory of the training, for logs of plugins.
         images: Where images are stored.
         ledger: Where paid calls are recorded.
-        guard: Blocks ground truths in what the agent finds; None for no guard.
 
     Raises:
         UsageError: An argument of the agent is wrong.
@@ -381,9 +381,7 @@ class AgentRollouts:
         folder: Path,
         images: EpisodeImages,
         ledger: SpendingStore,
-        guard: LeakGuard | None = None,
     ) -> None:
-        self._guard = guard
         self._agent = training_agent(config, policy)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="knowgen rollouts", daemon=True)
@@ -438,12 +436,16 @@ class AgentRollouts:
             raise self._services.final_error(error) from error
 
     def run(self, prompts: Sequence[TrainingPrompt], *, step: int, seeds: Sequence[int]) -> list[Episode]:
-        """Run one episode for each prompt; see `Rollouts`."""
-        return self._wait(self._runner.run(prompts, step, seeds))
+        """Run one episode for each prompt; see `Rollouts`.
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        Ground truths of these prompts are blocked in what the agent finds on the web, as in a run.
+        """
+        guard = TruthGuard({prompt.key: prompt.truth for prompt in prompts}.values())
+        return self._wait(self._runner.run(prompts, step, seeds), guard)
+
+    def _wait(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None = None) -> T:
         """Run a coroutine in the event loop and wait for it. An interruption cancels it, and waits for its end."""
-        future = asyncio.run_coroutine_threadsafe(self._in_context(work), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard), self._loop)
         try:
             return future.result()
         except Exception:
@@ -454,10 +456,10 @@ class AgentRollouts:
             wait([future], CANCEL_SECONDS)
             raise
 
-    async def _in_context(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None) -> T:
         if services := getattr(self, "_services", None):
             current_meter.set(services.meter)
-        current_leak_guard.set(self._guard)
+        current_leak_guard.set(guard)
         return await work
 
     @property
