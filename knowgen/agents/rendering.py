@@ -85,14 +85,16 @@ class Renderer:
             image_tokens: Number of placeholders of each image.
             images_first: Whether the images come before the text.
         """
-        images = [
-            token for count in image_tokens for token in (self._image_start, *[self.image] * count, self._image_end)
-        ]
+        images = [token for count in image_tokens for token in self.image_run(count)]
         if images and images_first:
             inside = [*self.encode(f"{role}\n"), *images, *self.encode(text)]
         else:
             inside = [*self.encode(f"{role}\n{text}"), *images]
         return [self._start, *inside, self.end, *self.encode("\n")]
+
+    def image_run(self, count: int) -> list[int]:
+        """Return the ids of an image with a number of placeholders."""
+        return [self._image_start, *[self.image] * count, self._image_end]
 
     def reply_header(self) -> list[int]:
         """Return the ids after which a reply is sampled."""
