@@ -12,6 +12,7 @@ from typing import Any
 
 from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError
 from knowgen.training.backends.contract import Episode, Rollouts, TrainingPrompt
+from knowgen.training.grpo.interrupts import InterruptSwitch
 from knowgen.training.grpo.prompt_plan import PromptPlan
 
 INTERRUPTED, BUDGET = "interrupted", "budget"
@@ -22,7 +23,7 @@ ATTEMPTS = 3
 _EXPECTED = (KeyboardInterrupt, BudgetReachedError, AccountError, ServiceUnavailableError)
 
 
-class TrainingStopped(Exception):  # noqa: N818 - not a failure: the training can go on later
+class TrainingStopped(Exception):
     """The training stops before the step that it is in, and can be resumed.
 
     Args:
@@ -65,7 +66,7 @@ class Collector:
         skip_equal: Whether groups without spread are replaced.
         share: Returns the concatenation of the lists of all processes, in order.
         process: Number of this process, from 0.
-        interrupted: Whether the training was asked to stop.
+        interrupt: Ends rollouts when the training is asked to stop.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class Collector:
         skip_equal: bool,
         share: Callable[[list[Any]], list[Any]],
         process: int,
-        interrupted: Callable[[], bool],
+        interrupt: InterruptSwitch,
     ) -> None:
         self._plan, self._rollouts, self._group, self._skip_equal = plan, rollouts, group, skip_equal
-        self._share, self._process, self._interrupted = share, process, interrupted
+        self._share, self._process, self._interrupt = share, process, interrupt
 
     def collect(self, positions: Sequence[int], step: int) -> Collected:
         """Run the episodes of a step in this process.
@@ -142,9 +143,8 @@ class Collector:
         episodes: list[Episode] = []
         stop, failure = "", None
         try:
-            if self._interrupted():
-                raise KeyboardInterrupt
-            episodes = self._rollouts.run(prompts, step=step, seeds=seeds) if prompts else []
+            with self._interrupt.sampling():
+                episodes = self._rollouts.run(prompts, step=step, seeds=seeds) if prompts else []
         except _EXPECTED as error:
             stop = _reason(error)
         except Exception as error:  # noqa: BLE001 - the other processes must not wait for this one
