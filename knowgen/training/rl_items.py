@@ -23,7 +23,7 @@ class RlItems:
         model: The split: train or test, as in `rl_items:test`.
 
     Raises:
-        UsageError: There is no such split.
+        UsageError: The set has no such split.
         DataError: The set is not prepared on this machine.
     """
 
@@ -57,7 +57,7 @@ class RlItems:
         """Return the ground truth of a sample: its image.
 
         Raises:
-            DataError: There is no such sample, or its image does not open.
+            DataError: The split has no such sample, or its image does not open.
         """
         if sample_id not in self._prompts:
             raise DataError(f"no sample {sample_id!r}", where=f"task {self.name}")

@@ -35,6 +35,7 @@ from knowgen.engine.executors.in_process import ABORT_SECONDS, CLOSE_SECONDS
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
 from knowgen.search.leaks import TruthGuard
+from knowgen.search.load import PREFIX
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
@@ -57,11 +58,13 @@ class RolloutParts:
         painter: The image model; None where no reward needs an image.
         image: Scorer of the image; None where its half has no weight.
         text: Scorer of the answer; None where its half has no weight.
+        common_search: Whether the agent has one search backend for all prompts, and not those of their tasks.
     """
 
     painter: GeneratorHandle | None = None
     image: ScorerHandle | None = None
     text: ScorerHandle | None = None
+    common_search: bool = True
 
 
 class RolloutAgent(Protocol):
@@ -195,7 +198,7 @@ class EpisodeRunner:
         search = await self._searches.of(prompt)
 
         async def attempt(number: int) -> Trajectory:
-            session = f"{draft.step}/{prompt.key}/{draft.number}" + (f"/{number}" if number > 1 else "")
+            session = f"{draft.step}/{prompt.key}/{draft.seed}" + (f"/{number}" if number > 1 else "")
             return await self._agent.run(prompt.sample.prompt, session=session, seed=draft.seed, search=search)
 
         with draft.timed("agent"), spending() as spent:
@@ -382,7 +385,7 @@ class AgentRollouts:
         images: EpisodeImages,
         ledger: SpendingStore,
     ) -> None:
-        self._agent = training_agent(config, policy)
+        self._agent = training_agent(config, policy, common_search=parts.common_search)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="knowgen rollouts", daemon=True)
         self._thread.start()
@@ -406,7 +409,8 @@ class AgentRollouts:
         painter = Painter.of(parts.painter, self._services, config.grpo.painter) if parts.painter else None
         image, text = (RewardScorer.of(part, self._services) if part else None for part in (parts.image, parts.text))
         self._plugins = [each for each in (painter, image, text) if each is not None]
-        self._searches = Searches(self._agent.search)
+        own = {key.removeprefix(PREFIX): value for key, value in config.agent.items() if key.startswith(PREFIX)}
+        self._searches = Searches(self._agent.search, {} if parts.common_search else own)
         return EpisodeRunner(
             config,
             self._agent,
@@ -501,8 +505,13 @@ class AgentRollouts:
             await asyncio.wait(left, timeout=ABORT_SECONDS)
 
 
-def training_agent(config: TrainingConfig, policy: Policy) -> GenSearcher:
+def training_agent(config: TrainingConfig, policy: Policy, *, common_search: bool = True) -> GenSearcher:
     """Return the agent of a training: its arguments with the sampling of the rollouts.
+
+    Args:
+        config: The training.
+        policy: The policy.
+        common_search: Whether it has one search backend for all prompts, and not those of their tasks.
 
     Raises:
         UsageError: An argument is wrong.
@@ -511,7 +520,9 @@ def training_agent(config: TrainingConfig, policy: Policy) -> GenSearcher:
     assert config.grpo is not None
     rollout = config.grpo.rollout
     arguments = dict(config.agent)
-    arguments.setdefault("search", "none")
+    if not common_search:
+        arguments = {name: value for name, value in arguments.items() if not name.startswith("search.")}
+        arguments["search"] = "none"
     return GenSearcher(
         policy=policy,
         **arguments,
