@@ -111,6 +111,10 @@ class Renderer:
         """
         return [self._image_start, *[self.image] * tokens, self._image_end]
 
+    def image_run(self, count: int) -> list[int]:
+        """Return the ids of an image with a number of placeholders."""
+        return [self._image_start, *[self.image] * count, self._image_end]
+
     def reply_header(self) -> list[int]:
         """Return the ids after which a reply is sampled."""
         return [self._start, *self.encode("assistant\n")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from knowgen.cli.train_grpo import command as grpo
 from knowgen.cli.train_sft import command as sft
 
 
@@ -13,3 +14,4 @@ def command() -> None:
 
 
 command.add_command(sft)
+command.add_command(grpo)
