@@ -13,6 +13,7 @@ from knowgen.core.spec import fingerprint
 from knowgen.local_models.vlm_weights import weights_id
 from knowgen.local_models.weights import versions
 from knowgen.store.files import explain_os_error
+from knowgen.store.lock import LOCK_FILE
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import ModelConfig, TrainingConfig
 
@@ -41,7 +42,7 @@ def open_directory(
                 shutil.rmtree(folder)
             else:
                 _refuse_other(run.description(), description, may_change, str(folder))
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(each.name != LOCK_FILE for each in folder.iterdir()):
             fix = "choose another --out"
             raise ConfigError("holds files and is not the directory of a training", where=str(folder), fix=fix)
         run.describe(description)
