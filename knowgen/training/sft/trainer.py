@@ -135,7 +135,7 @@ def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
         fix = "start it with `accelerate launch -m knowgen train sft …`, or set CUDA_VISIBLE_DEVICES=0"
         raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process", where=tools.where, fix=fix)
     conversations = Conversations(section.conversations)
-    policy = load_policy_model(config.model, tools.where)
+    policy = load_policy_model(config.model, tools.where, config.seed)
     renderer = Renderer(policy.processor.tokenizer, tools.where)
     renderer.check_template(tools.where)
     encoder = encoder_of(section, renderer, policy.processor)
