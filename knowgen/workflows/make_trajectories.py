@@ -1,7 +1,7 @@
 """Conversations for fine-tuning from trajectories: run the agent, keep what passes a filter, and write what it saw.
 
-The agent runs on a task as in any run, in a run directory of its own, so that the same call goes on where an earlier one
-ended. A conversation has what the policy saw: its messages, and the scaled copies of the images.
+The agent runs on a task as in any run, in a run directory of its own, so that the same call goes on where an earlier
+one ended. A conversation has what the policy saw: its messages, and the scaled copies of the images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from knowgen.core.records import AgentAnswer, AnswerStatus, Row, Sample, Score
 from knowgen.core.run_config import RunConfig
 from knowgen.store.files import explain_os_error
 from knowgen.store.run import RunStore
-from knowgen.training.conversations import CONVERSATIONS_FILE, IMAGE_MARK, marked_text
+from knowgen.tasks.prepare.published import IMAGE_MARK
+from knowgen.training.conversations import CONVERSATIONS_FILE, marked_text
 from knowgen.training.rewards import image_reward, text_reward
 from knowgen.workflows.execute import execute
 from knowgen.workflows.plan import Plan, plan
