@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import UsageError
+from knowgen.local_models.quiet import quiet_libraries
 from knowgen.store.files import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
@@ -104,7 +104,7 @@ def _fine_tuned(
 
     tools.started = started
     try:
-        with _quiet_libraries():
+        with quiet_libraries():
             result = train_sft(config, tools)
         if main:
             run.describe({**description, "steps": result.steps, "stopped": result.stopped})
@@ -124,9 +124,6 @@ def _own_directory(run: TrainingRun, description: dict[str, Any], *, fresh: bool
     lock = RunLock(run.path)
     try:
         open_directory(run, description, may_change=MAY_CHANGE, fresh=fresh)
-        if fresh:  # the file of the lock was removed with the rest
-            lock.release()
-            lock = RunLock(run.path)
         yield
     finally:
         lock.release()
@@ -143,24 +140,6 @@ def _evaluation(
         yield CheckpointEvaluation(whole, run, ledger, report)
     finally:
         ledger.close()
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep progress bars and advice of transformers off the terminal; its errors are shown."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # names that later releases of transformers will change
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _complete(run: TrainingRun) -> FineTuned | None:
