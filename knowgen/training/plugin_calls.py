@@ -149,7 +149,7 @@ class TrainingServices:
             raise EpisodeMaskedError(describe(error)) from error
 
 
-class Painter:
+class PainterCalls:
     """The image model of a training.
 
     Args:
@@ -167,7 +167,7 @@ class Painter:
         service.on_close = dispatcher.stop
 
     @classmethod
-    def of(cls, handle: GeneratorHandle, services: TrainingServices, config: PainterConfig) -> Painter:
+    def of(cls, handle: GeneratorHandle, services: TrainingServices, config: PainterConfig) -> PainterCalls:
         """Return the image model of a handle, in the executor of a run."""
         # the time limit of the training takes the place of the model's own
         capabilities = replace(handle.capabilities, deadline=0.0)
@@ -217,7 +217,7 @@ class Painter:
         self._dispatcher.kill()
 
 
-class RewardScorer:
+class ScorerCalls:
     """A scorer of a training.
 
     Args:
@@ -235,7 +235,7 @@ class RewardScorer:
         service.on_close = dispatcher.stop
 
     @classmethod
-    def of(cls, handle: ScorerHandle, services: TrainingServices) -> RewardScorer:
+    def of(cls, handle: ScorerHandle, services: TrainingServices) -> ScorerCalls:
         """Return the scorer of a handle, in the executor of a run."""
         options = EngineOptions(concurrency=services.config.judge_concurrency)
         dispatcher = scorer_dispatcher(

@@ -39,7 +39,7 @@ from knowgen.search.load import PREFIX
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
-from knowgen.training.plugin_calls import EpisodeMaskedError, Painter, RewardScorer, TrainingServices
+from knowgen.training.plugin_calls import EpisodeMaskedError, PainterCalls, ScorerCalls, TrainingServices
 from knowgen.training.rewards import EpisodeReward, ReferencesRule, combined, image_reward, masked, text_reward
 from knowgen.training.searches import Searches
 from knowgen.training.seeds import image_seed
@@ -150,9 +150,9 @@ class EpisodeRunner:
         images: EpisodeImages,
         searches: Searches,
         *,
-        painter: Painter | None = None,
-        image: RewardScorer | None = None,
-        text: RewardScorer | None = None,
+        painter: PainterCalls | None = None,
+        image: ScorerCalls | None = None,
+        text: ScorerCalls | None = None,
     ) -> None:
         assert config.grpo is not None
         self._seed, self._reward = config.seed, config.grpo.reward
@@ -390,7 +390,7 @@ class AgentRollouts:
         self._thread = threading.Thread(target=self._main, name="knowgen rollouts", daemon=True)
         self._thread.start()
         self._closed = self._aborted = False
-        self._plugins: list[Painter | RewardScorer] = []
+        self._plugins: list[PainterCalls | ScorerCalls] = []
         try:
             self._runner = self._wait(self._start(config, parts, folder, images, ledger))
         except BaseException:
@@ -406,8 +406,8 @@ class AgentRollouts:
     ) -> EpisodeRunner:
         assert config.grpo is not None
         self._services = TrainingServices(ledger, config.grpo.services, folder)
-        painter = Painter.of(parts.painter, self._services, config.grpo.painter) if parts.painter else None
-        image, text = (RewardScorer.of(part, self._services) if part else None for part in (parts.image, parts.text))
+        painter = PainterCalls.of(parts.painter, self._services, config.grpo.painter) if parts.painter else None
+        image, text = (ScorerCalls.of(part, self._services) if part else None for part in (parts.image, parts.text))
         self._plugins = [each for each in (painter, image, text) if each is not None]
         own = {key.removeprefix(PREFIX): value for key, value in config.agent.items() if key.startswith(PREFIX)}
         self._searches = Searches(self._agent.search, {} if parts.common_search else own)

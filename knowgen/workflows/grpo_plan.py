@@ -73,7 +73,7 @@ class NoPolicy:
 
     def open(self, sampling: Sampling, prompt: str, session: str) -> PolicySession:
         """Raise: nothing is sampled."""
-        raise RuntimeError("there is no policy yet")
+        raise RuntimeError("nothing is sampled while a training is checked")
 
     async def close(self) -> None:
         """Do nothing."""
@@ -151,7 +151,7 @@ def _backend(config: TrainingConfig) -> GrpoBackend:
     """Return the backend, without what it imports when it trains.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: It is not known.
         MissingDependencyError: A package that it imports is not installed.
         ConfigError: Its module cannot be imported.
     """
@@ -159,7 +159,7 @@ def _backend(config: TrainingConfig) -> GrpoBackend:
     module, colon, attribute = BACKENDS.get(config.backend, config.backend).partition(":")
     if not colon:
         fix = f"name one of {', '.join(BACKENDS)}, or module:Class"
-        raise UsageError("there is no such backend", where=where, fix=fix)
+        raise UsageError("is not known", where=where, fix=fix)
     current_folder_last()
     try:
         target = getattr(importlib.import_module(module), attribute)
