@@ -28,6 +28,7 @@ from knowgen.engine.budget import BudgetMeter, SpendingStore
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import LoopBridge
+from knowgen.engine.executors.in_process import ABORT_SECONDS
 from knowgen.engine.executors.invoke import item_id
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import generator_dispatcher, scorer_dispatcher
@@ -212,9 +213,11 @@ class PainterCalls:
         """Close the image model."""
         await self._dispatcher.close()
 
-    def kill(self) -> None:
-        """Abort calls in progress without waiting."""
+    async def abort(self) -> None:
+        """Abort calls in progress, and close it."""
         self._dispatcher.kill()
+        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
+        await self._dispatcher.close()
 
 
 class ScorerCalls:
@@ -297,6 +300,8 @@ class ScorerCalls:
         """Close the scorer."""
         await self._dispatcher.close()
 
-    def kill(self) -> None:
-        """Abort calls in progress without waiting."""
+    async def abort(self) -> None:
+        """Abort calls in progress, and close it."""
         self._dispatcher.kill()
+        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
+        await self._dispatcher.close()

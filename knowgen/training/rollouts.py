@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +45,9 @@ from knowgen.training.searches import Searches
 from knowgen.training.seeds import image_seed
 
 T = TypeVar("T")
+
+NOTICE_SECONDS = 5.0
+"""Time between two looks at whether a service is waited for."""
 
 CANCEL_SECONDS = 5.0
 """Time that a step gets to end after an interruption."""
@@ -369,6 +372,7 @@ class AgentRollouts:
         folder: Directory of the training, for logs of plugins.
         images: Where images are stored.
         ledger: Where paid calls are recorded.
+        notice: Takes a line for the user when a wait for a service begins.
 
     Raises:
         UsageError: An argument of the agent is wrong.
@@ -384,7 +388,9 @@ class AgentRollouts:
         folder: Path,
         images: EpisodeImages,
         ledger: SpendingStore,
+        notice: Callable[[str], None] = lambda line: None,
     ) -> None:
+        self._notice = notice
         self._agent = training_agent(config, policy, common_search=parts.common_search)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="knowgen rollouts", daemon=True)
@@ -450,15 +456,19 @@ class AgentRollouts:
     def _wait(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None = None) -> T:
         """Run a coroutine in the event loop and wait for it. An interruption cancels it, and waits for its end."""
         future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard), self._loop)
+        noticed = False
         try:
-            return future.result()
-        except Exception:
-            raise
+            while not wait([future], NOTICE_SECONDS).done:
+                if (line := self.waiting_line) and not noticed:
+                    self._notice(f"{line}; Ctrl-C ends it")
+                noticed = bool(line)
         except BaseException:  # such as Ctrl-C while this thread waits
             self._aborted = True
             future.cancel()
             wait([future], CANCEL_SECONDS)
             raise
+        self._aborted = self._aborted or future.exception() is not None  # calls of plugins may be in progress
+        return future.result()
 
     async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None) -> T:
         if services := getattr(self, "_services", None):
@@ -474,7 +484,7 @@ class AgentRollouts:
     @property
     def waiting_line(self) -> str:
         """What the rollouts wait for; empty when they do not."""
-        return self._services.waiting_line
+        return self._services.waiting_line if hasattr(self, "_services") else ""
 
     def close(self) -> None:
         """Close all plugins and the agent's services, but not the policy, and end the event loop."""
@@ -489,10 +499,7 @@ class AgentRollouts:
             self._loop.close()
 
     async def _close(self) -> None:
-        if self._aborted:
-            for plugin in self._plugins:
-                plugin.kill()
-        await asyncio.gather(*(plugin.close() for plugin in self._plugins))
+        await asyncio.gather(*(plugin.abort() if self._aborted else plugin.close() for plugin in self._plugins))
         if searches := getattr(self, "_searches", None):
             await searches.close()
         await self._agent.close_services()

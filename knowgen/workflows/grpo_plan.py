@@ -18,7 +18,7 @@ from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.tasks.contract import Task
 from knowgen.training.backends.contract import GrpoBackend
 from knowgen.training.config import GrpoSection, TrainingConfig
-from knowgen.training.prompts import TrainingPrompts, refuse_overlap
+from knowgen.training.prompts import TrainingPrompts
 from knowgen.training.rollouts import RolloutParts, training_agent
 from knowgen.workflows.described import open_task
 from knowgen.workflows.located import Located, locate
@@ -107,7 +107,7 @@ def plan_training(config: TrainingConfig, name: str) -> TrainingPlan:
     first = prompts(0)
     tasks = prompts.tasks()
     steps, epochs = _length(config.grpo, len(first))
-    refuse_overlap(config.grpo.prompts, epochs, config.evaluation.task)
+    prompts.refuse_overlap(epochs, config.evaluation.task)
     common = any(not search_name(config.agent, task) for task in tasks)
     parts = replace(_parts(config.grpo, tasks), common_search=common)
     _check_agent(config, common_search=common)
