@@ -455,7 +455,8 @@ class AgentRollouts:
 
     def _wait(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None = None) -> T:
         """Run a coroutine in the event loop and wait for it. An interruption cancels it, and waits for its end."""
-        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard), self._loop)
+        ended = threading.Event()
+        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard, ended), self._loop)
         noticed = False
         try:
             while not wait([future], NOTICE_SECONDS).done:
@@ -465,16 +466,19 @@ class AgentRollouts:
         except BaseException:  # such as Ctrl-C while this thread waits
             self._aborted = True
             future.cancel()
-            wait([future], CANCEL_SECONDS)
+            ended.wait(CANCEL_SECONDS)
             raise
         self._aborted = self._aborted or future.exception() is not None  # calls of plugins may be in progress
         return future.result()
 
-    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None) -> T:
+    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None, ended: threading.Event) -> T:
         if services := getattr(self, "_services", None):
             current_meter.set(services.meter)
         current_leak_guard.set(guard)
-        return await work
+        try:
+            return await work
+        finally:
+            ended.set()
 
     @property
     def spent(self) -> float:

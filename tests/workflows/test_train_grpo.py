@@ -82,7 +82,7 @@ def always(value: float = 1.0) -> Callable[[Call], Step]:
     return lambda call: Step(reply=verdict(value))
 
 
-# ---------------------------------------------------------------------------------------------- checks before a training
+# ---------------------------------------------------------------------------------------- checks before a training
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_number_of_steps_follows_from_epochs_or_is_given(file: Path) -> None
     assert planned(file, "grpo.max_steps=null", "grpo.epochs=3").steps == 9
 
 
-# ------------------------------------------------------------------------------------------------- what a training writes
+# ---------------------------------------------------------------------------------------- what a training writes
 
 
 def test_each_step_has_its_figures_its_episodes_and_a_line(training: Training) -> None:
@@ -197,7 +197,7 @@ def test_episodes_are_not_kept_where_that_is_not_wanted(training: Training) -> N
     assert not training.run.episode_steps() and training.run.metrics()[1]["reward"] == 1.0
 
 
-# --------------------------------------------------------------------------------------------------- stops, and going on
+# ---------------------------------------------------------------------------------------- stops, and going on
 
 
 def test_a_second_call_goes_on_and_a_complete_training_is_not_repeated(training: Training) -> None:
@@ -259,7 +259,7 @@ def test_spending_of_earlier_calls_and_evaluations_counts_and_the_budget_is_kept
     other.close()
 
 
-# ------------------------------------------------------------------------------------------------------------ evaluation
+# ---------------------------------------------------------------------------------------- evaluation
 
 
 def test_weights_are_evaluated_by_a_run_whose_headline_is_a_figure(
@@ -296,7 +296,7 @@ def test_an_evaluation_that_cannot_be_run_ends_only_a_training_that_has_not_begu
         training.call(always(), *values)
 
 
-# -------------------------------------------------------------------------------------------------------------- commands
+# ---------------------------------------------------------------------------------------- commands
 
 
 def test_the_command_prints_figures_and_how_to_go_on(
