@@ -72,15 +72,15 @@ class TrlTraining:
         rollout = self._grpo.rollout
         batches = self._plan.batches(self._grpo.epochs, rollout.prompts)
         steps = self._grpo.max_steps or batches * self._grpo.iterations
-        arguments = grpo_arguments(
-            config,
-            self._checkpoints,
-            steps=steps,
-            processes=PartialState().num_processes,
-            dtype=training_dtype(config.model),
-        )
         self._generation = copy.deepcopy(_base(policy_model.model).generation_config)
         with offline(), _quiet():  # the trainer would look for news of its libraries
+            arguments = grpo_arguments(
+                config,
+                self._checkpoints,
+                steps=steps,
+                processes=PartialState().num_processes,
+                dtype=training_dtype(config.model),
+            )
             self.trainer = AgentGrpoTrainer(
                 model=policy_model.model,
                 processor=policy_model.processor,
@@ -212,7 +212,11 @@ def _base(model: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep libraries from printing warnings about what is done on purpose here."""
+    """Keep libraries from printing progress bars, and warnings about what is done on purpose here."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     loggers = [logging.getLogger(name) for name in ("trl", "transformers", "accelerate")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -224,6 +228,8 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 class _BeforeStep(TrainerCallback):  # type: ignore[misc]
