@@ -28,12 +28,14 @@ class TrainingPrompt:
         sample: The sample; all that the agent and the image model are given.
         truth: Its ground truth; only rewards are given it.
         difficulty: Its difficulty for a curriculum, smaller is easier; 0 when the task has none.
+        search: Name of the search backend of its task; empty where the agent has one for all prompts.
     """
 
     key: str
     sample: Sample
     truth: GroundTruth
     difficulty: float = 0.0
+    search: str = ""
 
 
 @dataclass
@@ -73,6 +75,11 @@ class Rollouts(Protocol):
     def run(self, prompts: Sequence[TrainingPrompt], *, step: int, seeds: Sequence[int]) -> list[Episode]:
         """Run one episode for each entry of `prompts`, in order; a prompt is repeated once for each of its group.
 
+        Args:
+            prompts: The prompt of each episode.
+            step: Number of the step, from 1.
+            seeds: Seed of the sampling of each episode, such as those of `seeds.episode_seed`.
+
         Raises:
             BudgetReachedError: The budget allows no further call.
             AccountError: A service rejects the account.
@@ -95,7 +102,7 @@ class TrainingTools:
         rollouts: Builds the rollouts of the agent with a policy over the weights that are trained.
         log: Called after each step with its number, its figures by name, and its episodes.
         evaluate: Called with the number of a step and a folder of exported weights; returns the headline, or None
-            where the evaluation gave none. None where there is no evaluation.
+            where the evaluation gave none. None without an evaluation.
         resume: Whether an earlier call is continued from its last checkpoint.
     """
 
