@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.core.errors import ConfigError
 from knowgen.engine.run_state import SignalHandler
 from knowgen.local_models.pixels import PixelCache
+from knowgen.local_models.quiet import quiet_libraries
 from knowgen.local_models.weights import offline
 from knowgen.training.backends.contract import Rollouts, TrainingResult, TrainingTools
 from knowgen.training.config import GrpoSection, TrainingConfig
@@ -212,24 +212,15 @@ def _base(model: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep libraries from printing progress bars, and warnings about what is done on purpose here."""
-    from transformers.utils import logging as transformers_logging
-
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    loggers = [logging.getLogger(name) for name in ("trl", "transformers", "accelerate")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    """Keep off the terminal what libraries print, such as warnings of TRL about what is done on purpose here."""
+    logger = logging.getLogger("trl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_libraries():
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        logger.setLevel(level)
 
 
 class _BeforeStep(TrainerCallback):  # type: ignore[misc]
