@@ -17,11 +17,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from knowgen.agents.gen_searcher import GenSearcher
 from knowgen.agents.policies.contract import Policy
@@ -362,6 +361,57 @@ def _cost(usage: Usage, price_known: bool | None) -> float | None:
     return usage.cost if usage.cost is not None or price_known is False else 0.0
 
 
+class _LoopCall(Generic[T]):
+    """A coroutine that another thread has an event loop run, and may cancel at any moment.
+
+    Args:
+        loop: The event loop.
+        work: The coroutine.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+        self._loop, self._work = loop, work
+        self._task: asyncio.Task[T] | None = None
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Start it, soon."""
+        self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._work)
+        self._task.add_done_callback(lambda _: self._ended.set())
+
+    def cancel(self) -> None:
+        """Cancel it, also where an interruption kept it from being started."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._work.close()
+            self._ended.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, at most for some seconds; return whether it has ended."""
+        return self._ended.wait(seconds)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended with an error."""
+        return self._task is not None and (self._task.cancelled() or self._task.exception() is not None)
+
+    def result(self) -> T:
+        """Return its result.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        assert self._task is not None
+        return self._task.result()
+
+
 class AgentRollouts:
     """Rollouts of the agent with a policy, in an event loop that lives as long as the training.
 
@@ -455,30 +505,27 @@ class AgentRollouts:
 
     def _wait(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None = None) -> T:
         """Run a coroutine in the event loop and wait for it. An interruption cancels it, and waits for its end."""
-        ended = threading.Event()
-        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard, ended), self._loop)
+        call = _LoopCall(self._loop, self._in_context(work, guard))
         noticed = False
         try:
-            while not wait([future], NOTICE_SECONDS).done:
+            call.start()
+            while not call.wait(NOTICE_SECONDS):
                 if (line := self.waiting_line) and not noticed:
                     self._notice(f"{line}; Ctrl-C ends it")
                 noticed = bool(line)
         except BaseException:  # such as Ctrl-C while this thread waits
             self._aborted = True
-            future.cancel()
-            ended.wait(CANCEL_SECONDS)
+            call.cancel()
+            call.wait(CANCEL_SECONDS)
             raise
-        self._aborted = self._aborted or future.exception() is not None  # calls of plugins may be in progress
-        return future.result()
+        self._aborted = self._aborted or call.failed  # calls of plugins may be in progress
+        return call.result()
 
-    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None, ended: threading.Event) -> T:
+    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None) -> T:
         if services := getattr(self, "_services", None):
             current_meter.set(services.meter)
         current_leak_guard.set(guard)
-        try:
-            return await work
-        finally:
-            ended.set()
+        return await work
 
     @property
     def spent(self) -> float:

@@ -114,8 +114,8 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(file: Path, values:
 
 
 def test_what_stands_in_the_way_of_the_backend_is_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedBackend, "problems", ("there is no GPU", "and no disk"))
-    with pytest.raises(ConfigError, match="there is no GPU"):
+    monkeypatch.setattr(ScriptedBackend, "problems", ("the GPU is missing", "and no disk"))
+    with pytest.raises(ConfigError, match="the GPU is missing"):
         planned(file)
 
 
