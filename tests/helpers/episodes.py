@@ -24,8 +24,8 @@ from knowgen.search.nothing import NothingSearch
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import ModelConfig, TrainingConfig
 from knowgen.training.episode_images import StoredImage
+from knowgen.training.episode_runner import EpisodeRunner
 from knowgen.training.plugin_calls import PainterCalls, ScorerCalls, TrainingServices
-from knowgen.training.rollouts import EpisodeRunner
 from knowgen.training.searches import Searches
 from tests.helpers.virtual_time import VirtualLoop
 
