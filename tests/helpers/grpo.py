@@ -119,7 +119,7 @@ class PictureRollouts:
         messages.append(Message("user", "<tool_response>\nIMG_001\n</tool_response>", images))
         second = await session.reply(messages)
         messages.append(Message("assistant", second.text))
-        ending = Ending.ANSWER if second.finish == "stop" else Ending.NO_ANSWER
+        ending = Ending.NO_ANSWER if number == 3 else Ending.ANSWER
         trajectory = Trajectory(messages, segments=session.segments, ending=ending)
         await session.close()
         episode = Episode(prompt, number, trajectory, None, EpisodeReward(0.0))
