@@ -30,6 +30,7 @@ from knowgen.engine.retry import (
     PluginDisabledError,
     StoppedError,
     WorkerDiedError,
+    WorkerLostError,
     is_transient,
 )
 from knowgen.engine.run_state import RunState
@@ -367,7 +368,7 @@ class Dispatcher:
         if not event.id:
             waiting.clear()
         if isinstance(error, WorkerDiedError):
-            self._deaths += error is not self._last_death  # all calls of one process get the same error
+            self._deaths += not _same_death(error, self._last_death)
             self._last_death = error
             if self._deaths >= MAX_DEATHS:
                 error = PluginDisabledError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
@@ -445,3 +446,10 @@ class Dispatcher:
             return
         for _ in batch:
             self._wake_slot()
+
+
+def _same_death(error: WorkerDiedError, last: WorkerDiedError | None) -> bool:
+    """Return whether two errors are of one death: all calls of a process get the same error, and a machine is lost once."""
+    if isinstance(error, WorkerLostError) and isinstance(last, WorkerLostError):
+        return error.machine_name == last.machine_name
+    return error is last
