@@ -449,7 +449,10 @@ class Dispatcher:
 
 
 def _same_death(error: WorkerDiedError, last: WorkerDiedError | None) -> bool:
-    """Return whether two errors are of one death: all calls of a process get the same error, and a machine is lost once."""
+    """Return whether two errors are of one death.
+
+    All calls of a process get the same error, and all processes of a lost machine are one loss.
+    """
     if isinstance(error, WorkerLostError) and isinstance(last, WorkerLostError):
         return error.machine_name == last.machine_name
     return error is last

@@ -125,6 +125,10 @@ class EventLoopBlockedError(TransientError):
     """Another call blocked the event loop in which a call ran."""
 
 
+BUILD_SECONDS = 3600.0
+"""Time limit for building a plugin: its import, its constructor and `setup`, which may download and load a model."""
+
+
 def slow_build(where: str, seconds: float, hint: str) -> ConfigError:
     """Return the error for a plugin whose constructor and `setup` do not end in time.
 

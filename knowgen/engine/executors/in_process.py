@@ -23,8 +23,7 @@ from knowgen.core.metering import Meter, current_meter, reuse_replies
 from knowgen.core.text import duration_text
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
 from knowgen.engine.executors.invoke import ServiceCheck, build_plugin, check_service, invoke, report_waiting
-from knowgen.engine.options import BUILD_SECONDS
-from knowgen.engine.retry import EventLoopBlockedError, slow_build
+from knowgen.engine.retry import BUILD_SECONDS, EventLoopBlockedError, slow_build
 
 CLOSE_SECONDS = 10.0
 """Time limit for closing a plugin."""

@@ -15,8 +15,7 @@ from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
 from knowgen.engine.executors.child_process import ending, kill_group, start_child, wait_for_end
 from knowgen.engine.executors.output_log import OutputLog
-from knowgen.engine.options import BUILD_SECONDS
-from knowgen.engine.retry import WorkerDiedError
+from knowgen.engine.retry import BUILD_SECONDS, WorkerDiedError
 from knowgen.generators.contract import GPU_FAULT_CODE
 
 WORKER_MODULE = "knowgen.engine.executors.worker_main"
