@@ -1,0 +1,44 @@
+"""Plugins on the nodes of a Ray cluster: the same rows as in one process, whatever happens to a node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import knowgen
+from knowgen.store.run import RunStore
+from tests.helpers.ray_cluster import local_cluster
+
+pytest.importorskip("ray")
+
+
+def results(path: Path) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Return what is stored of a run, without times: generations and scores by key."""
+    with RunStore.read(path) as store:
+        generations = {key: one.model_dump(mode="json", exclude={"seconds"}) for key, one in store.generations()}
+        scores = {key: one.model_dump(mode="json", exclude={"seconds"}) for key, one in store.scores()}
+    return generations, scores
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_a_node_has_the_rows_of_one_process(tmp_path: Path) -> None:
+    here = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "here", workers=0)
+    with local_cluster([{"num_cpus": 2}] * 3) as cluster:
+        lost = threading.Event()
+
+        def lose_a_node() -> None:
+            images = tmp_path / "ray" / "images"
+            while len(list(images.rglob("*.png"))) < 8:
+                time.sleep(0.02)
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            lost.set()
+
+        threading.Thread(target=lose_a_node, daemon=True).start()
+        there = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "ray", executor=f"ray:{cluster.address}")
+        assert lost.is_set()
+    assert there.outcome.generated == there.outcome.scored == 48
+    assert results(there.path) == results(here.path)
