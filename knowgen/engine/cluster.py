@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
+from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.executors.subprocess import WorkerHosts
-from knowgen.engine.executors.worker_link import WorkerLaunch
 from knowgen.generators.contract import GenerationSource
 
 _SPARE_GPU = 0.01

@@ -102,6 +102,7 @@ class Dispatcher:
         self._disabled_slots = 0
         self._busy = 0
         self._disabled = ""
+        self._reported: set[str] = set()
         self._machine_failed = False
         self._stopped = False
         self._drops: list[asyncio.Task[None]] = []
@@ -219,10 +220,15 @@ class Dispatcher:
                 try:
                     await self._process(slot, batch)
                 except DeviceDisabledError as error:
-                    self._disable_slot(batch, str(error))
-                    return
+                    disabled = str(error)
+                else:
+                    disabled = ""
                 finally:
                     self._busy -= 1
+                if disabled:
+                    self._disable_slot(batch, disabled)
+                    await self._executor.room_again(slot)
+                    self._disabled_slots -= 1
         except Exception as error:  # noqa: BLE001 - a bug of the engine itself: the run must not hang on it
             self._state.fail(error)
             self.stop()
@@ -439,7 +445,9 @@ class Dispatcher:
     def _disable_slot(self, batch: list[QueuedRequest], reason: str) -> None:
         """Give a slot's batch to the other slots; disable the plugin if none is left."""
         self._disabled_slots += 1
-        logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
+        if reason not in self._reported:  # once for all slots of a worker
+            self._reported.add(reason)
+            logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
         self._queue.put_back(batch)
         if self._disabled_slots >= self.slots:
             self._disable(f"{self._where}: no device is left; the last error: {reason}", machine=True)

@@ -18,8 +18,8 @@ from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
 from knowgen.engine.executors.invoke import answer, generate, score
+from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.executors.subprocess import SubprocessExecutor
-from knowgen.engine.executors.worker_link import WorkerLaunch
 from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.run_state import RunState

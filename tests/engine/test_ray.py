@@ -40,5 +40,5 @@ def test_a_run_that_loses_a_node_has_the_rows_of_one_process(tmp_path: Path) -> 
         threading.Thread(target=lose_a_node, daemon=True).start()
         there = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "ray", executor=f"ray:{cluster.address}")
         assert lost.is_set()
-    assert there.outcome.generated == there.outcome.scored == 48
+    assert there.outcome is not None and there.outcome.generated == there.outcome.scored == 48
     assert results(there.path) == results(here.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -20,14 +21,14 @@ def local_cluster(nodes: Sequence[dict[str, Any]]) -> Iterator[Any]:
 
     Sockets need short paths, so that the files of Ray are in a folder directly under /tmp.
     """
-    import ray
+    ray: Any = importlib.import_module("ray")
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="kg-ray.", dir="/tmp")
     earlier = os.environ.get("RAY_TMPDIR")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     os.environ["RAY_TMPDIR"] = folder
-    cluster = None
+    cluster: Any = None
     try:
         for options in nodes:
             given = {"object_store_memory": OBJECT_STORE, **options}

@@ -68,6 +68,10 @@ class Executor(Protocol):
         """
         ...
 
+    async def room_again(self, slot: int) -> None:
+        """Wait until a slot whose device was disabled has a place again; for ever where that cannot be."""
+        ...
+
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """End an invocation that has run out of time."""
         ...
@@ -204,6 +208,10 @@ class ThreadExecutor:
             thread = _ThreadSlot(plugin, self._shape, self._meter, f"{self._where} {slot}", reuse=self._reuse)
             known = self._slots[slot] = (plugin, thread)
         return known[1]
+
+    async def room_again(self, slot: int) -> None:
+        """Wait for ever: the device of this process is never disabled."""
+        await asyncio.Event().wait()
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Leave the thread behind and have the plugin built again."""
@@ -372,6 +380,10 @@ class LoopExecutor:
             if self._slot is None:  # another slot may have been quicker
                 self._slot = _LoopSlot(plugin, self._function, self._meter, self._where, reuse=self._reuse)
         return _TrackedSlot(self._slot)
+
+    async def room_again(self, slot: int) -> None:
+        """Wait for ever: the device of this process is never disabled."""
+        await asyncio.Event().wait()
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Cancel the invocation. If the plugin's loop does not react, leave it behind with all its invocations."""

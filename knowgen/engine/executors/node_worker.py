@@ -10,21 +10,26 @@ import contextlib
 import hashlib
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import threading
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from knowgen.core import registry
+from knowgen.core.errors import UsageError
 from knowgen.core.version import __version__
 from knowgen.engine.devices import Device
 from knowgen.engine.executors.child_process import kill_group, start_child, wait_for_end
+from knowgen.engine.executors.links import WORKER_MODULE, worker_environment
 from knowgen.engine.executors.node_files import NodeFiles
 from knowgen.engine.executors.output_log import MAX_BYTES
 from knowgen.engine.executors.protocol import move_images, packed_images
-from knowgen.engine.executors.worker_link import WORKER_MODULE, worker_environment
 
 WAITING_MESSAGES = 256
 """Messages that wait for the run; with more, the worker process waits."""
@@ -38,6 +43,34 @@ _OUTPUT_SECONDS = 0.5
 Message = dict[str, Any]
 
 
+class SourceFile(NamedTuple):
+    """A source file of a plugin that is the user's own.
+
+    Attributes:
+        place: Where it belongs below a folder from which it can be imported, such as `models/duck.py`.
+        path: Where the run has it.
+        sha256: Hash of its content.
+    """
+
+    place: str
+    path: str
+    sha256: str
+
+
+class PluginCode(NamedTuple):
+    """The code of a plugin, which must be the same on every node.
+
+    Attributes:
+        files: Source files of the user, which are sent to nodes that lack them or have others.
+        renamed: File and name in it of each plugin that is named by a file, by its name.
+        installed: Kind, name, and name and version of the distribution of each installed plugin.
+    """
+
+    files: tuple[SourceFile, ...] = ()
+    renamed: Mapping[str, str] = MappingProxyType({})
+    installed: tuple[tuple[registry.Kind, str, str], ...] = ()
+
+
 @cache
 def code_digest() -> str:
     """Return 12 hex digits that differ between installations of this package with different code."""
@@ -49,9 +82,16 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def installation() -> dict[str, str]:
-    """Return the versions that must be the same on every node."""
-    return {"knowgen": f"{__version__} (code {code_digest()})", "Python": ".".join(platform.python_version_tuple()[:2])}
+def installation(code: PluginCode) -> dict[str, str]:
+    """Return the versions that must be the same on every node, by what they are of."""
+    versions = {"knowgen": f"{__version__} (code {code_digest()})"}
+    versions["Python"] = ".".join(platform.python_version_tuple()[:2])
+    for kind, name, _ in code.installed:
+        try:
+            versions[name] = registry.resolve(kind, name).origin
+        except UsageError:
+            versions[name] = "of no distribution"
+    return versions
 
 
 class NodeWorker:
@@ -69,23 +109,47 @@ class NodeWorker:
         self._outgoing: Queue[tuple[Message, bytes]] = Queue(WAITING_MESSAGES)
         self._process: subprocess.Popen[bytes] | None = None
         self._files: NodeFiles | None = None
+        self._renamed: dict[str, str] = {}
 
-    def start(self) -> dict[str, Any]:
-        """Start the worker process; return the versions of this node and its name.
+    def check(self, code: PluginCode) -> dict[str, Any]:
+        """Return the name and the versions of this node, and the hashes of source files that must be sent to it.
 
-        Raises:
-            OSError: It cannot be started.
+        Where this node has all of them at the same places, it uses its own.
         """
         with contextlib.suppress(OSError):  # the node has no such folder
             os.chdir(self._folder)
         self._files = NodeFiles(self._run)
-        reader, writer = os.pipe()
+        missing = [each.sha256 for each in code.files if self._files.find(each.path, each.sha256) is None]
+        return {"host": socket.gethostname(), "installation": installation(code), "missing": missing}
+
+    def start(self, code: PluginCode) -> None:
+        """Start the worker process.
+
+        Raises:
+            OSError: It cannot be started, or a source file cannot be written.
+        """
         environment = worker_environment(Device(self._device, ""), self._threads)
+        if code.files and (folder := self._code_folder(code.files)) is not None:
+            environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
+            self._renamed = {name: str(folder / place) for name, place in code.renamed.items()}
+        reader, writer = os.pipe()
         self._process, self._channel = start_child(WORKER_MODULE, writer, environment)
         output = threading.Thread(target=self._forward_output, args=(reader,), daemon=True)
         output.start()
         threading.Thread(target=self._forward_messages, args=(self._process, output), daemon=True).start()
-        return {"host": socket.gethostname(), "installation": installation()}
+
+    def _code_folder(self, files: Sequence[SourceFile]) -> Path | None:
+        """Return a folder with source files that were sent; None if this node has all at their own places."""
+        assert self._files is not None, "check comes first"
+        found = {each: self._files.find(each.path, each.sha256) for each in files}
+        if all(path == each.path for each, path in found.items()):
+            return None
+        folder = self._files.path / f"code-{os.getpid()}"
+        for each, path in found.items():
+            place = folder / each.place
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path or each.path, place)
+        return folder
 
     # -- from the worker process to the run ------------------------------------------------------------------------
 
@@ -140,6 +204,12 @@ class NodeWorker:
 
     def send(self, message: Message) -> list[str]:
         """Give the worker process a message; if images must be sent first, return their hashes instead."""
+        if message["do"] == "build":
+            message["name"] = self._renamed.get(message["name"], message["name"])
+            message["args"] = {
+                name: self._renamed.get(value, value) if isinstance(value, str) else value
+                for name, value in message["args"].items()
+            }
         missing = self._locate(message)
         if not missing:
             with contextlib.suppress(OSError):  # the process has ended, which its last message says
@@ -153,12 +223,12 @@ class NodeWorker:
             ValueError: It has another content.
             OSError: It cannot be written.
         """
-        assert self._files is not None, "start comes first"
+        assert self._files is not None, "check comes first"
         self._files.put(path, sha256, data)
 
     def _locate(self, message: Message) -> list[str]:
         """Replace the paths of images by those of this node, and return the hashes of images that it does not have."""
-        assert self._files is not None, "start comes first"
+        assert self._files is not None, "check comes first"
         missing = []
         for one in message.get("batch", ()):
             moved = {}

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from knowgen.core.errors import ConfigError, MissingDependencyError
 from knowgen.core.text import one_line
 from knowgen.engine.cluster import NodeResources, Place
+from knowgen.engine.executors.links import WorkerLaunch
+from knowgen.engine.executors.node_worker import PluginCode
 from knowgen.engine.executors.ray_link import RayHosts, RayLink
-from knowgen.engine.executors.worker_link import WorkerLaunch
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,14 +48,17 @@ class RayCluster:
     Attributes:
         ray: The module.
         run: Name of the run on the nodes.
+        places: What the workers of each plugin get, by its name.
+        codes: The code of each plugin, by its name.
     """
 
     def __init__(self, ray: ModuleType) -> None:
         self.ray = ray
         self.run = secrets.token_hex(8)
         self.places: Mapping[str, Place] = {}
+        self.codes: Mapping[str, PluginCode] = {}
         self._links: set[RayLink] = set()
-        self._images: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._contents: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def nodes(self) -> list[NodeResources]:
@@ -68,7 +72,7 @@ class RayCluster:
 
     def hosts(self, launch: WorkerLaunch) -> RayHosts:
         """Return where the workers of a plugin run."""
-        return RayHosts(self, launch, self.places[launch.where])
+        return RayHosts(self, launch, self.places[launch.where], self.codes.get(launch.where, PluginCode()))
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
@@ -106,8 +110,8 @@ class RayCluster:
 
     # -- images ----------------------------------------------------------------------------------------------------
 
-    def image(self, path: str, sha256: str) -> Any:
-        """Return a reference to the content of an image in the object store, from which each node fetches it once.
+    def content(self, path: str, sha256: str) -> Any:
+        """Return a reference to the content of a file in the object store, from which each node fetches it once.
 
         Args:
             path: Where it is on this machine.
@@ -117,19 +121,19 @@ class RayCluster:
             OSError: It cannot be read.
         """
         with self._lock:
-            if sha256 not in self._images:
+            if sha256 not in self._contents:
                 data = Path(path).read_bytes()
-                self._images[sha256] = (self.ray.put(data), len(data))
-                while len(self._images) > 1 and sum(size for _, size in self._images.values()) > KEPT_BYTES:
-                    self._images.popitem(last=False)
-            self._images.move_to_end(sha256)
-            return self._images[sha256][0]
+                self._contents[sha256] = (self.ray.put(data), len(data))
+                while len(self._contents) > 1 and sum(size for _, size in self._contents.values()) > KEPT_BYTES:
+                    self._contents.popitem(last=False)
+            self._contents.move_to_end(sha256)
+            return self._contents[sha256][0]
 
     def close(self) -> None:
         """End the workers that are left."""
         with self._lock:
             left = list(self._links)
-            self._images.clear()
+            self._contents.clear()
         for link in left:
             link.kill()
         for link in left:

@@ -6,12 +6,14 @@ what a worker made comes back as bytes, and only the run writes it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -21,10 +23,10 @@ from knowgen.core.scratch import ScratchFolder
 from knowgen.core.text import error_summary, one_line
 from knowgen.engine.cluster import Place
 from knowgen.engine.devices import CPU, Device
-from knowgen.engine.executors.node_worker import NodeWorker, installation
+from knowgen.engine.executors.links import WorkerLaunch, death_of
+from knowgen.engine.executors.node_worker import NodeWorker, PluginCode, installation
 from knowgen.engine.executors.output_log import OutputLog
 from knowgen.engine.executors.protocol import move_images, pack_error, packed_images
-from knowgen.engine.executors.worker_link import WorkerLaunch, death_of
 from knowgen.engine.retry import DeviceDisabledError, WorkerDiedError, WorkerLostError
 from knowgen.generators.contract import GPU_FAULT_CODE
 
@@ -32,6 +34,7 @@ PLACE_SECONDS = 60.0
 """Seconds that a worker waits for a free processor or GPU while others of its plugin work."""
 
 _POLL_SECONDS = 1.0
+_JOIN_SECONDS = 5.0
 _END_SECONDS = 1.0
 _LOG_SECONDS = 0.5
 _AT_ONCE = 6
@@ -62,8 +65,8 @@ class LinkedCluster(Protocol):
         """Return whether another worker of the same plugin runs."""
         ...
 
-    def image(self, path: str, sha256: str) -> Any:
-        """Return a reference to the content of an image in the object store."""
+    def content(self, path: str, sha256: str) -> Any:
+        """Return a reference to the content of a file in the object store."""
         ...
 
 
@@ -74,11 +77,13 @@ class RayHosts:
         cluster: The cluster.
         launch: How they are started.
         place: What each gets.
+        code: The code of the plugin.
     """
 
-    def __init__(self, cluster: LinkedCluster, launch: WorkerLaunch, place: Place) -> None:
-        self._cluster, self._launch, self._place = cluster, launch, place
+    def __init__(self, cluster: LinkedCluster, launch: WorkerLaunch, place: Place, code: PluginCode) -> None:
+        self._cluster, self._launch, self._place, self._code = cluster, launch, place, code
         self._links: dict[int, RayLink] = {}
+        self._squeezed: set[int] = set()
 
     def _needs(self, number: int) -> tuple[float, float]:
         """Return processors and GPUs of a worker; the one for calls that are alone needs no processor of its own."""
@@ -89,33 +94,56 @@ class RayHosts:
         """Return a worker's device. Ray shows each worker its own GPUs only, so that the first one is always its own.
 
         Raises:
-            DeviceDisabledError: The cluster has no place for it, such as after the loss of a node.
+            DeviceDisabledError: The cluster has no place for it, such as after the loss of a node, and others go on.
         """
         cpus, gpus = self._needs(number)
+        room = await asyncio.to_thread(self._cluster.has_room, cpus, gpus)
         earlier = self._links.get(number)
-        if earlier is not None and earlier.crowded_out:
-            raise DeviceDisabledError(f"no node had room for worker {number} within {PLACE_SECONDS:g} s")
-        if not self._cluster.has_room(cpus, gpus):
-            raise DeviceDisabledError(f"the nodes that are left have no room for worker {number}")
+        crowded_out = earlier is not None and earlier.crowded_out
+        if (crowded_out or not room) and self._others_run(number):
+            why = f"no node had room within {PLACE_SECONDS:g} s" if crowded_out else "no node has room"
+            raise DeviceDisabledError(f"{why} for worker {number}; the others take its work")
+        (self._squeezed.discard if room else self._squeezed.add)(number)
         return Device("cuda:0", "") if gpus else CPU
 
-    def start(self, number: int, device: Device) -> RayLink:
-        """Start a worker."""
+    def _others_run(self, number: int) -> bool:
+        """Return whether another worker runs or starts."""
+        return any(not link.wait(0) for other, link in self._links.items() if other != number)
+
+    async def room_again(self, number: int) -> None:
+        """Wait until there is a place for a worker that had none, such as on a node that has joined."""
         cpus, gpus = self._needs(number)
+        while not await asyncio.to_thread(self._cluster.has_room, cpus, gpus):
+            await asyncio.sleep(_JOIN_SECONDS)
+        self._links.pop(number, None)
+
+    def start(self, number: int, device: Device) -> RayLink:
+        """Start a worker. The only one of its plugin needs no processor of its own where none is free."""
+        cpus, gpus = self._needs(number)
+        if number in self._squeezed:
+            cpus = 0.0
         link = self._links[number] = RayLink(
-            self._cluster, self._launch, number, device, cpus=cpus, gpus=gpus, threads=self._place.threads
+            self._cluster,
+            self._launch,
+            number,
+            device,
+            cpus=cpus,
+            gpus=gpus,
+            threads=self._place.threads,
+            code=self._code,
         )
         return link
 
 
 class RayLink:
-    """A worker process on a node. See `worker_link.WorkerLink`.
+    """A worker process on a node. See `links.WorkerLink`.
 
     Args:
         cluster: The cluster.
         launch: How it is started.
         number: Its number among the workers of the plugin.
         device: Device of its plugin.
+        code: The code of its plugin.
         cpus: Processors that it takes.
         gpus: GPUs that it takes.
         threads: Threads of it for libraries that compute.
@@ -131,18 +159,19 @@ class RayLink:
         launch: WorkerLaunch,
         number: int,
         device: Device,
+        code: PluginCode,
         *,
         cpus: float,
         gpus: float,
         threads: int,
     ) -> None:
         self.cpus, self.gpus, self.where = cpus, gpus, launch.where
-        self.crowded_out = False
+        self.crowded_out, self._code = False, code
         self.waits_for = f"it waits for a node with a free {'GPU' if gpus else 'processor'}"
         self._cluster, self._ray = cluster, cluster.ray
         self._started, self._ended = threading.Event(), threading.Event()
         self._received: deque[tuple[dict[str, Any], bytes]] = deque()
-        self._node, self._code, self._fault, self._loss = "", None, "", ""
+        self._node, self._exit_code, self._fault, self._loss = "", None, "", ""
         self._output = OutputLog(launch.log(number))
         self._found: ScratchFolder | None = None
         self._killer: threading.Thread | None = None
@@ -172,34 +201,36 @@ class RayLink:
 
     def _begin(self) -> dict[str, Any] | None:
         """Wait until the worker process has started; return the message of a failure."""
-        starting = self._actor.start.remote()
+        checking = self._actor.check.remote(self._code)
         since = time.monotonic()
-        while not self._ray.wait([starting], timeout=_POLL_SECONDS)[0]:
+        while not self._ray.wait([checking], timeout=_POLL_SECONDS)[0]:
             if self._ended.is_set():
                 return None
-            late = time.monotonic() - since > PLACE_SECONDS and self._cluster.others_started(self)
-            if late or not self._cluster.has_room(self.cpus, self.gpus, besides=self):
+            late = time.monotonic() - since > PLACE_SECONDS
+            if self._cluster.others_started(self) and (
+                late or not self._cluster.has_room(self.cpus, self.gpus, besides=self)
+            ):
                 self.crowded_out = late
                 self._give_up("no node has room for it")
                 return None
         try:
-            node = self._ray.get(starting)
+            node = self._ray.get(checking)
+            self._node = str(node["host"])
+            if differ := _differences(node["installation"], installation(self._code)):
+                return self._build_failure(f"node {self._node} has {differ}", "install the same versions on every node")
+            for source in self._code.files:
+                if source.sha256 in node["missing"]:
+                    self._give(source.path, source.sha256)
+            self._ray.get(self._actor.start.remote(self._code))
         except self._ray.exceptions.RayTaskError as error:
             return self._build_failure(f"cannot be started on a node: {one_line(error.cause, 300)}")
-        self._node = str(node["host"])
-        here, there = installation(), node["installation"]
-        if there != here:
-            differ = [
-                f"{name} {there.get(name)} there and {here[name]} here"
-                for name in here
-                if here[name] != there.get(name)
-            ]
-            return self._build_failure(
-                f"node {self._node} has {', '.join(differ)}", "install the same versions on every node"
-            )
         self.waits_for = ""
         self._started.set()
         return None
+
+    def _give(self, path: str, sha256: str) -> None:
+        """Send a file to the node."""
+        self._ray.get(self._actor.give.remote(path, sha256, self._cluster.content(path, sha256)))
 
     def _build_failure(self, what: str, fix: str = "") -> dict[str, Any]:
         self._started.set()
@@ -214,9 +245,11 @@ class RayLink:
             if message["event"] == "output":
                 os.write(self._output.writer, payload)
             elif message["event"] == "exit":
-                self._code, self._fault = message["code"], message["fault"]
+                self._exit_code, self._fault = message["code"], message["fault"]
                 self._ended.set()
             else:
+                if message["event"] == "build_failed" and "where" in message["error"]:
+                    message["error"]["where"] += f" on node {self._node}"
                 if "answered" in message:
                     self._fetch_found(message["answered"])
                 self._received.append((message, payload))
@@ -267,8 +300,7 @@ class RayLink:
             if missing:
                 paths = {sha256: path for one in message["batch"] for path, sha256 in packed_images(one)}
                 for sha256 in missing:
-                    image = self._cluster.image(paths[sha256], sha256)
-                    self._ray.get(self._actor.give.remote(paths[sha256], sha256, image))
+                    self._give(paths[sha256], sha256)
                 self._ray.get(self._actor.send.remote(message))
         except self._ray.exceptions.RayError as error:
             raise ConnectionError(str(error)) from error
@@ -311,12 +343,12 @@ class RayLink:
         if self._loss:
             place = f" on node {self._node}" if self._node else ""
             return WorkerLostError(f"{who}{place} was lost: {self._loss}", machine_name=self._node)
-        return death_of(who, self._code, fault or self._fault, log)
+        return death_of(who, self._exit_code, fault or self._fault, log)
 
     @property
     def device_failed(self) -> bool:
         """Return whether the worker process ended because its device failed."""
-        return self._code == GPU_FAULT_CODE
+        return self._exit_code == GPU_FAULT_CODE
 
 
 def _has(path: str, sha256: str) -> bool:
@@ -325,3 +357,8 @@ def _has(path: str, sha256: str) -> bool:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
     except OSError:
         return False
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Return which versions of a node differ from those of this machine; empty if none does."""
+    return "; ".join(f"{name} {there[name]}, and this one {here[name]}" for name in here if here[name] != there[name])

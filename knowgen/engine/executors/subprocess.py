@@ -19,7 +19,7 @@ from knowgen.engine.devices import CPU, Device, worker_devices
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
 from knowgen.engine.executors.in_process import CLOSE_SECONDS, ExecutorSlot, TimeoutOutcome
 from knowgen.engine.executors.invoke import COROUTINES
-from knowgen.engine.executors.worker_link import LocalLink, WorkerLaunch, WorkerLink
+from knowgen.engine.executors.links import LocalLink, WorkerLaunch, WorkerLink
 from knowgen.engine.executors.worker_process import OnDeath, WorkerProcess
 from knowgen.engine.retry import DeviceDisabledError, EventLoopBlockedError, WorkerDiedError, WorkerLostError
 
@@ -53,6 +53,10 @@ class WorkerHosts(Protocol):
         """
         ...
 
+    async def room_again(self, number: int) -> None:
+        """Wait until there is a place for a worker that had none; for ever where that cannot be."""
+        ...
+
 
 class LocalHosts:
     """Runs the worker processes of one plugin on this machine.
@@ -79,6 +83,10 @@ class LocalHosts:
     def start(self, number: int, device: Device) -> WorkerLink:
         """Start a worker."""
         return LocalLink(self._launch, number, device)
+
+    async def room_again(self, number: int) -> None:
+        """Wait for ever: a device that failed too often is not used again."""
+        await asyncio.Event().wait()
 
 
 class WorkerPool:
@@ -194,8 +202,8 @@ class SubprocessExecutor:
     def __init__(
         self, launch: WorkerLaunch, bridge: LoopBridge, meter: Meter, hosts: WorkerHosts | None = None
     ) -> None:
-        self._launch = launch
-        self._pool = WorkerPool(launch, hosts or LocalHosts(launch, bridge), bridge, meter, self._on_death)
+        self._launch, self._hosts = launch, hosts or LocalHosts(launch, bridge)
+        self._pool = WorkerPool(launch, self._hosts, bridge, meter, self._on_death)
         self._suspects: set[str] = set()
         self._lost: set[str] = set()
         self._alone = asyncio.Lock()
@@ -210,6 +218,10 @@ class SubprocessExecutor:
         except BaseException:
             self._alone.release()
             raise
+
+    async def room_again(self, slot: int) -> None:
+        """Wait until a slot whose device was disabled has a place again."""
+        await self._hosts.room_again(slot % self._launch.workers)
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Cancel a call of a coroutine. If that is not possible, kill its process; nothing is left behind."""

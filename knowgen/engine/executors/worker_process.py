@@ -18,8 +18,8 @@ from knowgen.core.text import duration_text
 from knowgen.engine.devices import Device
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.image_transfer import unpack_image
+from knowgen.engine.executors.links import WorkerLaunch, WorkerLink
 from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_error
-from knowgen.engine.executors.worker_link import WorkerLaunch, WorkerLink
 from knowgen.engine.retry import ContractError, WorkerDiedError, describe, slow_build
 from knowgen.engine.snapshot import unpack_answer
 from knowgen.generators.contract import GeneratedImage
