@@ -13,8 +13,11 @@ from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.executors.subprocess import WorkerHosts
 from knowgen.generators.contract import GenerationSource
 
-_SPARE_GPU = 0.01
-"""Part of a GPU that a worker with several calls leaves free, for the worker in which calls are repeated alone."""
+SMALL_CPU = 0.001
+"""Part of a processor that a worker takes which mostly waits; nodes without processors, as many heads are, get none."""
+
+_SPARE = 0.01
+"""Part of a processor or GPU that workers leave free, for those that mostly wait and those for calls that are alone."""
 
 _MOST_SHARES = 64
 """Most workers that share a processor or a GPU."""
@@ -35,7 +38,7 @@ class Place:
 
     Attributes:
         workers: Number of workers.
-        cpus: Processors of each; 0 for a plugin that waits for a service or uses a GPU.
+        cpus: Processors of each; few for a plugin that waits for a service, none for one that uses a GPU.
         gpus: GPUs of each; less than 1 where plugins share one.
         alone_gpus: GPUs of the worker in which calls are repeated alone.
         threads: Threads of each for libraries that compute.
@@ -138,7 +141,11 @@ def plan_places(
     for stage in stages:
         on_gpu = [each for each in stage if _uses_gpu(each) and any(node.gpus > 0 for node in nodes)]
         on_cpu = [each for each in stage if each not in on_gpu and not _waits(each)]
-        places |= {name_of(each): Place(workers or 1) for each in stage if each not in on_gpu and each not in on_cpu}
+        places |= {
+            name_of(each): Place(workers or 1, cpus=SMALL_CPU)
+            for each in stage
+            if each not in on_gpu and each not in on_cpu
+        }
         places |= _on_gpus([node.gpus for node in nodes], on_gpu, workers)
         places |= _on_cpus([node.cpus for node in nodes], on_cpu, workers)
     return places
@@ -146,9 +153,9 @@ def plan_places(
 
 def _on_cpus(cpus: Sequence[float], handles: Sequence[Handle], workers: int | None) -> dict[str, Place]:
     numbers = _divide(cpus, handles, workers)
-    share = _share(cpus, sum(numbers.values()))
+    share = _share(cpus, sum(numbers.values())) * (1 - _SPARE)
     threads = {name: max(1, int(sum(cpus)) // max(1, sum(numbers.values()))) for name in numbers}
-    return {name: Place(number, cpus=share, threads=threads[name]) for name, number in numbers.items()}
+    return {name: Place(number, cpus=_rounded(share), threads=threads[name]) for name, number in numbers.items()}
 
 
 def _on_gpus(gpus: Sequence[float], handles: Sequence[Handle], workers: int | None) -> dict[str, Place]:
@@ -156,9 +163,10 @@ def _on_gpus(gpus: Sequence[float], handles: Sequence[Handle], workers: int | No
     share = _share(gpus, sum(numbers.values()))
     places = {}
     for handle in handles:
-        spare = _SPARE_GPU if _waits(handle) else 0.0
+        spare = _SPARE if _waits(handle) else 0.0
         number = numbers[name_of(handle)]
-        places[name_of(handle)] = Place(number, gpus=share * (1 - spare), alone_gpus=share * spare, threads=4)
+        own, alone = _rounded(share * (1 - spare)), _rounded(share * spare)
+        places[name_of(handle)] = Place(number, gpus=own, alone_gpus=alone, threads=4)
     return places
 
 
@@ -179,5 +187,10 @@ def _share(units: Sequence[float], workers: int) -> float:
     """Return the largest share of a processor or GPU of which the nodes have enough for some workers."""
     for parts in range(1, _MOST_SHARES + 1):
         if sum(math.floor(unit * parts) for unit in units) >= workers:
-            return 1.0 if parts == 1 else math.floor(10_000 / parts) / 10_000
-    return 0.0
+            return 1 / parts
+    return 1 / _MOST_SHARES
+
+
+def _rounded(share: float) -> float:
+    """Return a share in the smallest unit of Ray, 1/10000, rounded down."""
+    return math.floor(share * 10_000 + 1e-6) / 10_000

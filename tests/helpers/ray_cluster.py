@@ -6,9 +6,13 @@ import importlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 OBJECT_STORE = 100 * 2**20
@@ -48,3 +52,35 @@ def local_cluster(nodes: Sequence[dict[str, Any]]) -> Iterator[Any]:
         else:
             os.environ["RAY_TMPDIR"] = earlier
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def can_hide() -> bool:
+    """Return whether this process may give a node a view of the file system of its own."""
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def remote_node(cluster: Any, hidden: Path, cpus: int) -> Iterator[None]:
+    """Start a node that shares everything with this machine but one folder, in which its temporary files are as well.
+
+    What it writes there is not seen here, and what is there is not seen by it.
+    """
+    script = 'mount -t tmpfs tmpfs "$1" && mkdir "$1/tmp" && shift && exec "$@"'
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={cluster.address}", "--block"]
+    options = [f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE}"]
+    before = len(cluster.global_state.node_table())
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(hidden), *command, *options],
+        env={**os.environ, "TMPDIR": str(hidden / "tmp")},
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        while len(cluster.global_state.node_table()) == before:
+            assert process.poll() is None, "the node has ended"
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from knowgen.core.errors import ConfigError
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.text import error_summary, one_line
-from knowgen.engine.cluster import Place
+from knowgen.engine.cluster import SMALL_CPU, Place
 from knowgen.engine.devices import CPU, Device
 from knowgen.engine.executors.links import WorkerLaunch, death_of
 from knowgen.engine.executors.node_worker import NodeWorker, PluginCode, installation
@@ -88,7 +88,7 @@ class RayHosts:
     def _needs(self, number: int) -> tuple[float, float]:
         """Return processors and GPUs of a worker; the one for calls that are alone needs no processor of its own."""
         alone = number >= self._launch.workers
-        return (0.0, self._place.alone_gpus) if alone else (self._place.cpus, self._place.gpus)
+        return (SMALL_CPU, self._place.alone_gpus) if alone else (self._place.cpus, self._place.gpus)
 
     async def device(self, number: int) -> Device:
         """Return a worker's device. Ray shows each worker its own GPUs only, so that the first one is always its own.
@@ -118,10 +118,10 @@ class RayHosts:
         self._links.pop(number, None)
 
     def start(self, number: int, device: Device) -> RayLink:
-        """Start a worker. The only one of its plugin needs no processor of its own where none is free."""
+        """Start a worker. The only one of its plugin shares a processor where none is free."""
         cpus, gpus = self._needs(number)
         if number in self._squeezed:
-            cpus = 0.0
+            cpus = SMALL_CPU
         link = self._links[number] = RayLink(
             self._cluster,
             self._launch,
