@@ -94,6 +94,17 @@ def installation(code: PluginCode) -> dict[str, str]:
     return versions
 
 
+_GUARD = '(while kill -0 "$1"; do sleep 2; done; kill -9 "-$1") </dev/null >/dev/null 2>&1 &'
+
+
+def _guard(pid: int) -> None:
+    """Have the processes that a worker process started killed when it has ended, whatever happens to this one.
+
+    A node that is lost kills the worker process alone, which then cannot end those that its plugin started.
+    """
+    subprocess.run(["sh", "-c", _GUARD, "sh", str(pid)], start_new_session=True, check=True)
+
+
 class NodeWorker:
     """One worker process on this node. Its methods are called from several threads.
 
@@ -134,6 +145,7 @@ class NodeWorker:
             self._renamed = {name: str(folder / place) for name, place in code.renamed.items()}
         reader, writer = os.pipe()
         self._process, self._channel = start_child(WORKER_MODULE, writer, environment)
+        _guard(self._process.pid)
         output = threading.Thread(target=self._forward_output, args=(reader,), daemon=True)
         output.start()
         threading.Thread(target=self._forward_messages, args=(self._process, output), daemon=True).start()
