@@ -10,6 +10,8 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError
+from knowgen.core.import_path import child_environment
 from knowgen.core.text import one_line
 from knowgen.engine.cluster import NodeResources, Place
 from knowgen.engine.executors.links import WorkerLaunch
@@ -27,10 +30,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 CONNECT_SECONDS = 10.0
-"""Time limit for reaching the address of a cluster."""
+"""Time limit for a connection to the address of a cluster."""
 
-INIT_SECONDS = 60.0
-"""Time limit for joining a cluster, or for starting one on this machine."""
+JOIN_SECONDS = 30.0
+"""Time limit for joining it."""
 
 END_SECONDS = 2.0
 """Time limit for ending the workers that are left when a run ends."""
@@ -171,33 +174,53 @@ def connected(address: str) -> Iterator[RayCluster]:
 
 
 def _join(ray: ModuleType, address: str) -> None:
-    if address:
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    known = address not in ("", "auto", "local")
+    if known:
         _check_reachable(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs keeps its environment
     _keep_quiet()
-    options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    options: dict[str, Any] = {} if known else {"include_dashboard": False}
     with _handlers_kept():
         try:
             ray.init(address=address or None, log_to_driver=False, logging_level="ERROR", **options)
         except Exception as error:
-            where = f"the cluster at {address}" if address else "a cluster on this machine"
+            where = f"the cluster at {address}" if known else "a cluster on this machine"
             raise ConfigError(f"{where} cannot be joined: {one_line(error, 300)}") from error
 
 
+_TRIAL = """
+import ray, sys
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except BaseException as error:
+    print(type(error).__name__, *str(error).split())
+    raise SystemExit(1)
+"""
+
+
 def _check_reachable(address: str) -> None:
-    """Check that something listens at an address; Ray itself would wait for minutes.
+    """Check that a cluster can be joined, in a process that can be ended: Ray itself waits for minutes.
 
     Raises:
-        ConfigError: Nothing answers.
+        ConfigError: Nothing answers, or it is not a cluster that can be joined.
     """
+    where, fix = f"the cluster at {address}", "start it with `ray start --head`, and check address and firewall"
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"the cluster at {address} does not answer within {CONNECT_SECONDS:g} s: {one_line(error)}",
-            fix="start it with `ray start --head`, and check address and firewall",
-        ) from error
+    except (OSError, OverflowError, ValueError) as error:
+        raise ConfigError(f"{where} does not answer: {one_line(error)}", fix=fix) from error
+    command = [sys.executable, "-P", "-c", _TRIAL, address]
+    try:
+        trial = subprocess.run(
+            command, env=child_environment(), capture_output=True, text=True, timeout=JOIN_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{where} cannot be joined within {JOIN_SECONDS:g} s", fix=fix) from error
+    if trial.returncode != 0:
+        reason = one_line((trial.stdout or trial.stderr).strip(), 300)
+        raise ConfigError(f"{where} cannot be joined: {reason}")
 
 
 @contextlib.contextmanager
