@@ -1,1 +1,1 @@
-"""Rewards of episodes and the published training sets."""
+"""Training of the agent: rewards, rollouts, fine-tuning, GRPO, and the published training sets."""

@@ -1,0 +1,1 @@
+"""What trains: the contract of a backend, and those that are bundled."""
