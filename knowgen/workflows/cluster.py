@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from knowgen.core import registry
 from knowgen.core.executors import cluster_address
 from knowgen.engine.cluster import Cluster, Handle, name_of, plan_places, stages
 from knowgen.engine.executors.node_worker import PluginCode, SourceFile
-from knowgen.workflows.local_source import local_files
+from knowgen.workflows.local_source import local_files, module_files
 from knowgen.workflows.plan import Plan
 
 
@@ -71,15 +70,18 @@ def _parts(args: Mapping[str, Any]) -> Iterator[tuple[registry.Kind, str]]:
 
 def _sources(module: str) -> Iterator[SourceFile]:
     """Yield a local module or file, and the local modules that it imports, with their places below one folder."""
+    here = str(Path.cwd())
     if module.endswith(".py"):
-        file, name = Path(module).resolve(), f"knowgen_user_{Path(module).stem}"
+        file = Path(module).resolve()
+        own = f"knowgen_user_{file.stem}"
+        files = local_files(file, own, (here, str(file.parent)))
+        yield _source(file.name, files.pop(own))
     else:
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            return  # without a source file; the nodes must have it
-        file, name = Path(spec.origin), module
-    for found, path in local_files(file, name).items():
-        place = path.name if found == name and module.endswith(".py") else found.replace(".", "/")
-        if not place.endswith(".py"):
-            place += "/__init__.py" if path.name == "__init__.py" else ".py"
-        yield SourceFile(place, str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest())
+        files = module_files(module, (here,))
+    for name, path in files.items():
+        place = name.replace(".", "/")
+        yield _source(f"{place}/__init__.py" if path.name == "__init__.py" else f"{place}.py", path)
+
+
+def _source(place: str, path: Path) -> SourceFile:
+    return SourceFile(place, str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest())

@@ -41,7 +41,7 @@ class WorkerHosts(Protocol):
         """Return the device of a worker.
 
         Raises:
-            DeviceDisabledError: There is no place for it.
+            DeviceDisabledError: It has no place.
         """
         ...
 
