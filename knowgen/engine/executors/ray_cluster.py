@@ -154,6 +154,8 @@ def connected(address: str) -> Iterator[RayCluster]:
         MissingDependencyError: Ray is not installed.
         ConfigError: The cluster cannot be reached or joined.
     """
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what is called after the end must not join a cluster again
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs keeps its environment
     try:
         import ray
     except ImportError as error:
@@ -163,6 +165,8 @@ def connected(address: str) -> Iterator[RayCluster]:
     joined_here = not ray.is_initialized()
     if joined_here:
         _join(ray, address)
+    elif address and address != (joined := ray.get_runtime_context().gcs_address):
+        raise ConfigError(f"this process has joined the cluster at {joined} already", fix="call ray.shutdown() first")
     cluster = RayCluster(ray)
     try:
         yield cluster
@@ -175,10 +179,12 @@ def connected(address: str) -> Iterator[RayCluster]:
 
 def _join(ray: ModuleType, address: str) -> None:
     address = address or os.environ.get("RAY_ADDRESS", "")
+    if "://" in address:
+        fix = "set it to HOST:PORT, and start this command on a node of the cluster"
+        raise ConfigError(f"RAY_ADDRESS={address} is an address of Ray's client, which carries no run", fix=fix)
     known = address not in ("", "auto", "local")
     if known:
         _check_reachable(address)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs keeps its environment
     _keep_quiet()
     options: dict[str, Any] = {} if known else {"include_dashboard": False}
     with _handlers_kept():

@@ -7,6 +7,7 @@ what a worker made comes back as bytes, and only the run writes it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -39,6 +40,8 @@ _END_SECONDS = 1.0
 _LOG_SECONDS = 0.5
 _AT_ONCE = 6
 """Methods of an actor that may run at once; one of them always waits for a message."""
+
+_SAME_VERSIONS = "install the same versions on every node"
 
 _log = logging.getLogger("knowgen.engine")
 
@@ -217,13 +220,13 @@ class RayLink:
             node = self._ray.get(checking)
             self._node = str(node["host"])
             if differ := _differences(node["installation"], installation(self._code)):
-                return self._build_failure(f"node {self._node} has {differ}", "install the same versions on every node")
+                return self._build_failure(f"node {self._node} has {differ}", _SAME_VERSIONS)
             for source in self._code.files:
                 if source.sha256 in node["missing"]:
                     self._give(source.path, source.sha256)
             self._ray.get(self._actor.start.remote(self._code))
         except self._ray.exceptions.RayTaskError as error:
-            return self._build_failure(f"cannot be started on a node: {one_line(error.cause, 300)}")
+            return self._start_failure(error)
         self.waits_for = ""
         self._started.set()
         return None
@@ -231,6 +234,14 @@ class RayLink:
     def _give(self, path: str, sha256: str) -> None:
         """Send a file to the node."""
         self._ray.get(self._actor.give.remote(path, sha256, self._cluster.content(path, sha256)))
+
+    def _start_failure(self, error: Any) -> dict[str, Any]:
+        place = f"on node {self._node}" if self._node else "on a node"
+        text = str(error.cause)
+        if "failed to import" in text:
+            reason = one_line(text.strip().splitlines()[-1], 200)
+            return self._build_failure(f"knowgen cannot be imported {place}: {reason}", _SAME_VERSIONS)
+        return self._build_failure(f"cannot be started {place}: {one_line(text, 300)}")
 
     def _build_failure(self, what: str, fix: str = "") -> dict[str, Any]:
         self._started.set()
@@ -243,7 +254,8 @@ class RayLink:
             payload = payloads if len(payloads) == length else payloads[start : start + length]
             start += length
             if message["event"] == "output":
-                os.write(self._output.writer, payload)
+                with contextlib.suppress(OSError):  # the log cannot be written, such as on a full disk
+                    os.write(self._output.writer, payload)
             elif message["event"] == "exit":
                 self._exit_code, self._fault = message["code"], message["fault"]
                 self._ended.set()
