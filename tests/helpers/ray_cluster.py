@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,26 @@ OBJECT_STORE = 100 * 2**20
 
 
 @contextmanager
-def local_cluster(nodes: Sequence[dict[str, Any]]) -> Iterator[Any]:
-    """Start a node for each element, with its options; yield the cluster, whose first node has the head.
+def short_folder() -> Iterator[Path]:
+    """Yield a folder directly under /tmp for the files of Ray, whose sockets need short paths."""
+    folder = tempfile.mkdtemp(prefix="kg-ray.", dir="/tmp")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    Sockets need short paths, so that the files of Ray are in a folder directly under /tmp.
-    """
+
+@contextmanager
+def local_cluster(nodes: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """Start a node for each element, with its options; yield the cluster, whose first node has the head."""
     ray: Any = importlib.import_module("ray")
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="kg-ray.", dir="/tmp")
     earlier = os.environ.get("RAY_TMPDIR")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    os.environ["RAY_TMPDIR"] = folder
     cluster: Any = None
+    stack = ExitStack()
+    os.environ["RAY_TMPDIR"] = str(stack.enter_context(short_folder()))
     try:
         for options in nodes:
             given = {"object_store_memory": OBJECT_STORE, **options}
@@ -51,7 +58,7 @@ def local_cluster(nodes: Sequence[dict[str, Any]]) -> Iterator[Any]:
             del os.environ["RAY_TMPDIR"]
         else:
             os.environ["RAY_TMPDIR"] = earlier
-        shutil.rmtree(folder, ignore_errors=True)
+        stack.close()
 
 
 def can_hide() -> bool:
