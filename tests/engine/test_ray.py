@@ -36,7 +36,7 @@ def results(path: Path) -> tuple[dict[Any, Any], dict[Any, Any]]:
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_a_node_has_the_rows_of_one_process(tmp_path: Path) -> None:
+def test_a_run_that_loses_a_node_has_the_rows_of_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     here = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "here", workers=0)
     with local_cluster([{"num_cpus": 2}] * 3) as cluster:
         lost = threading.Event()
@@ -50,7 +50,7 @@ def test_a_run_that_loses_a_node_has_the_rows_of_one_process(tmp_path: Path) -> 
 
         threading.Thread(target=lose_a_node, daemon=True).start()
         there = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "ray", executor=f"ray:{cluster.address}")
-        assert lost.is_set()
+        assert lost.is_set() and "a worker on node" in caplog.text
     assert there.outcome is not None and there.outcome.generated == there.outcome.scored == 48
     assert results(there.path) == results(here.path)
 

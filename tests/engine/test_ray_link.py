@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +15,14 @@ from PIL import Image
 
 from benchmarks.setting import NumberedTask
 from knowgen.core.errors import ConfigError
-from knowgen.core.records import Generation, GroundTruth, Sample
+from knowgen.core.records import Generation, GenerationRequest, GroundTruth, Sample
 from knowgen.engine import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.engine.cluster import plan_places, stages
-from knowgen.engine.executors import node_worker
+from knowgen.engine.executors import node_worker, ray_link
 from knowgen.engine.executors.node_files import NodeFiles
 from knowgen.engine.executors.ray_cluster import RayCluster
-from knowgen.generators.contract import GenerationSource
+from knowgen.engine.retry import DeviceDisabledError
+from knowgen.generators.contract import GeneratedImage, GenerationSource
 from knowgen.workflows.cluster import code_of
 from knowgen.workflows.resolve import resolve_generator
 from tests.helpers import isolated
@@ -92,22 +94,29 @@ def test_images_reach_nodes_without_a_common_file_system_once(tmp_path: Path, no
     assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob(f"knowgen.node.*{options.cluster.run}*"))
 
 
+@contextmanager
+def losing(ray: FakeRay, *, keep_node: bool = False) -> Iterator[None]:
+    """Lose the first worker, and its node, when it has made its first image, before that is seen."""
+    receive = node_worker.NodeWorker.receive
+
+    def lose(worker: node_worker.NodeWorker) -> Any:
+        messages, payloads = receive(worker)
+        if worker is ray.actors[0].target and any(message["event"] == "result" for message in messages):
+            if not keep_node:
+                ray.resources.pop()
+            ray.actors[0].lose()
+        return messages, payloads
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_worker.NodeWorker, "receive", lose)
+        yield
+
+
 def test_a_lost_worker_costs_no_attempt_and_others_take_its_calls(tmp_path: Path) -> None:
     ray, generator = FakeRay((1, 0), (1, 0)), generator_in_worker(isolated.Synchronous)
     bench = Bench(tmp_path / "run")
-    with joined(ray, generator) as options:
-        receive = node_worker.NodeWorker.receive
-
-        def lose(worker: node_worker.NodeWorker) -> Any:
-            messages, payloads = receive(worker)
-            if worker is ray.actors[0].target and any(message["event"] == "result" for message in messages):
-                ray.resources.pop()  # before its result is seen
-                ray.actors[0].lose()
-            return messages, payloads
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(node_worker.NodeWorker, "receive", lose)
-            assert bench.run(COUNT, generator, options=options).generated == COUNT
+    with joined(ray, generator) as options, losing(ray):
+        assert bench.run(COUNT, generator, options=options).generated == COUNT
     generations = bench.generations().values()
     assert {one.attempts for one in generations} == {1} and len({one.settings["pid"] for one in generations}) == 1
     assert len(ray.actors) == 2
@@ -130,6 +139,60 @@ def test_the_last_worker_moves_to_a_node_that_is_left(tmp_path: Path) -> None:
         link.join(5.0)
 
 
+async def joins_later(ray: FakeRay, hosts: Any, launch: Any) -> None:
+    """Lose one of two nodes, and let another one join when its worker has been given up."""
+    first = [hosts.start(number, await hosts.device(number)) for number in range(2)]
+    ray.resources.pop()
+    first[1].kill()
+    first[1].join(5.0)
+    with pytest.raises(DeviceDisabledError, match="no node has room for worker 1; the others take its work"):
+        await hosts.device(1)
+    waiting = asyncio.ensure_future(hosts.room_again(1))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    ray.resources.append((1, 0))
+    await asyncio.wait_for(waiting, 30)
+    first.append(hosts.start(1, await hosts.device(1)))
+    assert first[2].cpus == first[0].cpus
+    for link in first:
+        link.kill()
+        link.join(5.0)
+
+
+def test_a_node_that_joins_takes_the_worker_that_had_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_link, "_JOIN_SECONDS", 0.01)
+    ray, generator = FakeRay((1, 0), (1, 0)), generator_in_worker(isolated.Synchronous)
+    with joined(ray, generator) as options:
+        launch = launch_of(tmp_path, generator, 2)
+        asyncio.run(joins_later(ray, options.cluster.hosts(launch), launch))
+
+
+def test_all_calls_of_a_lost_worker_are_made_again_together(tmp_path: Path) -> None:
+    ray, generator, bench = FakeRay((1, 0)), generator_in_worker(Waits), Bench(tmp_path / "run")
+    with joined(ray, generator) as options, losing(ray, keep_node=True):
+        assert bench.run(COUNT, generator, options=options).generated == COUNT
+    assert {one.attempts for one in bench.generations().values()} == {1}
+    assert len(ray.actors) == 2  # none was suspected, which would have had a worker of its own
+
+
+def test_a_judge_on_a_node_keeps_the_budget(tmp_path: Path) -> None:
+    ray, judge, bench = FakeRay((1, 0)), scorer_in_worker(isolated.PaidJudge), Bench(tmp_path / "run")
+    with joined(ray, judge) as options:
+        outcome = bench.run(COUNT, Plain(), [judge], replace(options, budget=0.8))
+    assert outcome.stopped == "budget" and 0 < outcome.cost <= 0.8
+    assert len(bench.scores()) == outcome.scored < COUNT
+
+
+class Waits:
+    """Makes several images at once."""
+
+    concurrency = COUNT
+
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
+        await asyncio.sleep(0.02)
+        return isolated.tell(request)
+
+
 class Taken:
     """A worker of another plugin, which takes a processor."""
 
@@ -142,12 +205,12 @@ class Taken:
         """Do nothing."""
 
 
-def launch_of(folder: Path, generator: GeneratorHandle) -> Any:
+def launch_of(folder: Path, generator: GeneratorHandle, workers: int = 1) -> Any:
     from knowgen.engine.executors.links import WorkerLaunch
 
     assert generator.component_ref is not None
     folder.mkdir(exist_ok=True)
-    return WorkerLaunch(generator.component_ref, "draw", f"generator {generator.spec.name!r}", folder, 1)
+    return WorkerLaunch(generator.component_ref, "draw", f"generator {generator.spec.name!r}", folder, workers)
 
 
 def test_a_node_with_another_version_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,9 @@ class FakeRay:
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus}} for cpus, gpus in self.resources]
 
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": sum(cpus for cpus, _ in self.resources), "GPU": sum(gpus for _, gpus in self.resources)}
+
     def remote(self, kind: type[Any]) -> Any:
         def options(**options: Any) -> Any:
             def start(*args: Any) -> Actor:

@@ -106,6 +106,12 @@ class RayCluster:
             not gpus or used_gpus + gpus <= sum(node.gpus for node in nodes) + slack
         )
 
+    def is_free(self, cpus: float, gpus: float) -> bool:
+        """Return whether the nodes have enough for a worker that nobody uses, other programs included."""
+        free = self.ray.available_resources()
+        enough = free.get("CPU", 0.0) >= cpus and free.get("GPU", 0.0) >= gpus
+        return enough and self.has_room(cpus, gpus)
+
     def others_started(self, link: RayLink) -> bool:
         """Return whether another worker of the same plugin runs."""
         with self._lock:

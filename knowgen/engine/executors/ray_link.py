@@ -64,6 +64,10 @@ class LinkedCluster(Protocol):
         """Return whether the nodes have enough for a worker."""
         ...
 
+    def is_free(self, cpus: float, gpus: float) -> bool:
+        """Return whether the nodes have enough for a worker that nobody uses, other programs included."""
+        ...
+
     def others_started(self, link: RayLink) -> bool:
         """Return whether another worker of the same plugin runs."""
         ...
@@ -116,7 +120,7 @@ class RayHosts:
     async def room_again(self, number: int) -> None:
         """Wait until there is a place for a worker that had none, such as on a node that has joined."""
         cpus, gpus = self._needs(number)
-        while not await asyncio.to_thread(self._cluster.has_room, cpus, gpus):
+        while not await asyncio.to_thread(self._cluster.is_free, cpus, gpus):
             await asyncio.sleep(_JOIN_SECONDS)
         self._links.pop(number, None)
 

@@ -166,6 +166,12 @@ class WorkerPool:
             raise ConfigError(f"cannot start a worker process: {error}", where=self._launch.where) from error
         return WorkerProcess(self._launch, number, device, link, self._bridge, self._meter, self._on_death)
 
+    async def room_again(self, number: int) -> None:
+        """Wait until there is a place for a worker that had none; for ever where its device failed too often."""
+        if self._device_failures[number] >= MAX_DEVICE_FAILURES:
+            await asyncio.Event().wait()
+        await self._hosts.room_again(number)
+
     def remove(self, worker: WorkerProcess) -> None:
         """Kill a worker; the next call that needs it starts another one."""
         for number, known in list(self._workers.items()):
@@ -220,8 +226,8 @@ class SubprocessExecutor:
             raise
 
     async def room_again(self, slot: int) -> None:
-        """Wait until a slot whose device was disabled has a place again."""
-        await self._hosts.room_again(slot % self._launch.workers)
+        """Wait until a slot that had no place has one again; for ever where its device failed too often."""
+        await self._pool.room_again(slot % self._launch.workers)
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Cancel a call of a coroutine. If that is not possible, kill its process; nothing is left behind."""
