@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,11 +173,23 @@ class Training:
     rollouts: PictureRollouts | None = None
     evaluate: Callable[[int, Path], float | None] | None = None
 
+    @property
+    def runs(self) -> list[tuple[int, list[str], list[int]]]:
+        """Number of the step, keys and seeds of each call of its rollouts."""
+        assert self.rollouts is not None
+        return self.rollouts.steps
+
+    def sampled_with(self, step: int) -> set[str]:
+        """Return the versions of the weights that sampled the episodes of a step."""
+        trajectories = [episode.trajectory for episode in self.episodes[step] if episode.trajectory is not None]
+        return {segment.weights for each in trajectories for segment in each.segments if segment.sampled}
+
     def tools(self, *, resume: bool = False) -> TrainingTools:
         """Return what the backend is given."""
 
         def rollouts(policy: Policy) -> PictureRollouts:
-            self.rollouts = PictureRollouts(policy, self.folder / "pictures", self.config, **self.options)
+            pictures = self.folder / f"pictures-{os.getpid()}"  # another process may be reading a file of its own
+            self.rollouts = PictureRollouts(policy, pictures, self.config, **self.options)
             return self.rollouts
 
         def log(step: int, figures: dict[str, float], episodes: Sequence[Episode]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import PartialState
 from transformers import TrainerCallback
 
 from knowgen.agents.policies.contract import Policy
@@ -78,7 +78,7 @@ class TrlTraining:
                 config,
                 self._checkpoints,
                 steps=steps,
-                processes=PartialState().num_processes,
+                processes=int(os.environ.get("WORLD_SIZE", "1")),  # as torchrun and accelerate launch say
                 dtype=training_dtype(config.model),
             )
             self.trainer = AgentGrpoTrainer(
