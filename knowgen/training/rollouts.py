@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,12 +39,15 @@ from knowgen.search.load import PREFIX
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
-from knowgen.training.plugin_calls import EpisodeMaskedError, Painter, RewardScorer, TrainingServices
+from knowgen.training.plugin_calls import EpisodeMaskedError, PainterCalls, ScorerCalls, TrainingServices
 from knowgen.training.rewards import EpisodeReward, ReferencesRule, combined, image_reward, masked, text_reward
 from knowgen.training.searches import Searches
 from knowgen.training.seeds import image_seed
 
 T = TypeVar("T")
+
+NOTICE_SECONDS = 5.0
+"""Time between two looks at whether a service is waited for."""
 
 CANCEL_SECONDS = 5.0
 """Time that a step gets to end after an interruption."""
@@ -150,9 +153,9 @@ class EpisodeRunner:
         images: EpisodeImages,
         searches: Searches,
         *,
-        painter: Painter | None = None,
-        image: RewardScorer | None = None,
-        text: RewardScorer | None = None,
+        painter: PainterCalls | None = None,
+        image: ScorerCalls | None = None,
+        text: ScorerCalls | None = None,
     ) -> None:
         assert config.grpo is not None
         self._seed, self._reward = config.seed, config.grpo.reward
@@ -369,6 +372,7 @@ class AgentRollouts:
         folder: Directory of the training, for logs of plugins.
         images: Where images are stored.
         ledger: Where paid calls are recorded.
+        notice: Takes a line for the user when a wait for a service begins.
 
     Raises:
         UsageError: An argument of the agent is wrong.
@@ -384,13 +388,15 @@ class AgentRollouts:
         folder: Path,
         images: EpisodeImages,
         ledger: SpendingStore,
+        notice: Callable[[str], None] = lambda line: None,
     ) -> None:
+        self._notice = notice
         self._agent = training_agent(config, policy, common_search=parts.common_search)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="knowgen rollouts", daemon=True)
         self._thread.start()
         self._closed = self._aborted = False
-        self._plugins: list[Painter | RewardScorer] = []
+        self._plugins: list[PainterCalls | ScorerCalls] = []
         try:
             self._runner = self._wait(self._start(config, parts, folder, images, ledger))
         except BaseException:
@@ -406,8 +412,8 @@ class AgentRollouts:
     ) -> EpisodeRunner:
         assert config.grpo is not None
         self._services = TrainingServices(ledger, config.grpo.services, folder)
-        painter = Painter.of(parts.painter, self._services, config.grpo.painter) if parts.painter else None
-        image, text = (RewardScorer.of(part, self._services) if part else None for part in (parts.image, parts.text))
+        painter = PainterCalls.of(parts.painter, self._services, config.grpo.painter) if parts.painter else None
+        image, text = (ScorerCalls.of(part, self._services) if part else None for part in (parts.image, parts.text))
         self._plugins = [each for each in (painter, image, text) if each is not None]
         own = {key.removeprefix(PREFIX): value for key, value in config.agent.items() if key.startswith(PREFIX)}
         self._searches = Searches(self._agent.search, {} if parts.common_search else own)
@@ -449,22 +455,30 @@ class AgentRollouts:
 
     def _wait(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None = None) -> T:
         """Run a coroutine in the event loop and wait for it. An interruption cancels it, and waits for its end."""
-        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard), self._loop)
+        ended = threading.Event()
+        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard, ended), self._loop)
+        noticed = False
         try:
-            return future.result()
-        except Exception:
-            raise
+            while not wait([future], NOTICE_SECONDS).done:
+                if (line := self.waiting_line) and not noticed:
+                    self._notice(f"{line}; Ctrl-C ends it")
+                noticed = bool(line)
         except BaseException:  # such as Ctrl-C while this thread waits
             self._aborted = True
             future.cancel()
-            wait([future], CANCEL_SECONDS)
+            ended.wait(CANCEL_SECONDS)
             raise
+        self._aborted = self._aborted or future.exception() is not None  # calls of plugins may be in progress
+        return future.result()
 
-    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None) -> T:
+    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None, ended: threading.Event) -> T:
         if services := getattr(self, "_services", None):
             current_meter.set(services.meter)
         current_leak_guard.set(guard)
-        return await work
+        try:
+            return await work
+        finally:
+            ended.set()
 
     @property
     def spent(self) -> float:
@@ -474,7 +488,7 @@ class AgentRollouts:
     @property
     def waiting_line(self) -> str:
         """What the rollouts wait for; empty when they do not."""
-        return self._services.waiting_line
+        return self._services.waiting_line if hasattr(self, "_services") else ""
 
     def close(self) -> None:
         """Close all plugins and the agent's services, but not the policy, and end the event loop."""
@@ -489,10 +503,7 @@ class AgentRollouts:
             self._loop.close()
 
     async def _close(self) -> None:
-        if self._aborted:
-            for plugin in self._plugins:
-                plugin.kill()
-        await asyncio.gather(*(plugin.close() for plugin in self._plugins))
+        await asyncio.gather(*(plugin.abort() if self._aborted else plugin.close() for plugin in self._plugins))
         if searches := getattr(self, "_searches", None):
             await searches.close()
         await self._agent.close_services()

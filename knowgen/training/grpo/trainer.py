@@ -24,9 +24,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from knowgen.local_models.pixels import PixelCache
 from knowgen.training.backends.contract import Episode
+from knowgen.training.batches import blank_image
 from knowgen.training.config import VISION_MODULES, GrpoSection
 from knowgen.training.grpo.collection import Collected, Collector
-from knowgen.training.grpo.rows import Row, RowBuilder, blank_image
+from knowgen.training.grpo.rows import Row, RowBuilder
 
 StepLog = Callable[[int, dict[str, float], Sequence[Episode]], None]
 
@@ -82,6 +83,7 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         self.add_callback(_Hooks(self))
         self.tools = [_no_tool]  # TRL takes images from the whole row, and not from the prompt, where there are tools
         self.rollout: Rollout
+        self.num_iterations: int
         self._grpo, self._log = grpo, log
         self._collected = Collected([], [], 0, 0, 0.0, 0)
         self._positions: list[int] = []
