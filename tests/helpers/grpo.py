@@ -116,7 +116,7 @@ class PictureRollouts:
         messages.append(Message("assistant", first.text))
         images: tuple[ImageRef, ...] = ()
         if self.shows(prompt.key, number):
-            images = (shown_picture(self.folder, prompt.truth.extra["colour"], 32 * (1 + number % 2)),)
+            images = (shown_picture(self.folder, prompt.truth.extra["colour"], 32 * (1 + seed % 2)),)
         messages.append(Message("user", "<tool_response>\nIMG_001\n</tool_response>", images))
         second = await session.reply(messages)
         messages.append(Message("assistant", second.text))

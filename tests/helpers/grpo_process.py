@@ -18,7 +18,7 @@ GROUP = 4
 def options() -> dict[str, Any]:
     """Return rollouts of which one service fails, and where one prompt shows no pictures."""
     return {
-        "fails": lambda key, number: "the judge is not there" if (key, number) == ("test/0-1", 1) else "",
+        "fails": lambda key, number: "the judge is not there" if (key, number) == ("test/0-0", 1) else "",
         "shows": lambda key, number: not key.endswith("-2"),
     }
 
