@@ -42,6 +42,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
             (gap is None) == (advantage is None)
             for gap, advantage in zip(main["gaps"][str(step)], advantages, strict=True)
         )
+    assert json.loads((folder / "best.json").read_text())["step"] == 2
     assert distance(weights(alone.folder / "model"), weights(folder / "model")) < 1e-4
 
 
