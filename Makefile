@@ -20,10 +20,11 @@ train-demo: $(DEV)
 	$(BIN)/python examples/train_demo.py
 
 test: $(DEV) browser
+	@$(BIN)/python -m compileall -q knowgen  # once, not in each of the processes that tests start
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(DEV) browser
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .
