@@ -57,7 +57,7 @@ def write_training_report(paths: Sequence[Path], out: Path, most_steps: int | No
 def differences_from_published(description: Mapping[str, Any]) -> list[tuple[str, str, str]] | None:
     """Return key, value and published value for each option in which a training differs from the published recipe.
 
-    None where there is no published recipe of the method, or the training records no configuration.
+    None where the method has no published recipe, or the training records no configuration.
     """
     name = f"{description.get('method', '')}/{PUBLISHED}"
     config = description.get("config")

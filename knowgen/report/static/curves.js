@@ -7,7 +7,7 @@
   const places = data.map((training) => new Map(training.steps.map((step, place) => [step, place])));
   const SVG = "http://www.w3.org/2000/svg";
 
-  // As the tables format a figure; one that is no number arrives as text.
+  // As the tables format a figure; one that is not a number arrives as text.
   page.figure = (value) => {
     if (value === null || value === undefined) return "–";
     if (typeof value === "string") return value === "nan" ? "not a number" : "infinite";

@@ -123,7 +123,7 @@ def write_episodes(
         most: Maximum number of steps.
 
     Raises:
-        DataError: A stored line is no episode.
+        DataError: A stored line is not an episode.
         OSError: A file cannot be written.
     """
     result = ShownEpisodes(stored=len(training.store.episode_steps()))

@@ -161,4 +161,4 @@ def _summary(path: Path) -> Summary | None:
         summaries = json.loads(path.read_text(encoding="utf-8"))["summaries"]
         return Summary.model_validate(summaries[0]) if summaries else None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise DataError("is no summary of a run", where=str(path), fix="run its evaluation again") from error
+        raise DataError("is not a summary of a run", where=str(path), fix="run its evaluation again") from error

