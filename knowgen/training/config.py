@@ -45,7 +45,7 @@ class LoraConfig(Section):
 
     rank: Count = 32
     """Rank of the adapters."""
-    alpha: Positive = 64.0
+    alpha: Count = 64
     """Scale of the adapters; the update is multiplied by alpha / rank."""
     dropout: Share = 0.0
     """Dropout of the adapters' inputs."""
@@ -66,8 +66,9 @@ class ModelConfig(Section):
     """Number format of training: bfloat16 on a GPU and float32 on a CPU when auto."""
     attention: str = ""
     """Attention implementation of transformers, such as sdpa or flash_attention_2; its default when empty."""
-    freeze: tuple[str, ...] = VISION_MODULES + PROJECTOR_MODULES
-    """Parts of parameter names that are not trained; a part that matches no parameter is an error."""
+    freeze: tuple[str, ...] = ("vision", "projector")
+    """Parts of parameter names that are not trained; a part that matches no parameter is an error. `vision` and
+    `projector` stand for the vision tower and for the projector from it to the language model, of any family."""
     lora: LoraConfig | None = None
     """Low-rank adapters; all weights that are not frozen are trained without."""
     gradient_checkpointing: bool = True
@@ -229,6 +230,10 @@ class GrpoSection(Section):
     """The ratio of probabilities is clipped at 1 + clip_high."""
     kl: NotNegative = 0.0
     """Weight of the divergence from the first model; 0 for none."""
+    old_logprobs: Literal["engine", "trainer", "corrected"] = "engine"
+    """Log-probabilities of the sampled tokens that the ratio compares with: those of the engine that sampled them, or
+    those that the trainer computes before the first step on them. With `corrected` they are the trainer's, and each
+    token is weighted by its probability by the trainer over that by the engine, at most 2 (a vLLM server only)."""
     scale_rewards: bool = True
     """Whether the advantages of a group are divided by the standard deviation of its rewards."""
     skip_equal_groups: bool = False
