@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, UsageError
+from knowgen.local_models.quiet import quiet_libraries
 from knowgen.local_models.weights import versions
 from knowgen.store.files import explain_os_error
 from knowgen.store.training_run import TrainingRun
@@ -96,7 +95,7 @@ def fine_tune(
 
     tools = SftTools(out, name, resume=True, report=report, started=started)
     try:
-        with _quiet_libraries():
+        with quiet_libraries():
             result = train_sft(config, tools)
     except OSError as error:
         raise explain_os_error(error, out) from error
@@ -111,24 +110,6 @@ def fine_tune(
         used=len(selected.numbers) if selected else 0,
         left_out=selected.left_out if selected else [],
     )
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep progress bars and advice of transformers off the terminal; its errors are shown."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # names that later releases of transformers will change
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def open_directory(run: TrainingRun, config: TrainingConfig, *, fresh: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.agents.policies.contract import Policy
+from knowgen.local_models.quiet import quiet_libraries
 from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
@@ -89,9 +90,6 @@ def train_grpo(
             tasks = {task.name: task.version for task in plan.prompts.tasks()}
             description = described(config, plan.name, steps=plan.steps, tasks=tasks)
             open_directory(run, description, may_change=may_change, fresh=fresh)
-            if fresh:  # the file of the lock was removed with the rest
-                lock.release()
-                lock = _locked(run.path)
             return _trained(plan, run, process, show, fresh=fresh)
         finally:
             lock.release()
@@ -133,7 +131,8 @@ def _trained(
             evaluate=evaluate,
             resume=not fresh,
         )
-        result = plan.backend.train(tools)
+        with quiet_libraries():
+            result = plan.backend.train(tools)
     finally:
         ledger.close()
     evaluations, steps = run.metrics("evaluation"), run.metrics()

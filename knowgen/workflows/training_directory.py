@@ -13,6 +13,7 @@ from knowgen.core.spec import fingerprint
 from knowgen.local_models.vlm_weights import weights_id
 from knowgen.local_models.weights import versions
 from knowgen.store.files import explain_os_error
+from knowgen.store.lock import LOCK_FILE
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import ModelConfig, TrainingConfig
 
@@ -25,7 +26,7 @@ def open_directory(
     """Check that a directory is empty or that of the same training, and write its description.
 
     Args:
-        run: The directory.
+        run: The directory, which exists and is locked.
         description: What the training is now; see `described`.
         may_change: Dotted names of values and sections of the configuration that may differ from those before.
         fresh: Whether an earlier training in it is removed first.
@@ -35,15 +36,15 @@ def open_directory(
         DataError: Its description is damaged.
     """
     folder = run.path
+    entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE]
+    if entries and not TrainingRun.at(folder):
+        fix = "choose another --out"
+        raise ConfigError("holds files and is not the directory of a training", where=str(folder), fix=fix)
+    if entries and not fresh:
+        _refuse_other(run.description(), description, may_change, str(folder))
     try:
-        if TrainingRun.at(folder):
-            if fresh:
-                shutil.rmtree(folder)
-            else:
-                _refuse_other(run.description(), description, may_change, str(folder))
-        elif folder.exists() and any(folder.iterdir()):
-            fix = "choose another --out"
-            raise ConfigError("holds files and is not the directory of a training", where=str(folder), fix=fix)
+        for entry in entries if fresh else ():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         run.describe(description)
     except OSError as error:
         raise explain_os_error(error, folder) from error

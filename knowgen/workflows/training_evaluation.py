@@ -10,6 +10,7 @@ from knowgen.core.errors import KnowgenError
 from knowgen.core.run_config import RunConfig
 from knowgen.core.text import one_line
 from knowgen.engine.options import RunOutcome
+from knowgen.stats.summary import OVERALL, Summary
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import TrainingConfig
@@ -42,6 +43,20 @@ def agent_arguments(config: TrainingConfig, weights: Path) -> dict[str, Any]:
     arguments["max_new_tokens"] = grpo.rollout.max_new_tokens
     arguments["max_context"] = grpo.rollout.max_prompt_tokens + grpo.rollout.max_completion_tokens
     return arguments
+
+
+def headline_of(summary: Summary) -> float | None:
+    """Return the headline of an evaluation; that of all samples where none belongs to a group that counts for it.
+
+    Args:
+        summary: Summary of the run.
+    """
+    if summary.headline.value is not None or summary.headline.n:
+        return summary.headline.value
+    groups = [part.figures[OVERALL] for part in summary.slices if part.kind == "group"]
+    known = [(figure.value, figure.n) for figure in groups if figure.value is not None]
+    count = sum(n for _, n in known)
+    return sum(value * n for value, n in known) / count if count else None
 
 
 class CheckpointEvaluation:
@@ -83,7 +98,7 @@ class CheckpointEvaluation:
         outcome = done.outcome or RunOutcome()
         if outcome.stopped == "interrupted":
             raise KeyboardInterrupt
-        headline = done.summary.headline.value
+        headline = headline_of(done.summary)
         if headline is None:
             reason = outcome.stop_reason or done.summary.headline.note or done.summary.no_result
             self._show(f"step {step}  no headline of the evaluation: {one_line(reason)}")
