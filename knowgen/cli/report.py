@@ -29,7 +29,7 @@ def command(runs: tuple[Path, ...], out: Path, steps: int | None) -> int:
     side by side.
     """
     from knowgen.core.errors import UsageError
-    from knowgen.workflows.training_report import are_trainings, write_training_report
+    from knowgen.workflows.report_training import are_trainings, write_training_report
 
     if are_trainings(runs):
         page = write_training_report(runs, out, steps)

@@ -1,7 +1,7 @@
 """Estimates of memory and time of a training, from the sizes of its model and the published figures of a GPU.
 
-They say whether a plan can fit and how its parts compare; what a machine really does, a short run shows. Everything that
-is assumed is in `ASSUMPTIONS` and in the arguments.
+They say whether a plan can fit and how its parts compare; what a machine really does, a short run shows. What is
+assumed is in `ASSUMPTIONS` and in the arguments.
 
 Memory of one GPU in bytes, with P trained and F frozen parameters, N GPUs that share the weights, a batch of T tokens:
 
@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from knowgen.core.text import count
 from knowgen.training.config import TrainingConfig
 from knowgen.training.gpus import GIB, Gpu
 from knowgen.training.model_sizes import ModelSizes
@@ -155,24 +156,25 @@ def training_memory(
     )
 
 
-def sampling_memory(sizes: ModelSizes, gpu: Gpu, gpus: int, tokens: int, trajectories: int) -> MemoryEstimate:
-    """Return the memory of one GPU that samples, whose server spreads trajectories over its GPUs.
+def sampling_memory(sizes: ModelSizes, gpu: Gpu, tokens: int, trajectories: int) -> tuple[MemoryEstimate, int]:
+    """Return the memory of one GPU that only samples, and the number of trajectories that it holds at once.
+
+    A server keeps those waiting for which it has no room; at least one must fit.
 
     Args:
         sizes: Sizes of the model.
-        gpu: The GPU.
-        gpus: Number of GPUs of the server, each with all weights.
+        gpu: The GPU, which has all weights.
         tokens: Tokens of a trajectory.
-        trajectories: Number of trajectories at once, over all of them.
+        trajectories: Number of trajectories of the GPU.
     """
-    each = -(-trajectories // gpus)
-    return MemoryEstimate(
-        (
-            Part("weights", 2.0 * sizes.parameters),
-            Part(f"keys and values of {each} trajectories", float(cache_per_token(sizes) * tokens * each)),
-        ),
-        gpu.memory * (1 - RESERVED),
+    available, weights = gpu.memory * (1 - RESERVED), 2.0 * sizes.parameters
+    each = cache_per_token(sizes) * tokens
+    held = max(1, min(trajectories, int((available - weights) // each)))
+    parts = (
+        Part("weights", weights),
+        Part(f"keys and values of {count(held, 'trajectory', 'trajectories')}", float(each * held)),
     )
+    return MemoryEstimate(parts, available), held
 
 
 def training_seconds(sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int, lengths: Sequence[int]) -> float:
@@ -219,14 +221,14 @@ def sampling_seconds(
     return rounds * (decode + prefill)
 
 
-def in_gib(value: float) -> str:
-    """Return bytes in GiB.
+def memory_text(value: float) -> str:
+    """Return bytes in GiB, or in MiB where they are few.
 
     Example:
-        >>> in_gib(80e9)
-        '74.5 GiB'
+        >>> memory_text(80e9), memory_text(3e6)
+        ('74.5 GiB', '2.9 MiB')
     """
-    return f"{value / GIB:.1f} GiB"
+    return f"{value / GIB:.1f} GiB" if value >= GIB / 10 else f"{value / 2**20:.1f} MiB"
 
 
 @dataclass(frozen=True)
@@ -282,37 +284,30 @@ def estimate_grpo(sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int
     assert config.grpo is not None
     grpo, rollout = config.grpo, config.grpo.rollout
     longest = rollout.max_prompt_tokens + rollout.max_completion_tokens
-    count = rollout.prompts * rollout.group
+    size = rollout.prompts * rollout.group
     server = max(1, gpus // 4) if rollout.engine == "vllm" and gpus > 1 else 0
     training = gpus - server
     tokens, sampled = int(longest * FULLNESS), int(longest * FULLNESS * SAMPLED)
-    at_once = min(rollout.concurrency, count)
+    at_once = min(rollout.concurrency, size)
     memory = [("training", training_memory(sizes, config, gpu, training, longest, grpo.micro_batch))]
     notes: tuple[str, ...] = ()
     if rollout.engine == "vllm":
-        notes = (
-            (f"{server} of the GPUs sample in the server of grpo.rollout.url, {training} train",)
-            if server
-            else ("the vLLM server has another GPU of the same kind",)
-        )
-        memory.append(("sampling", sampling_memory(sizes, gpu, max(1, server), tokens, at_once)))
+        notes = ("the vLLM server has another GPU of the same kind",)
+        if server:
+            notes = (f"{server} of the GPUs sample in the server of grpo.rollout.url, {training} train",)
+        sampling, held = sampling_memory(sizes, gpu, tokens, -(-at_once // max(1, server)))
+        memory.append(("sampling", sampling))
+        samplers = max(1, server)
     else:
-        batch = min(rollout.batch_size, at_once)
-        cache = Part(f"keys and values of {batch} trajectories", float(cache_per_token(sizes) * tokens * batch))
+        samplers, held = gpus, min(rollout.batch_size, -(-at_once // gpus))
+        cache = Part(
+            f"keys and values of {count(held, 'trajectory', 'trajectories')}",
+            float(cache_per_token(sizes) * tokens * held),
+        )
         memory.append(("sampling", MemoryEstimate((*memory[0][1].parts[:4], cache), memory[0][1].available)))
-    step = (
-        Part(
-            "sampling",
-            sampling_seconds(
-                sizes,
-                gpu,
-                max(1, server) if rollout.engine == "vllm" else gpus,
-                tokens=tokens,
-                sampled=sampled,
-                trajectories=count,
-                at_once=at_once,
-            ),
-        ),
-        Part("training", grpo.iterations * training_seconds(sizes, config, gpu, training, [tokens] * count)),
+    seconds = sampling_seconds(
+        sizes, gpu, samplers, tokens=tokens, sampled=sampled, trajectories=size, at_once=held * samplers
     )
+    trained = grpo.iterations * training_seconds(sizes, config, gpu, training, [tokens] * size)
+    step = (Part("sampling", seconds), Part("training", trained))
     return Estimate(tuple(memory), step, steps, (*notes, *ASSUMPTIONS, *SAMPLING_ASSUMPTIONS))

@@ -79,4 +79,6 @@ def _lock(parent: Path, name: str) -> Iterator[None]:
             yield
     except OSError as error:
         fix = "set KNOWGEN_CACHE to a folder with free space"
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(error.filename or parent), fix=fix) from error
+        raise ConfigError(
+            f"cannot be written: {error.strerror}", where=str(error.filename or parent), fix=fix
+        ) from error

@@ -83,7 +83,7 @@ def changed_values(config: TrainingConfig) -> list[tuple[str, str, str]]:
 
 
 def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return the entries of nested mappings by their keys, joined with dots.
+    """Return the entries of nested mappings by their keys, joined with dots; empty mappings have none.
 
     Example:
         >>> flattened({"a": {"b": 1}, "c": [2]})
@@ -91,7 +91,7 @@ def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             flat.update(flattened(value, f"{before}{key}."))
         else:
             flat[f"{before}{key}"] = value
