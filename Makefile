@@ -19,7 +19,7 @@ test: $(DEV) browser
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(DEV) browser
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .
