@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from knowgen.workflows.check_training import MaskedText, Section
+    from knowgen.workflows.check_training import TrainingCheckSection, MaskedText
 
 EPILOG = """\b
 Examples:
@@ -52,7 +52,7 @@ def command(config_name: str, values: tuple[str, ...], gpus: tuple[str, ...], *,
     return FAILED if problems else 0
 
 
-def _show(section: Section) -> None:
+def _show(section: TrainingCheckSection) -> None:
     from knowgen.core.text import one_line
 
     click.echo(f"\n{section.title}")

@@ -232,7 +232,7 @@ def memory_text(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TrainingEstimate:
     """What a training needs.
 
     Attributes:
@@ -255,7 +255,7 @@ class Estimate:
 
 def estimate_sft(
     sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int, *, conversations: int, lengths: Sequence[int]
-) -> Estimate:
+) -> TrainingEstimate:
     """Return what a fine-tuning needs.
 
     Args:
@@ -272,10 +272,10 @@ def estimate_sft(
     steps = sft.max_steps or max(1, int(conversations * sft.epochs / batch))
     memory = training_memory(sizes, config, gpu, gpus, min(sft.max_tokens, max(lengths)), sft.batch_size)
     mean = sum(training_seconds(sizes, config, gpu, gpus, [length]) for length in lengths) / len(lengths)
-    return Estimate((("training", memory),), (Part("training", mean * batch),), steps, ASSUMPTIONS)
+    return TrainingEstimate((("training", memory),), (Part("training", mean * batch),), steps, ASSUMPTIONS)
 
 
-def estimate_grpo(sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int, *, steps: int) -> Estimate:
+def estimate_grpo(sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int, *, steps: int) -> TrainingEstimate:
     """Return what a training with GRPO needs.
 
     With the engine `vllm`, a quarter of the GPUs (at least one) belongs to the server; with one GPU alone the server is
@@ -310,4 +310,4 @@ def estimate_grpo(sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int
     )
     trained = grpo.iterations * training_seconds(sizes, config, gpu, training, [tokens] * size)
     step = (Part("sampling", seconds), Part("training", trained))
-    return Estimate(tuple(memory), step, steps, (*notes, *ASSUMPTIONS, *SAMPLING_ASSUMPTIONS))
+    return TrainingEstimate(tuple(memory), step, steps, (*notes, *ASSUMPTIONS, *SAMPLING_ASSUMPTIONS))

@@ -24,7 +24,7 @@ from knowgen.agents.rendering import Renderer
 from knowgen.core.errors import KnowgenError, UsageError
 from knowgen.core.text import count, duration_text
 from knowgen.training.config import SftSection, TrainingConfig
-from knowgen.training.estimate import Estimate, estimate_grpo, estimate_sft, memory_text
+from knowgen.training.estimate import TrainingEstimate, estimate_grpo, estimate_sft, memory_text
 from knowgen.training.gpus import Gpu
 from knowgen.training.model_sizes import ModelSizes
 from knowgen.workflows.report_training import changed_values
@@ -53,7 +53,7 @@ class MaskedText:
 
 
 @dataclass(frozen=True)
-class Section:
+class TrainingCheckSection:
     """A part of the check.
 
     Attributes:
@@ -71,7 +71,7 @@ class Section:
 
 def check_training(
     config: TrainingConfig, name: str, gpus: Sequence[tuple[Gpu, int]] = (), *, rollout: bool = True
-) -> Iterator[Section]:
+) -> Iterator[TrainingCheckSection]:
     """Yield the sections of a check.
 
     Args:
@@ -81,11 +81,13 @@ def check_training(
         rollout: Whether one rollout is run, which loads the model unless a server has it.
     """
     changed = changed_values(config)
-    yield Section("configuration", tuple(f"{key} = {here}   (default {usual})" for key, here, usual in changed))
+    yield TrainingCheckSection(
+        "configuration", tuple(f"{key} = {here}   (default {usual})" for key, here, usual in changed)
+    )
     try:
         yield from (_Sft if config.method == "sft" else _Grpo)(config, name, gpus).sections(rollout)
     except KnowgenError as error:
-        yield Section("cannot go on", problems=(error,))
+        yield TrainingCheckSection("cannot go on", problems=(error,))
 
 
 class _Sft:
@@ -94,7 +96,7 @@ class _Sft:
     def __init__(self, config: TrainingConfig, name: str, gpus: Sequence[tuple[Gpu, int]]) -> None:
         self._config, self._name, self._gpus = config, name, gpus
 
-    def sections(self, rollout: bool) -> Iterator[Section]:
+    def sections(self, rollout: bool) -> Iterator[TrainingCheckSection]:
         from knowgen.training.conversations import Conversations
         from knowgen.training.sft.trainer import encoder_of, require_training_packages
 
@@ -110,7 +112,7 @@ class _Sft:
             conversations, encoder, whole, section.max_tokens, processor.tokenizer, renderer.image
         )
         yield data
-        yield Section("masks", masks=masks)
+        yield TrainingCheckSection("masks", masks=masks)
         if lengths:
             yield from _estimates(
                 self._gpus,
@@ -122,7 +124,7 @@ class _Sft:
 
 def _encoded(
     conversations: Sequence[SftConversation], encoder: Any, whole: Any, max_tokens: int, tokenizer: Any, image: int
-) -> tuple[list[int], Section, MaskedText | None]:
+) -> tuple[list[int], TrainingCheckSection, MaskedText | None]:
     """Encode conversations; return their lengths, what is to be said of them, and the masks of the first."""
     chosen = _spaced(len(conversations))
     lengths: list[int] = []
@@ -151,7 +153,7 @@ def _encoded(
             f"images in a conversation: {_spread(images)}",
             f"cut at {max_tokens:,} tokens: {cut}",
         ]
-    return lengths, Section("data", tuple(lines), tuple(problems[:5])), masks
+    return lengths, TrainingCheckSection("data", tuple(lines), tuple(problems[:5])), masks
 
 
 class _Grpo:
@@ -165,7 +167,7 @@ class _Grpo:
         self._config = config.model_copy(update={"grpo": self._grpo})
         self._name, self._gpus = name, gpus
 
-    def sections(self, rollout: bool) -> Iterator[Section]:
+    def sections(self, rollout: bool) -> Iterator[TrainingCheckSection]:
         from knowgen.workflows.grpo_plan import plan_training
 
         plan = plan_training(self._config, self._name)
@@ -177,7 +179,7 @@ class _Grpo:
             self._gpus, lambda gpu, number: estimate_grpo(sizes, self._config, gpu, number, steps=plan.steps)
         )
 
-    def _data(self, plan: TrainingPlan, processor: Any) -> Section:
+    def _data(self, plan: TrainingPlan, processor: Any) -> TrainingCheckSection:
         prompts = plan.prompts(0)
         renderer = Renderer(processor.tokenizer, self._name)
         chosen = _spaced(len(prompts))
@@ -189,9 +191,11 @@ class _Grpo:
             f"{count(plan.steps, 'step')} of {self._grpo.rollout.prompts} x {self._grpo.rollout.group} trajectories",
             f"tokens of a prompt: {_spread(lengths)}",
         )
-        return Section("data", lines)
+        return TrainingCheckSection("data", lines)
 
-    def _live(self, plan: TrainingPlan, folder: Path, processor: Any, *, rollout: bool) -> Iterator[Section]:
+    def _live(
+        self, plan: TrainingPlan, folder: Path, processor: Any, *, rollout: bool
+    ) -> Iterator[TrainingCheckSection]:
         """Yield what needs the services: are they there, one rollout, one reward."""
         from knowgen.training.grpo.vllm_policy import VllmTrainedPolicy
 
@@ -365,15 +369,15 @@ def _spread(values: Sequence[int]) -> str:
     return f"median {median(ordered):,.0f}, 95 % at most {high:,}, longest {ordered[-1]:,}"
 
 
-def _services(found: Sequence[tuple[str, KnowgenError | None]]) -> Section:
+def _services(found: Sequence[tuple[str, KnowgenError | None]]) -> TrainingCheckSection:
     lines = tuple(f"{name}: {'would take calls' if error is None else 'fails'}" for name, error in found)
-    return Section("services", lines, tuple(error for _, error in found if error is not None))
+    return TrainingCheckSection("services", lines, tuple(error for _, error in found if error is not None))
 
 
-def _rollout_section(episode: Episode, tokenizer: Any, image: int, most_prompt: int) -> Section:
+def _rollout_section(episode: Episode, tokenizer: Any, image: int, most_prompt: int) -> TrainingCheckSection:
     trajectory = episode.trajectory
     if trajectory is None:
-        return Section("one rollout", problems=(KnowgenError(episode.reward.reason, where="rollout"),))
+        return TrainingCheckSection("one rollout", problems=(KnowgenError(episode.reward.reason, where="rollout"),))
     ending = trajectory.ending.value if trajectory.ending is not None else "no ending"
     calls = sum(len(step.calls) for step in trajectory.steps)
     parts = [(segment.ids, [segment.sampled] * len(segment.ids)) for segment in trajectory.segments]
@@ -392,14 +396,14 @@ def _rollout_section(episode: Episode, tokenizer: Any, image: int, most_prompt: 
             what = f"system prompt and prompt have {prompt} tokens, and may have {most_prompt}"
             problems.append(UsageError(what, where="grpo.rollout.max_prompt_tokens", fix="raise it"))
     masks = masked_text(tokenizer, image, parts) if parts else None
-    return Section("one rollout", tuple(lines), tuple(problems), masks)
+    return TrainingCheckSection("one rollout", tuple(lines), tuple(problems), masks)
 
 
-def _reward_section(episode: Episode, plan: TrainingPlan, answer: str) -> Section:
+def _reward_section(episode: Episode, plan: TrainingPlan, answer: str) -> TrainingCheckSection:
     reward = episode.reward
     if reward.masked:
         problem = KnowgenError(f"the episode would be masked: {reward.reason}", where="grpo.reward")
-        return Section("one reward", problems=(problem,))
+        return TrainingCheckSection("one reward", problems=(problem,))
     halves = [
         f"{name} {value:.3f}" for name, value in (("image", reward.image), ("text", reward.text)) if value is not None
     ]
@@ -413,12 +417,12 @@ def _reward_section(episode: Episode, plan: TrainingPlan, answer: str) -> Sectio
         rollout = plan.grpo.rollout
         whole = episode.cost * rollout.prompts * rollout.group * plan.steps
         lines.append(f"cost: ${episode.cost:.4f}, of all episodes at this price ${whole:,.2f}")
-    return Section("one reward", tuple(lines))
+    return TrainingCheckSection("one reward", tuple(lines))
 
 
-def _estimates(gpus: Sequence[tuple[Gpu, int]], estimated: Any) -> Iterator[Section]:
+def _estimates(gpus: Sequence[tuple[Gpu, int]], estimated: Any) -> Iterator[TrainingCheckSection]:
     for gpu, number in gpus:
-        estimate: Estimate = estimated(gpu, number)
+        estimate: TrainingEstimate = estimated(gpu, number)
         lines, problems = [], []
         for role, memory in estimate.memory:
             lines.append(f"{role}: {memory_text(memory.total)} of {memory_text(memory.available)} on each GPU")
@@ -432,4 +436,4 @@ def _estimates(gpus: Sequence[tuple[Gpu, int]], estimated: Any) -> Iterator[Sect
         parts = ", ".join(f"{part.name} {duration_text(part.value)}" for part in estimate.step)
         lines.append(f"a step: {parts}; {count(estimate.steps, 'step')}: {duration_text(estimate.seconds)}")
         lines += [f"assumed: {each}" for each in estimate.assumptions]
-        yield Section(f"estimate for {number} x {gpu.name}", tuple(lines), tuple(problems))
+        yield TrainingCheckSection(f"estimate for {number} x {gpu.name}", tuple(lines), tuple(problems))
