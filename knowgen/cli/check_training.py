@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from knowgen.workflows.check_training import TrainingCheckSection, MaskedText
+    from knowgen.workflows.check_training import MaskedText, TrainingCheckSection
 
 EPILOG = """\b
 Examples:
