@@ -15,8 +15,8 @@ from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import EpisodeRecord, TrainingRun
 from knowgen.training.config import load_config
 from knowgen.workflows import checkpoint_evaluation
-from knowgen.workflows.grpo_plan import TrainingPlan, plan_training
 from knowgen.workflows.training import GrpoTraining, train_grpo
+from knowgen.workflows.training_plan import TrainingPlan, plan_training
 from tests.helpers.judge_server import Call, JudgeServer, Script, Step
 from tests.helpers.scripted_backend import ScriptedBackend
 
