@@ -87,13 +87,13 @@ class ModelSizes:
             where: Name of the file in errors.
 
         Raises:
-            ConfigError: A size is missing, or the model has experts, for which there is no estimate.
+            ConfigError: A size is missing, or the model has experts, of which no estimate is made.
         """
         text, vision = config.get("text_config"), config.get("vision_config")
         if not isinstance(text, Mapping) or not isinstance(vision, Mapping):
             raise ConfigError("is not the configuration of a vision-language model", where=where)
         if text.get("num_experts"):
-            raise ConfigError("is a mixture of experts, for which there is no estimate", where=where)
+            raise ConfigError("is a mixture of experts, of which no estimate is made", where=where)
         try:
             heads = int(text["num_attention_heads"])
             return cls(

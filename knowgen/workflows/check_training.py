@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from knowgen.training.backends.contract import Episode
     from knowgen.training.conversations import SftConversation
     from knowgen.training.rollouts import AgentRollouts
-    from knowgen.workflows.grpo_plan import TrainingPlan
+    from knowgen.workflows.training_plan import TrainingPlan
 
 MOST_ENCODED = 500
 """Maximum number of conversations or prompts that are encoded, evenly spaced."""
@@ -168,7 +168,7 @@ class _Grpo:
         self._name, self._gpus = name, gpus
 
     def sections(self, rollout: bool) -> Iterator[TrainingCheckSection]:
-        from knowgen.workflows.grpo_plan import plan_training
+        from knowgen.workflows.training_plan import plan_training
 
         plan = plan_training(self._config, self._name)
         processor, sizes = model_parts(self._config, self._name)

@@ -18,21 +18,21 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
 
 CONVERSATIONS, LENGTH, STEPS = 10_000, 16_000, 3_750
-LORA = ["model.lora={rank: 32}"]
 SFT = [
-    ("sft/one-gpu-lora", [], "A100:1"),
-    ("sft/one-gpu-lora", [], "H200:1"),
-    ("sft/paper", [], "H200:1"),
-    ("sft/paper", [], "H100:4"),
-    ("sft/paper", [], "H100:8"),
-    ("sft/paper", [], "H100:32"),
+    ("sft/one-gpu-lora", "A100:1"),
+    ("sft/one-gpu-lora", "H200:1"),
+    ("sft/paper", "H200:1"),
+    ("sft/paper", "H100:4"),
+    ("sft/paper", "H100:8"),
+    ("sft/paper", "H100:32"),
 ]
 GRPO = [
-    ("grpo/paper", LORA, "H200:1"),
-    ("grpo/paper", [], "H100:4"),
-    ("grpo/paper", [], "H100:8"),
-    ("grpo/paper", [], "H200:8"),
-    ("grpo/paper", [], "H100:32"),
+    ("grpo/one-gpu-lora", "A100:1"),
+    ("grpo/one-gpu-lora", "H200:1"),
+    ("grpo/paper", "H100:4"),
+    ("grpo/paper", "H100:8"),
+    ("grpo/paper", "H200:8"),
+    ("grpo/paper", "H100:32"),
 ]
 
 
@@ -44,9 +44,9 @@ def memory(estimate: TrainingEstimate) -> str:
     return " + ".join(f"{part.total / GIB:.0f} GiB" for _, part in estimate.memory)
 
 
-def row(config: str, overrides: list[str], machine: str, estimate: TrainingEstimate) -> str:
+def row(config: str, machine: str, estimate: TrainingEstimate) -> str:
     gpu, count = parse_gpus(machine)
-    name = f"`{config}`" + (" with adapters" if overrides else "")
+    name = f"`{config}`"
     fits = "yes" if all(part.fits for _, part in estimate.memory) else "no"
     step = " + ".join(f"{part.value:.0f} s" for part in estimate.step)
     return f"| {name} | {count} x {gpu.name} | {memory(estimate)} | {fits} | {step} | {hours(estimate.seconds)} |"
@@ -54,16 +54,15 @@ def row(config: str, overrides: list[str], machine: str, estimate: TrainingEstim
 
 def rows() -> list[str]:
     lines = []
-    for config, overrides, machine in SFT:
-        loaded = load_config(config, overrides)
+    for config, machine in SFT:
+        loaded = load_config(config)
         gpu, count = parse_gpus(machine)
         found = estimate_sft(QWEN3_VL_8B, loaded, gpu, count, conversations=CONVERSATIONS, lengths=[LENGTH])
-        lines.append(row(config, overrides, machine, found))
-    for config, overrides, machine in GRPO:
-        loaded = load_config(config, [*overrides, "model.path=MODEL"])
-        lines.append(
-            row(config, overrides, machine, estimate_grpo(QWEN3_VL_8B, loaded, *parse_gpus(machine), steps=STEPS))
-        )
+        lines.append(row(config, machine, found))
+    for config, machine in GRPO:
+        loaded = load_config(config, ["model.path=MODEL"])
+        found = estimate_grpo(QWEN3_VL_8B, loaded, *parse_gpus(machine), steps=STEPS)
+        lines.append(row(config, machine, found))
     return lines
 
 

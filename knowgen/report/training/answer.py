@@ -65,9 +65,11 @@ def answer(trainings: Sequence[ReportTraining]) -> Headline:
     steps = count(len(training.metrics), "step")
     if ends is None:
         return Headline(f"{steps} without a {words}.", (evaluated,))
-    values = f"{figure_text(ends.before)} to {figure_text(ends.after)} over {steps}"
+    before, after = figure_text(ends.before), figure_text(ends.after)
+    if before == after:
+        return Headline(f"The {words} stayed at {before} over {steps}.", (evaluated,))
     verb = "rose" if ends.after > ends.before else "fell"
-    return Headline(f"The {words} {verb} from {values}.", (evaluated,))
+    return Headline(f"The {words} {verb} from {before} to {after} over {steps}.", (evaluated,))
 
 
 def _names(training: ReportTraining) -> set[str]:
