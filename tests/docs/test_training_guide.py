@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from knowgen.training.config import TrainingConfig, bundled_configs, load_config
 from knowgen.training.estimate import TrainingEstimate, estimate_grpo, estimate_sft
 from knowgen.training.gpus import GIB, GPUS, parse_gpus
 from knowgen.training.model_sizes import QWEN3_VL_8B
+from tests.helpers.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
@@ -116,6 +118,22 @@ def test_options_named_in_the_text_exist() -> None:
     sections = {key.rpartition(".")[0] for key in keys} | {"grpo.reward.text_args", "grpo.reward.image_args"}
     assert {name for name in named if name not in keys and name not in sections} == set()
     assert len(named) > 10
+
+
+@pytest.mark.slow
+def test_the_way_on_a_cpu_runs_as_the_guide_has_it(tmp_path: Path) -> None:
+    """Every command of the block, with fewer samples and steps; then the report of the training that it made."""
+    block = next(part for part in re.findall(r"```shell\n(.*?)```", GUIDE, re.DOTALL) if "sft/cpu-mini" in part)
+    lines = block.replace("\\\n", " ").splitlines()
+    fewer = {"make": ["--limit", "16"], "sft": ["sft.max_steps=2", "sft.batch_size=4"], "grpo": ["grpo.max_steps=2"]}
+    commands = [shlex.split(line) for line in lines if line.startswith("knowgen ")]
+    assert [words[2] for words in commands[:5]] == ["make", "check", "sft", "check", "grpo"]
+    for words in commands:
+        extra = fewer.get(words[2], []) if words[1] in ("train", "trajectories") else []
+        done = run_python("-m", *words, *extra, check=False, cwd=tmp_path)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    page = (tmp_path / "reports" / "grpo_page" / "index.html").read_text(encoding="utf-8")
+    assert "Trajectories of two steps" in page and "complete" in page
 
 
 @pytest.mark.parametrize("name", bundled_configs())
