@@ -92,7 +92,9 @@ def train_grpo(
             tasks = {task.name: task.version for task in plan.prompts.tasks()}
             description = described(config, plan.name, steps=plan.steps, tasks=tasks)
             open_directory(run, description, may_change=may_change, fresh=fresh)
-            return _trained(plan, run, process, show, fresh=fresh)
+            trained = _trained(plan, run, process, show, fresh=fresh)
+            run.describe({**description, "steps": trained.result.steps, "stopped": trained.result.stopped})
+            return trained
         finally:
             lock.release()
     return _trained(plan, run, process, lambda line: None, fresh=fresh)
