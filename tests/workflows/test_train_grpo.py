@@ -233,7 +233,7 @@ def test_a_further_process_writes_no_figures_and_spends_its_share(
     assert trained.result.stopped == "budget" and len(calls) == 8, "half of what the first process left"
     assert {path: path.read_bytes() for path in written} == written and len(training.lines) == 1
     ledger = TrainingLedger(training.folder)
-    assert (ledger.spent(), ledger.total()) == (pytest.approx(0.4), pytest.approx(1.2))
+    assert [ledger.spent(), ledger.total()] == pytest.approx([0.4, 1.2])
     ledger.close()
 
 
