@@ -19,8 +19,8 @@ from knowgen.training.episode_images import EpisodeImages
 from knowgen.training.rollouts import AgentRollouts
 from knowgen.training.step_log import StepLog
 from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
-from knowgen.workflows.grpo_plan import NoPolicy, TrainingPlan
-from knowgen.workflows.training_directory import described, open_directory
+from knowgen.workflows.open_training import described, open_directory
+from knowgen.workflows.training_plan import NoPolicy, TrainingPlan
 
 MAY_CHANGE = (
     "checkpoints", "keep_episodes", "evaluation", "model.attention", "model.download", "model.gradient_checkpointing",

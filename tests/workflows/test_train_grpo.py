@@ -15,8 +15,8 @@ from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import EpisodeRecord, TrainingRun
 from knowgen.training.config import load_config
 from knowgen.workflows import checkpoint_evaluation
-from knowgen.workflows.grpo_plan import TrainingPlan, plan_training
 from knowgen.workflows.training import GrpoTraining, train_grpo
+from knowgen.workflows.training_plan import TrainingPlan, plan_training
 from tests.helpers.judge_server import Call, JudgeServer, Script, Step
 from tests.helpers.scripted_backend import ScriptedBackend
 
@@ -114,8 +114,8 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(file: Path, values:
 
 
 def test_what_stands_in_the_way_of_the_backend_is_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedBackend, "problems", ("there is no GPU", "and no disk"))
-    with pytest.raises(ConfigError, match="there is no GPU"):
+    monkeypatch.setattr(ScriptedBackend, "problems", ("the GPU is missing", "and no disk"))
+    with pytest.raises(ConfigError, match="the GPU is missing"):
         planned(file)
 
 
