@@ -18,7 +18,7 @@ from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.tasks.contract import Task
 from knowgen.training.backends.contract import GrpoBackend
 from knowgen.training.config import GrpoSection, TrainingConfig
-from knowgen.training.prompts import TrainingPrompts, refuse_overlap
+from knowgen.training.prompts import TrainingPrompts
 from knowgen.training.rollouts import RolloutParts, training_agent
 from knowgen.workflows.described import open_task
 from knowgen.workflows.located import Located, locate
@@ -73,7 +73,7 @@ class NoPolicy:
 
     def open(self, sampling: Sampling, prompt: str, session: str) -> PolicySession:
         """Raise: nothing is sampled."""
-        raise RuntimeError("there is no policy yet")
+        raise RuntimeError("nothing is sampled while a training is checked")
 
     async def close(self) -> None:
         """Do nothing."""
@@ -107,7 +107,7 @@ def plan_training(config: TrainingConfig, name: str) -> TrainingPlan:
     first = prompts(0)
     tasks = prompts.tasks()
     steps, epochs = _length(config.grpo, len(first))
-    refuse_overlap(config.grpo.prompts, epochs, config.evaluation.task)
+    prompts.refuse_overlap(epochs, config.evaluation.task)
     common = any(not search_name(config.agent, task) for task in tasks)
     parts = replace(_parts(config.grpo, tasks), common_search=common)
     _check_agent(config, common_search=common)
@@ -151,7 +151,7 @@ def _backend(config: TrainingConfig) -> GrpoBackend:
     """Return the backend, without what it imports when it trains.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: It is not known.
         MissingDependencyError: A package that it imports is not installed.
         ConfigError: Its module cannot be imported.
     """
@@ -159,7 +159,7 @@ def _backend(config: TrainingConfig) -> GrpoBackend:
     module, colon, attribute = BACKENDS.get(config.backend, config.backend).partition(":")
     if not colon:
         fix = f"name one of {', '.join(BACKENDS)}, or module:Class"
-        raise UsageError("there is no such backend", where=where, fix=fix)
+        raise UsageError("is not known", where=where, fix=fix)
     current_folder_last()
     try:
         target = getattr(importlib.import_module(module), attribute)

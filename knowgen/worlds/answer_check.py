@@ -1,7 +1,7 @@
 """The scorer `world_answer`: an exact check of an agent's answer against the ground truth of a synthetic world.
 
-It is the text half of the dual reward (see `answer`) without a language-model judge. The value is the mean of the shares
-that apply to the sample:
+It is the text half of the dual reward (see `answer`) without a language-model judge. The value is the mean of the
+shares that apply to the sample:
 
     named = subjects that the answer names, of those that the prompt does not name
     facts = required texts that the answer's prompt has, of those that the task's prompt does not have
@@ -225,7 +225,7 @@ def _shows(file: tuple[Path, str], look: str) -> bool:
         raise UnscorableError(f"a reference image does not open: {error.what}") from error
     subject = json.loads(look)
     if "colour" in subject:
-        return colour_of(image) == subject["colour"]
+        return bool(colour_of(image) == subject["colour"])
     from knowgen.worlds.checker.image_features import ImageFeatures
     from knowgen.worlds.checker.matching import SubjectVerdict, match_subject
     from knowgen.worlds.rendering.appearance import Appearance

@@ -79,4 +79,5 @@ def _lock(parent: Path, name: str) -> Iterator[None]:
             yield
     except OSError as error:
         fix = "set KNOWGEN_CACHE to a folder with free space"
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(error.filename or parent), fix=fix) from error
+        where = str(error.filename or parent)
+        raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix=fix) from error

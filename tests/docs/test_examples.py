@@ -20,6 +20,9 @@ PRINTED = {
 }
 """Some of the lines that each example prints."""
 
+TESTED_ELSEWHERE = {"train_demo.py"}
+"""Examples that take minutes: `tests/training/test_train_demo.py`."""
+
 
 def output_of(folder: Path, *words: str) -> str:
     """Run Python in a folder with this checkout's package and return its output."""
@@ -29,10 +32,16 @@ def output_of(folder: Path, *words: str) -> str:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == PRINTED.keys()
+    assert {path.name for path in EXAMPLES.glob("*.py")} == PRINTED.keys() | TESTED_ELSEWHERE
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+SLOW = {"compare_two_generators.py"}
+"""Examples that render a world and score it twice."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(PRINTED)]
+)
 def test_an_example_runs_and_prints_its_result(name: str, tmp_path: Path) -> None:
     printed = output_of(tmp_path, str(EXAMPLES / name))
     assert [words for words in PRINTED[name] if words not in printed] == []
