@@ -141,7 +141,12 @@ def test_a_signal_ends_the_workers_and_the_cluster_that_was_started(tmp_path: Pa
         process = subprocess.Popen(
             [*command, "--executor", "ray", "--out", "run"],
             cwd=tmp_path,
-            env={**child_environment(), "RAY_TMPDIR": str(folder), "MARK_OF_TEST": str(tmp_path)},
+            env={
+                **child_environment(),
+                "RAY_TMPDIR": str(folder),
+                "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+                "MARK_OF_TEST": str(tmp_path),
+            },
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
