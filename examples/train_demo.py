@@ -80,7 +80,7 @@ def main() -> int:
     with ThreadPoolExecutor(max(1, given.workers)) as pool:
         list(pool.map(lambda seed: _fine_tune(given.out, seed, given.sft_steps), seeds))
         jobs = [(seed, arm) for seed in seeds for arm in arms]
-        list(pool.map(lambda job: _train(given.out, *job, given.steps), jobs))
+        list(pool.map(lambda job: _train(given.out, job[0], job[1], given.steps), jobs))
         figures = list(pool.map(lambda seed: _measure(given.out, seed, arms), seeds))
     summary = summarize(figures, arms)
     summary |= {"steps": given.steps, "seconds": round(time.monotonic() - started, 1)}
@@ -333,11 +333,11 @@ def drawn(curves: dict[str, list[list[float]]]) -> str:
         band = [place(step, max(column)) for step, column in enumerate(columns)]
         band += [place(step, min(column)) for step, column in reversed(list(enumerate(columns)))]
         mean = [place(step, sum(column) / len(column)) for step, column in enumerate(columns)]
-        colour, y = COLOURS[arm], height + 4 + 20 * number
+        colour, line = COLOURS[arm], height + 4 + 20 * number
         lines.append(f'<polygon points="{" ".join(band)}" fill="{colour}" opacity="0.18"/>')
         lines.append(f'<polyline points="{" ".join(mean)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        lines.append(f'<rect x="{left}" y="{y - 9}" width="18" height="4" fill="{colour}"/>')
-        lines.append(f'<text x="{left + 26}" y="{y}" font-size="13">{LABELS[arm]}</text>')
+        lines.append(f'<rect x="{left}" y="{line - 9}" width="18" height="4" fill="{colour}"/>')
+        lines.append(f'<text x="{left + 26}" y="{line}" font-size="13">{LABELS[arm]}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

@@ -154,8 +154,8 @@ def training(folder: Path, width: Width) -> Figures:
     """Fine-tune a policy, and train it for one step with GRPO; the weights are random, and so are its replies."""
     from knowgen.training.config import TrainingConfig
     from knowgen.workflows.fine_tuning import fine_tune
-    from knowgen.workflows.grpo_plan import plan_training
     from knowgen.workflows.training import train_grpo
+    from knowgen.workflows.training_plan import plan_training
 
     figures: Figures = {}
     with measured(figures, "build"):

@@ -36,8 +36,8 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     A service that fails masks an episode and is counted; a failure of the policy is reward 0.
     """
     from knowgen.training.config import load_config
-    from knowgen.workflows.grpo_plan import plan_training
     from knowgen.workflows.training import train_grpo
+    from knowgen.workflows.training_plan import plan_training
 
     config = load_config(config_name, list(values))
     folder = (
@@ -45,7 +45,8 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     )
     plan = plan_training(config, config_name)
     trained = train_grpo(plan, folder, fresh=fresh, show=lambda line: click.echo(line, err=True))
-    _closing_lines(trained, config, folder)
+    if trained.leads:
+        _closing_lines(trained, config, folder)
     return exit_code(trained.result.stopped)
 
 
@@ -80,17 +81,20 @@ def _closing_lines(trained: GrpoTraining, config: TrainingConfig, folder: Path) 
 def _evaluation_command(config: TrainingConfig, weights: Path) -> str:
     from knowgen.cli.common import command_line
     from knowgen.workflows.checkpoint_evaluation import agent_arguments
-    from knowgen.workflows.grpo_plan import scorer_arguments
+    from knowgen.workflows.training_plan import scorer_arguments
 
-    arguments = {name: value for name, value in agent_arguments(config, weights).items() if value not in ("", None)}
+    arguments = agent_arguments(config, weights)
+    arguments["painter"] = arguments.get("painter") or "GENERATOR"
+    arguments = {name: value for name, value in arguments.items() if value not in ("", None)}
     words = [word for name, value in arguments.items() for word in ("-g", f"{name}={_text(value)}")]
     scorers = [word for name in config.evaluation.scorers for word in ("--scorer", name)]
     for name in config.evaluation.scorers:
         start = "" if len(config.evaluation.scorers) == 1 else f"{name.partition(':')[0]}."
         own = scorer_arguments(config, name)
         scorers += [word for key, value in own.items() for word in ("-s", f"{start}{key}={_text(value)}")]
-    task = config.evaluation.task or "knowgen"
-    return command_line("run", "--task", task, "--generator", "gen_searcher", *words, *scorers)
+    return command_line(
+        "run", "--task", config.evaluation.task or "TASK", "--generator", "gen_searcher", *words, *scorers
+    )
 
 
 def _text(value: object) -> str:

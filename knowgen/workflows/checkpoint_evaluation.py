@@ -16,10 +16,10 @@ from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import TrainingConfig
 from knowgen.workflows.agents import PAINTER
 from knowgen.workflows.execute import execute
-from knowgen.workflows.grpo_plan import AGENT, scorer_arguments
 from knowgen.workflows.plan import plan
 from knowgen.workflows.resolve import ScorerRequest
 from knowgen.workflows.run import Run, load_run
+from knowgen.workflows.training_plan import AGENT, scorer_arguments
 
 
 def agent_arguments(config: TrainingConfig, weights: Path) -> dict[str, Any]:

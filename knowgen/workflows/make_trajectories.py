@@ -195,7 +195,9 @@ def make_conversations(
     run = execute(planned, files.run, before_calls)
     made = MadeConversations(files, run)
     names = [scorer.name for scorer in run.spec.scorers]
-    reading = _RewardReadings(run.path, names[0] if scored else "", names[-1] if text_scored else "", planned.config.protocol)
+    reading = _RewardReadings(
+        run.path, names[0] if scored else "", names[-1] if text_scored else "", planned.config.protocol
+    )
     try:
         files.conversations.parent.mkdir(parents=True, exist_ok=True)
         with RunStore.read(run.path) as store, draft_of(files.conversations) as draft:

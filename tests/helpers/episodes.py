@@ -24,8 +24,8 @@ from knowgen.search.nothing import NothingSearch
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import ModelConfig, TrainingConfig
 from knowgen.training.episode_images import StoredImage
+from knowgen.training.episode_runner import EpisodeRunner
 from knowgen.training.plugin_calls import PainterCalls, ScorerCalls, TrainingServices
-from knowgen.training.rollouts import EpisodeRunner
 from knowgen.training.searches import Searches
 from tests.helpers.virtual_time import VirtualLoop
 
@@ -60,6 +60,9 @@ class InLoop:
             del self.running[invocation]
         invocation.emit(event)
         invocation.emit(END)
+
+    async def room_again(self, slot: int) -> None:
+        raise AssertionError("no device is disabled")
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         invocation.closed = True

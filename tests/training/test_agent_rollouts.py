@@ -25,7 +25,7 @@ from knowgen.worlds.things.teacher import ThingsTeacher
 def config(**grpo: Any) -> TrainingConfig:
     agent = {"prompt": "short", "tools": "image_search", "tool_calls": 1}
     grpo = {"reward": {"constant": 0.5}, **grpo}
-    return TrainingConfig(method="grpo", model=ModelConfig(path="mini:0"), agent=agent, grpo=grpo)  # type: ignore[arg-type]
+    return TrainingConfig(method="grpo", model=ModelConfig(path="mini:0"), agent=agent, grpo=grpo)
 
 
 def prompts(name: str, count: int) -> list[TrainingPrompt]:

@@ -15,8 +15,8 @@ from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import EpisodeRecord, TrainingRun
 from knowgen.training.config import load_config
 from knowgen.workflows import checkpoint_evaluation
-from knowgen.workflows.grpo_plan import TrainingPlan, plan_training
 from knowgen.workflows.training import GrpoTraining, train_grpo
+from knowgen.workflows.training_plan import TrainingPlan, plan_training
 from tests.helpers.judge_server import Call, JudgeServer, Script, Step
 from tests.helpers.scripted_backend import ScriptedBackend
 
@@ -114,8 +114,8 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(file: Path, values:
 
 
 def test_what_stands_in_the_way_of_the_backend_is_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedBackend, "problems", ("there is no GPU", "and no disk"))
-    with pytest.raises(ConfigError, match="there is no GPU"):
+    monkeypatch.setattr(ScriptedBackend, "problems", ("the GPU is missing", "and no disk"))
+    with pytest.raises(ConfigError, match="the GPU is missing"):
         planned(file)
 
 
@@ -209,6 +209,32 @@ def test_a_second_call_goes_on_and_a_complete_training_is_not_repeated(training:
     assert trained.rewards == {1: 1.0, 2: 0.5, 3: 0.5}
     training.call(always(), "grpo.max_steps=3")
     assert len(training.lines) == 3
+
+
+def test_a_further_process_writes_no_figures_and_spends_its_share(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = "grpo.reward.text_args.price_call=0.1"
+    training.call(always(), price, "grpo.services.budget=2", "grpo.max_steps=1")
+    written = {
+        path: path.read_bytes() for path in (training.folder / "training.json", training.folder / "metrics.jsonl")
+    }
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    calls: list[Call] = []
+
+    def judge(call: Call) -> Step:
+        calls.append(call)
+        return Step(reply=verdict())
+
+    monkeypatch.setattr(ScriptedBackend, "logs", False)
+    trained = training.call(judge, price, "grpo.services.budget=2", "grpo.max_steps=9")
+    assert not trained.leads
+    assert trained.result.stopped == "budget" and len(calls) == 8, "half of what the first process left"
+    assert {path: path.read_bytes() for path in written} == written and len(training.lines) == 1
+    ledger = TrainingLedger(training.folder)
+    assert [ledger.spent(), ledger.total()] == pytest.approx([0.4, 1.2])
+    ledger.close()
 
 
 def test_another_training_is_refused_and_fresh_starts_again(training: Training, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ class AnswerJudge(SingleValueJudge):
     contract = CONTRACT
     rubric_version = ANSWER_RUBRIC_VERSION
     needs = frozenset({"references"})
+    may_lack = frozenset({"references"})  # a training that requires none judges answers without them too
     dimensions = (ANSWER,)
     version = f"{ANSWER_RUBRIC_VERSION} {VALUE_PARSER_VERSION} {ENCODING_VERSION}"
     note = "judges the agent's answer, not the image"

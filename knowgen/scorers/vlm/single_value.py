@@ -251,6 +251,8 @@ class SingleValueJudge(EndpointConfig, ABC):
     contract: ClassVar[SingleValueContract]
     rubric_version: ClassVar[str]
     needs: ClassVar[frozenset[str]]
+    may_lack: ClassVar[frozenset[str]] = frozenset()
+    """Needs of a run that a caller of `score` may leave unmet."""
     concurrency = 128
     parser = VALUE_PARSER_VERSION
     deadline = 6 * 3600.0
@@ -293,7 +295,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
             ConfigError: There is a budget and the price is unknown.
         """
-        if missing := missing_needs(self.needs, truth, generation):
+        if missing := missing_needs(self.needs - self.may_lack, truth, generation):
             reason = f"no {' and no '.join(missing)}"
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         started = perf_counter()
