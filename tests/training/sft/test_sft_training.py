@@ -167,6 +167,13 @@ def test_a_complete_training_is_not_loaded_again(
         fine_tune(config_of(vlm, data, sft={"max_steps": 2}), tmp_path / "run", name="test")
 
 
+def test_a_mistake_that_was_found_before_the_first_step_can_be_corrected(vlm: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no linear layer 'q_prj'"):
+        fine_tune(config_of(vlm, data, model={"lora": {"targets": ["q_prj"]}}), tmp_path / "run", name="test")
+    right = config_of(vlm, data, model={"lora": {"targets": ["q_proj"]}}, sft={"max_steps": 1})
+    assert fine_tune(right, tmp_path / "run", name="test").steps == 1
+
+
 def test_conversations_that_cannot_be_trained_are_left_out_and_counted(vlm: Path, tmp_path: Path) -> None:
     rows = [
         conversations.searching(0),
