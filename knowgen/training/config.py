@@ -233,7 +233,7 @@ class GrpoSection(Section):
     clip_high: Annotated[float, Field(ge=0.0)] = 0.28
     """The ratio of probabilities is clipped at 1 + clip_high."""
     kl: NotNegative = 0.0
-    """Weight of the divergence from the first model; 0 for none."""
+    """Weight of the divergence from the first model; 0 for none. With adapters that is the model without them."""
     old_logprobs: Literal["engine", "trainer", "corrected"] = "engine"
     """Log-probabilities of the sampled tokens that the ratio compares with: those of the engine that sampled them, or
     those that the trainer computes before the first step on them. With `corrected` they are the trainer's, and each
