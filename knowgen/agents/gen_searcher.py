@@ -169,12 +169,17 @@ class GenSearcher:
         return cast(PrivilegedSearch, self.search).for_truth(request.truth)
 
     async def run(
-        self, prompt: str, *, session: str = "", seed: int | None = None, watch: Callable[[Step], None] | None = None
+        self,
+        prompt: str,
+        *,
+        session: str = "",
+        seed: int | None = None,
+        search: SearchBackend | None = None,
+        watch: Callable[[Step], None] | None = None,
     ) -> Trajectory:
         """Run a trajectory for a prompt; see `SearchAgent.run`."""
-        if watch is None:
-            return await self._agent.run(prompt, session=session, seed=seed)
-        return await self._agent.run(prompt, session=session, seed=seed, watch=watch)
+        given: dict[str, Any] = {} if watch is None else {"watch": watch}
+        return await self._agent.run(prompt, session=session, seed=seed, search=search, **given)
 
     async def check_service(self) -> str:
         """Check the services of all parts that can be checked, each with one free call.
@@ -195,7 +200,12 @@ class GenSearcher:
 
     async def close(self) -> None:
         """Close the connections of all parts, and free the policy's model."""
-        for part in (self.policy, self.search, self.summary):
+        await self.policy.close()
+        await self.close_services()
+
+    async def close_services(self) -> None:
+        """Close all parts but the policy, which another agent may go on using."""
+        for part in (self.search, self.summary):
             close = getattr(part, "close", None)
             if close is not None:
                 await close()

@@ -41,14 +41,15 @@ class Attempts:
         service: The service behind the plugin.
         limit: Maximum number of attempts; None for a check of the service, which goes on while the service is
             unavailable and ends with the first rejection.
+        each_counts: Whether every failure of the service is an attempt, so that a request ends while it is unavailable.
 
     Attributes:
         failed: Number of failed attempts so far.
     """
 
-    def __init__(self, service: Service, limit: int | None) -> None:
+    def __init__(self, service: Service, limit: int | None, *, each_counts: bool = False) -> None:
         self.failed = 0
-        self._service, self._limit = service, limit
+        self._service, self._limit, self._each_counts = service, limit, each_counts
         self._answers, self._counted_at = service.answers, service.clock()
         self._lone_seconds = service.lone_attempt_seconds
         self._deaths = self._rejections = self._retries = 0
@@ -91,7 +92,7 @@ class Attempts:
         return self._wait()
 
     def _add_unavailable(self, error: Exception, unavailable: ServiceUnavailableError) -> float:
-        if not unavailable.busy and self._is_attempt():
+        if self._each_counts or (not unavailable.busy and self._is_attempt()):
             self._count(error)
         if unavailable.retry_after:
             return max(unavailable.retry_after, min(self._wait(), LEAST_ANNOUNCED_SECONDS))

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from knowgen.core.errors import BudgetReachedError, ConfigError
-from knowgen.store.run import UNPRICED_NOTE, RunStore
+from knowgen.store.run import UNPRICED_NOTE
 
 FREE = -1
 """Reservation number of a call that costs nothing."""
@@ -31,6 +31,26 @@ PATIENCE_SECONDS = 60.0
 """Seconds a call that does not fit now waits while no other call ends."""
 
 _Operation = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+
+
+class SpendingStore(Protocol):
+    """Where reservations are written: the store of a run, or that of a training."""
+
+    def spent(self) -> float:
+        """Return the total in US dollars, open reservations in full."""
+        ...
+
+    def reserve(self, amount: float, caller: str, /) -> int:
+        """Reserve an amount, durably, and return the number of the reservation."""
+        ...
+
+    def settle(self, number: int, amount: float | None, /) -> None:
+        """Replace a reservation by the actual cost; None keeps the reserved amount."""
+        ...
+
+    def put_note(self, caller: str, kind: str, data: dict[str, Any], /) -> None:
+        """Store a note on how calls were made."""
+        ...
 
 
 class _WaitError(Exception):
@@ -56,7 +76,7 @@ class BudgetMeter:
 
     def __init__(
         self,
-        store: RunStore,
+        store: SpendingStore,
         budget: float | None,
         on_refusal: Callable[[], None],
         patience: float = PATIENCE_SECONDS,

@@ -28,6 +28,8 @@ LONE_ATTEMPT_SECONDS = 60.0
 _LONE_ATTEMPT_SHARE = 30
 """Divides the patience for the same purpose, so that a server that restarts is not taken for a broken request."""
 
+ADVICE = "the rest is not run: run the same command again later, or raise --patience"
+
 _REASON_LENGTH = 200
 
 
@@ -41,6 +43,7 @@ class Service:
         pausing: Whether the plugin is paused when it fails in the same way every time.
         drain: Whether calls go on after a stop that is not an interruption, to score images that exist.
         clock: Current time in seconds.
+        advice: What follows for the user when it gave no answer for too long.
 
     Attributes:
         answers: Number of calls that the service answered.
@@ -57,8 +60,9 @@ class Service:
         pausing: bool = False,
         drain: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        advice: str = ADVICE,
     ) -> None:
-        self.name, self.patience, self.clock = name, patience, clock
+        self.name, self.patience, self.clock, self._advice = name, patience, clock, advice
         self.answers = 0
         self.notice = ""
         self.on_close: Callable[[], None] = lambda: None
@@ -103,7 +107,7 @@ class Service:
             what = f"{self._shown_name} gave no answer for {duration_text(waited)}; the last error: {describe(error)}"
         else:
             return
-        self._close(f"{what}; the rest is not run: run the same command again later, or raise --patience")
+        self._close(f"{what}; {self._advice}")
         self._state.stop("unavailable", self.notice)
         raise StoppedError(self.notice)
 

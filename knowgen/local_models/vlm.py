@@ -32,6 +32,7 @@ class ModelSource:
         device_map: Placement over several devices as in transformers; empty for one device.
         where: Name of the scorer or policy in errors.
         option: Beginning of the command-line option that takes `download=true`.
+        attention: Attention implementation of transformers, such as `sdpa`; empty for its default.
     """
 
     model: str
@@ -41,6 +42,7 @@ class ModelSource:
     device_map: str = ""
     where: str = ""
     option: str = "-s "
+    attention: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
     if source.device_map:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = source.dtype if source.dtype != "auto" else auto_dtype(device)
-    placement = {"device_map": source.device_map} if source.device_map else {}
+    options = {"device_map": source.device_map, "attn_implementation": source.attention}
     model, report = _load_part(
         lambda: AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -120,7 +122,7 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **placement,
+            **{name: value for name, value in options.items() if value},
         ),
         "model",
         where,

@@ -45,7 +45,7 @@ class LoraConfig(Section):
 
     rank: Count = 32
     """Rank of the adapters."""
-    alpha: Positive = 64.0
+    alpha: Count = 64
     """Scale of the adapters; the update is multiplied by alpha / rank."""
     dropout: Share = 0.0
     """Dropout of the adapters' inputs."""
@@ -66,8 +66,9 @@ class ModelConfig(Section):
     """Number format of training: bfloat16 on a GPU and float32 on a CPU when auto."""
     attention: str = ""
     """Attention implementation of transformers, such as sdpa or flash_attention_2; its default when empty."""
-    freeze: tuple[str, ...] = VISION_MODULES + PROJECTOR_MODULES
-    """Parts of parameter names that are not trained; a part that matches no parameter is an error."""
+    freeze: tuple[str, ...] = ("vision", "projector")
+    """Parts of parameter names that are not trained; a part that matches no parameter is an error. `vision` and
+    `projector` stand for the vision tower and for the projector from it to the language model, of any family."""
     lora: LoraConfig | None = None
     """Low-rank adapters; all weights that are not frozen are trained without."""
     gradient_checkpointing: bool = True

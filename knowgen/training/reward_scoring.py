@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from knowgen.core.errors import BudgetReachedError, ConfigError, MissingDependencyError, TransientError, UsageError
+from knowgen.core.errors import (
+    AccountError,
+    BudgetReachedError,
+    ConfigError,
+    MissingDependencyError,
+    TransientError,
+    UsageError,
+)
 from knowgen.core.records import Attempt, Item, Score
 from knowgen.core.retry import exponential, retry
 from knowgen.core.text import error_message
@@ -16,6 +23,9 @@ from knowgen.scorers.short_form import compute_items, score_item
 
 STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
 """Errors that would affect every episode: they are raised."""
+
+MAX_ACCOUNT_ERRORS = 3
+"""Calls in a row that a service rejects for the account before its error is raised; fewer mask their episodes."""
 
 LONGEST_WAIT = 60.0
 """Maximum seconds between two attempts."""
@@ -54,11 +64,14 @@ class EpisodeScoring:
         self._capabilities = scorer_capabilities(scorer)
         self._concurrency, self._tries = concurrency, tries
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+        self._rejected = 0
+        """Number of calls in a row that were rejected for the account."""
 
     async def scores(self, items: Sequence[Item]) -> list[ScoredEpisode]:
         """Return the result of each item, in order.
 
         Raises:
+            AccountError: The service rejected several calls in a row.
             BudgetReachedError, ConfigError, UsageError, MissingDependencyError: See `STOPPERS`.
         """
         if self._capabilities.shape == "score_batch":
@@ -75,11 +88,17 @@ class EpisodeScoring:
         """Score one item. An error that affects every item is returned, so that the other tasks end normally."""
         async with self._limit(self._concurrency):
             try:
-                return await self._one(item)
+                scored = await self._one(item)
             except STOPPERS as error:
                 return error
+            except AccountError as error:
+                self._rejected += 1
+                reason = f"{self._name()}: {error_message(error, 300)}"
+                return error if self._rejected >= MAX_ACCOUNT_ERRORS else ScoredEpisode(reason=reason)
             except Exception as error:  # noqa: BLE001 - a scorer may raise anything; only its own episode fails
                 return ScoredEpisode(reason=f"{self._name()}: {error_message(error, 300)}")
+            self._rejected = 0
+            return scored
 
     def _limit(self, value: int) -> asyncio.Semaphore:
         """Return the semaphore of the running event loop, with `value` places."""

@@ -24,8 +24,6 @@ from typing import Any, Literal
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, Item, Score, ScoreStatus
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, scorer_capabilities
-from knowgen.scorers.vlm.answer import ANSWER
-from knowgen.scorers.vlm.evidence import EVIDENCE
 from knowgen.stats.official import stored_overall
 from knowgen.training.reward_scoring import EpisodeScoring, ScoredEpisode
 
@@ -34,9 +32,6 @@ ParsingMode = Literal["strict", "lenient"]
 
 COEFFICIENT = 0.5
 """Default weight of the text reward (source: Gen-Searcher, arXiv 2603.28767)."""
-
-TEXT_DIMENSIONS = (ANSWER, EVIDENCE)
-"""Dimensions of the scorers that judge an answer."""
 
 
 @dataclass(frozen=True)
@@ -111,26 +106,26 @@ def image_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward
 
 
 def text_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward:
-    """Return the text reward of a score by `answer` or `evidence`.
+    """Return the text reward of a score by a scorer of the answer, such as `answer` or the check of a world.
 
     Args:
-        score: Score by one of these two scorers.
+        score: Score with one dimension.
         parsing: Parsed score to use; the lenient one is the nearest value of the grid.
 
     Returns:
         The reward; masked if the score failed or did not apply.
 
     Raises:
-        UsageError: The score is by another scorer.
+        UsageError: The score has several dimensions.
     """
     values, reason = _parsed(score, parsing)
     if reason:
         return masked(reason, scores=(score,))
-    if len(values) != 1 or next(iter(values)) not in TEXT_DIMENSIONS:
+    if len(values) != 1:
         raise UsageError(
             f"no text reward is defined for {', '.join(values) or 'no values'}",
             where=f"scorer {score.scorer}",
-            fix="use answer:MODEL or evidence:MODEL",
+            fix="use answer:MODEL, or another scorer with one dimension",
         )
     value = next(iter(values.values()))
     return EpisodeReward(value, text=value, scores=(score,))
@@ -178,6 +173,33 @@ class ReferencesRule:
         if self.minimum <= count <= self.maximum:
             return ""
         return f"the answer has {count} usable references, required are {self.minimum} to {self.maximum}"
+
+
+def combined(image: EpisodeReward | None, text: EpisodeReward | None, coefficient: float) -> EpisodeReward:
+    """Return the weighted sum of the two halves of a reward; masked where one of them is.
+
+    Args:
+        image: The image half; None if its weight is 0.
+        text: The text half; None if its weight is 0.
+        coefficient: Weight of the text half, 0 to 1.
+
+    Example:
+        >>> combined(EpisodeReward(0.5, image=0.5), EpisodeReward(1.0, text=1.0), 0.5).value
+        0.75
+        >>> combined(EpisodeReward(0.5, image=0.5), masked("the judge is down"), 0.5).masked
+        True
+    """
+    halves = [half for half in (image, text) if half is not None]
+    fields: dict[str, Any] = {
+        "image": None if image is None else image.image,
+        "text": None if text is None else text.text,
+        "generated": image is None or image.generated,
+        "scores": tuple(score for half in halves for score in half.scores),
+    }
+    if reasons := [half.reason for half in halves if half.masked]:
+        return masked("; ".join(dict.fromkeys(reasons)), **fields)
+    value = (1 - coefficient) * (fields["image"] or 0.0) + coefficient * (fields["text"] or 0.0)
+    return EpisodeReward(min(1.0, value), **fields)
 
 
 class DualReward:
@@ -278,18 +300,15 @@ class DualReward:
 
     def _combine(self, image: ScoredEpisode | None, text: ScoredEpisode | None) -> EpisodeReward:
         """Return the weighted sum of both rewards; one of them is None if its weight is 0."""
-        rewards = [
-            reward_of(episode.score, self.parsing) if episode.score is not None else masked(episode.reason)
+        halves = [
+            None
+            if episode is None
+            else reward_of(episode.score, self.parsing)
+            if episode.score is not None
+            else masked(episode.reason)
             for reward_of, episode in ((image_reward, image), (text_reward, text))
-            if episode is not None
         ]
-        scores = tuple(score for reward in rewards for score in reward.scores)
-        image_value = next((reward.image for reward in rewards if reward.image is not None), None)
-        text_value = next((reward.text for reward in rewards if reward.text is not None), None)
-        if reasons := [reward.reason for reward in rewards if reward.masked]:
-            return masked("; ".join(reasons), image=image_value, text=text_value, scores=scores)
-        value = (1 - self.coefficient) * (image_value or 0.0) + self.coefficient * (text_value or 0.0)
-        return EpisodeReward(min(1.0, value), image=image_value, text=text_value, scores=scores)
+        return combined(halves[0], halves[1], self.coefficient)
 
     async def close(self) -> None:
         """Close both scorers; call it in the event loop that they were used in."""

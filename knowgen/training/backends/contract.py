@@ -28,12 +28,14 @@ class TrainingPrompt:
         sample: The sample; all that the agent and the image model are given.
         truth: Its ground truth; only rewards are given it.
         difficulty: Its difficulty for a curriculum, smaller is easier; 0 when the task has none.
+        search: Name of the search backend of its task; empty where the agent has one for all prompts.
     """
 
     key: str
     sample: Sample
     truth: GroundTruth
     difficulty: float = 0.0
+    search: str = ""
 
 
 @dataclass
@@ -72,6 +74,11 @@ class Rollouts(Protocol):
 
     def run(self, prompts: Sequence[TrainingPrompt], *, step: int, seeds: Sequence[int]) -> list[Episode]:
         """Run one episode for each entry of `prompts`, in order; a prompt is repeated once for each of its group.
+
+        Args:
+            prompts: The prompt of each episode.
+            step: Number of the step, from 1.
+            seeds: Seed of the sampling of each episode, such as those of `seeds.episode_seed`.
 
         Raises:
             BudgetReachedError: The budget allows no further call.
