@@ -113,17 +113,16 @@ class VerlFiles:
         lines = [_adapter(Episode).dump_json(episode).decode() + "\n" for episode in episodes]
         write_file(path, "".join(lines))
 
-    def take_episodes(self, step: int) -> list[Episode]:
-        """Return the episodes of a step, group by group, and remove their files."""
+    def take_groups(self, step: int) -> list[list[Episode]]:
+        """Return the episodes of a step by group, and remove their files."""
         folder = self.episodes / f"{step:06d}"
         adapter = _adapter(Episode)
-        episodes = [
-            adapter.validate_json(line)
+        groups = [
+            [adapter.validate_json(line) for line in path.read_bytes().splitlines()]
             for path in sorted(folder.glob("[0-9]*.jsonl"))
-            for line in path.read_bytes().splitlines()
         ]
         shutil.rmtree(folder, ignore_errors=True)
-        return episodes
+        return groups
 
     def request_stop(self, kind: str, reason: str) -> None:
         """Ask the training process to end the training; the first request stands.

@@ -155,13 +155,11 @@ def _actor(config: TrainingConfig, grpo: GrpoSection) -> dict[str, Any]:
 
 
 def _passes(config: TrainingConfig, grpo: GrpoSection, prefix: str) -> dict[str, Any]:
-    """Return the size of forward passes, for the section whose names begin with `prefix`."""
-    dynamic, rows, tokens = (f"{prefix}{name}" for name in ("use_dynamic_bsz", "micro_batch_size_per_gpu", "max_token_len_per_gpu"))
-    settings: dict[str, Any] = {"use_dynamic_bsz" if prefix == "ppo_" else dynamic: config.verl.tokens_per_gpu is not None}
-    settings[rows] = grpo.micro_batch
-    if config.verl.tokens_per_gpu is not None:
-        settings[tokens] = config.verl.tokens_per_gpu
-    return settings
+    """Return the size of forward passes, for a section whose names of it begin with `prefix`."""
+    tokens = config.verl.tokens_per_gpu
+    dynamic = "use_dynamic_bsz" if prefix == "ppo_" else f"{prefix}use_dynamic_bsz"
+    settings: dict[str, Any] = {dynamic: tokens is not None, f"{prefix}micro_batch_size_per_gpu": grpo.micro_batch}
+    return settings if tokens is None else {**settings, f"{prefix}max_token_len_per_gpu": tokens}
 
 
 def _sharding(config: TrainingConfig) -> dict[str, Any]:
