@@ -4,8 +4,8 @@
     python -m benchmarks.gpu.check --width tiny           anywhere, in seconds: that every part runs
     python -m benchmarks.gpu.check --parts painter judge -o figures.json
 
-training   fine-tuning and one GRPO step of a Qwen3-VL: tokens per second, peak memory, and how far the log-probabilities
-           of the engine are from those of the trainer
+training   fine-tuning and one GRPO step of a Qwen3-VL: tokens per second, peak memory, and the gap between the
+           log-probabilities of the engine and of the trainer
 painter    a diffusion transformer through the batched generator: batch sizes that fit, images per second in batches
            and one at a time, and whether batches are halved when memory runs out
 judge      the in-process judge: seconds per judgement in batches and one at a time

@@ -27,7 +27,6 @@ class TimeLimit:
         self._seconds = seconds
         self._timeout = asyncio.timeout(None)
         self._left = seconds
-        self._outer: WaitReporter | None = None
         self._token: Token[WaitReporter | None] | None = None
 
     @property
@@ -40,8 +39,7 @@ class TimeLimit:
         self._loop = asyncio.get_running_loop()
         await self._timeout.__aenter__()
         if self._seconds:
-            self._outer = current_reporter.get()
-            self._token = current_reporter.set(WaitReporter(self._report))
+            self._token = current_reporter.set(WaitReporter(self._report, outer=current_reporter.get()))
             self._go_on()
         return self
 
@@ -54,10 +52,7 @@ class TimeLimit:
         await self._timeout.__aexit__(kind, error, trace)
 
     def _report(self, waits: bool) -> None:
-        """Pass on that the block waits, and stop or start the clock. May be called from any thread."""
-        if self._outer is not None:
-            report = self._outer.begin if waits else self._outer.end
-            report()
+        """Stop or start the clock. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._pause if waits else self._go_on)
 
     def _go_on(self) -> None:

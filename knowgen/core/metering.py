@@ -23,7 +23,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from knowgen.core.waiting import waiting
+from knowgen.core.waiting import DroppedError, sending, waiting
 
 MAX_TOKENS = 10**12
 """Largest plausible token count; larger ones are reduced to it and mark the usage as incomplete."""
@@ -256,11 +256,17 @@ async def paid_call(worst_case: float | None, caller: str) -> AsyncIterator[Rese
     """
     meter, number = current_meter.get(), -1
     if meter is not None:
-        with waiting():
-            number = await meter.reserve(worst_case, caller)
+        try:
+            with waiting():
+                number = await meter.reserve(worst_case, caller)
+        except DroppedError:
+            if number >= 0:  # reserved, but not sent
+                await meter.settle(number, 0.0)
+            raise
     reservation = Reservation(number)
     try:
-        yield reservation
+        with sending():
+            yield reservation
     finally:
         for spent in _spending.get():
             spent.add(worst_case if reservation.cost is None else reservation.cost)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from knowgen.core.errors import BudgetReachedError
 from knowgen.engine.deadline import Deadline
-from knowgen.engine.executors.concurrency import END, CapacityLimiter, Invocation, InvocationEvent, LoopBridge
+from knowgen.engine.executors.concurrency import CapacityLimiter, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.in_process import Executor
 from knowgen.engine.executors.invoke import ServiceCheck
 from knowgen.engine.failure_log import FailureLog
@@ -103,7 +103,6 @@ class Dispatcher:
         self._disabled = ""
         self._machine_failed = False
         self._stopped = False
-        self._drops: list[asyncio.Task[None]] = []
 
     async def submit(
         self,
@@ -168,16 +167,9 @@ class Dispatcher:
             self._drop_if_waiting(slot, invocation, deadline)
 
     def _drop_if_waiting(self, slot: int, invocation: Invocation[Any], deadline: Deadline) -> None:
-        """End a call that waits for its turn, and has not been sent yet."""
+        """Have a call dropped that waits for its turn, unless it has gone on since it reported that."""
         if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
-            invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
-            invocation.deliver(END)
-            invocation.closed = True  # it is dropped once
-            self._drops.append(self._bridge.loop.create_task(self._drop(slot, invocation)))
-
-    async def _drop(self, slot: int, invocation: Invocation[Any]) -> None:
-        """End a call that has not been sent yet."""
-        await self._executor.abandon(slot, invocation)
+            self._executor.drop(slot, invocation)
 
     async def close(self) -> None:
         """End the slots and close the plugin."""
@@ -315,6 +307,10 @@ class Dispatcher:
                 deadline.wait(bool(event.value))
                 if self._stopped:  # it was started just before the stop
                     self._drop_if_waiting(slot, invocation, deadline)
+            elif event.kind == "dropped":
+                for request in waiting.values():
+                    request.fail(StoppedError(self._state.stop_reason))
+                waiting.clear()
             elif event.kind == "error":
                 self._on_error(event, waiting)
             else:

@@ -49,6 +49,10 @@ class ObservedExecutor:
         """End an invocation that has run out of time."""
         return await self._inner.abandon(slot, invocation)
 
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Drop an invocation if it waits for its turn, and has sent nothing."""
+        self._inner.drop(slot, invocation)
+
     async def close(self) -> None:
         """Close the generator."""
         await self._inner.close()

@@ -107,7 +107,7 @@ class TrainingRun:
         """Return the description.
 
         Raises:
-            DataError: There is none, or it is no JSON object.
+            DataError: There is none, or it is not a JSON object.
         """
         path = self.path / self.DESCRIPTION
         try:
@@ -159,14 +159,14 @@ class TrainingRun:
         """Yield the episodes of a step.
 
         Raises:
-            DataError: A line is no episode.
+            DataError: A line is not an episode.
         """
         path = self.episodes_file(step)
         for number, line in numbered_lines(path):
             try:
                 yield EpisodeRecord.model_validate_json(line)
             except ValueError as error:
-                raise DataError("is no episode of a training", where=f"{path}:{number}") from error
+                raise DataError("is not an episode of a training", where=f"{path}:{number}") from error
 
     def evaluation(self, step: int) -> Path:
         """Return the run directory of the evaluation at a step."""

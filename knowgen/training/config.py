@@ -349,7 +349,7 @@ def load_config(name: str | Path, overrides: list[str] | None = None) -> Trainin
         overrides: Replaced values as `section.key=VALUE`, each value in YAML.
 
     Raises:
-        UsageError: There is no such file, or an override is not of that form.
+        UsageError: The file does not exist, or an override is not of that form.
         ConfigError: A file is not YAML, a key is unknown, or a value is out of its range.
     """
     data = _read(name, ())

@@ -24,7 +24,7 @@ from knowgen.agents.tokens import SampledReply
 from knowgen.core.errors import ConfigError, KnowgenError, ServiceUnavailableError
 from knowgen.core.records import ImageRef
 from knowgen.core.text import error_summary
-from knowgen.core.waiting import waiting
+from knowgen.core.waiting import sending, waiting
 from knowgen.local_models.devices import is_gpu_fault
 from knowgen.local_models.memory import BatchSizes, free_memory, in_batches, run_if_fits
 from knowgen.local_models.vlm import LocalVlm
@@ -137,7 +137,8 @@ class HfEngine:
         try:
             with waiting():  # for a place in a batch
                 await asyncio.wrap_future(request.started)
-            return await asyncio.wrap_future(request.result)
+            with sending():
+                return await asyncio.wrap_future(request.result)
         except asyncio.CancelledError:
             request.result.cancel()
             raise

@@ -36,6 +36,8 @@ class CallResults:
         """Send an event of a call. A result that cannot be sent becomes an error of its request."""
         if event.kind == "end":
             self._send({"event": "end", "call": call}, b"")
+        elif event.kind == "dropped":
+            self._send({"event": "dropped", "call": call}, b"")
         elif event.kind == "waiting":
             self._send({"event": "waiting", "call": call, "waits": event.value}, b"")
         elif isinstance(event.value, ServiceCheck):

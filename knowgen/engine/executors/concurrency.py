@@ -13,6 +13,8 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from knowgen.core.waiting import WaitReporter
+
 T = TypeVar("T")
 
 
@@ -138,17 +140,18 @@ class InvocationEvent(NamedTuple):
 
     Attributes:
         kind: `result` of a request; `error` of a request, or of the whole invocation if `id` is empty; `waiting` when
-            the call begins or ceases to wait for its turn; or `end`.
+            the call begins or ceases to wait for its turn; `dropped` when it was dropped while it waited; or `end`.
         id: Id of the request.
         value: The result, the exception, or whether the call waits.
     """
 
-    kind: Literal["result", "error", "waiting", "end"]
+    kind: Literal["result", "error", "waiting", "dropped", "end"]
     id: str = ""
     value: Any = None
 
 
 END = InvocationEvent("end")
+DROPPED = InvocationEvent("dropped")
 
 
 class Invocation(Generic[T]):
@@ -162,16 +165,18 @@ class Invocation(Generic[T]):
         closed: Whether the call was abandoned; later events are dropped.
         task: For use by the executor slot: the asyncio task that carries it out.
         slot: For use by the executor: the slot that carries it out.
+        reporter: For use by the executor: where the call reports that it waits; None before it begins.
         on_finished: For use by the executor: called in the loop when the call has ended.
     """
 
-    __slots__ = ("_bridge", "_events", "_waiter", "batch", "closed", "on_finished", "slot", "task")
+    __slots__ = ("_bridge", "_events", "_waiter", "batch", "closed", "on_finished", "reporter", "slot", "task")
 
     def __init__(self, bridge: LoopBridge, batch: list[T]) -> None:
         self.batch = batch
         self.closed = False
         self.task: Any = None
         self.slot: Any = None
+        self.reporter: WaitReporter | None = None
         self.on_finished: Callable[[Invocation[T]], None] | None = None
         self._bridge = bridge
         self._events: deque[InvocationEvent] = deque()

@@ -21,7 +21,7 @@ from knowgen.core.errors import KnowgenError
 from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.metering import Meter, current_meter, reuse_replies
 from knowgen.core.text import duration_text
-from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
+from knowgen.engine.executors.concurrency import DROPPED, END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
 from knowgen.engine.executors.invoke import ServiceCheck, build_plugin, check_service, invoke, report_waiting
 from knowgen.engine.options import BUILD_SECONDS
 from knowgen.engine.retry import EventLoopBlockedError, slow_build
@@ -71,6 +71,13 @@ class Executor(Protocol):
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """End an invocation that has run out of time."""
+        ...
+
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Drop an invocation if it waits for its turn, and has sent nothing; it then reports that it was dropped.
+
+        Whether it still waits is decided where it waits: one that has gone on meanwhile is not dropped.
+        """
         ...
 
     async def close(self) -> None:
@@ -172,8 +179,9 @@ class _ThreadSlot:
         current_meter.set(self._meter)
         reuse_replies.set(self._reuse)
         while (invocation := self._invocations.get()) is not None:
-            invoke(self._shape, self._plugin, invocation.batch, invocation.emit)
-            del invocation
+            on_start = partial(setattr, invocation, "reporter")
+            invoke(self._shape, self._plugin, invocation.batch, invocation.emit, on_start)
+            del invocation, on_start
 
 
 class ThreadExecutor:
@@ -208,12 +216,22 @@ class ThreadExecutor:
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Leave the thread behind and have the plugin built again."""
+        self._leave_behind(slot, invocation)
+        return TimeoutOutcome(left_behind=True)
+
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Drop an invocation that waits; its thread is left behind and sends nothing when it has waited."""
+        if invocation.reporter is not None and invocation.reporter.drop():
+            invocation.emit(DROPPED)  # after the events that its thread has reported
+            invocation.emit(END)
+            self._leave_behind(slot, invocation)
+
+    def _leave_behind(self, slot: int, invocation: Invocation[Any]) -> None:
         invocation.closed = True
         known = self._slots.pop(slot, None)
         if known is not None:
             known[1].end()
         self._plugin.pop()
-        return TimeoutOutcome(left_behind=True)
 
     def kill(self) -> None:
         """Let the threads end; one that hangs is left behind."""
@@ -301,12 +319,12 @@ class _LoopSlot:
         payload = invocation.batch[0]
         current_meter.set(self._meter)  # in the context of this asyncio task only
         reuse_replies.set(self._reuse)
-        report_waiting(invocation.emit)
+        reporter = invocation.reporter = report_waiting(invocation.emit)
         try:
             check = isinstance(payload, ServiceCheck)
             value = await (check_service(self.plugin) if check else self._function(self.plugin, payload))
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
-            invocation.emit(InvocationEvent("error", "", error))
+            invocation.emit(DROPPED if reporter.dropped else InvocationEvent("error", "", error))
         else:
             invocation.emit(InvocationEvent("result", "", value))
         invocation.emit(END)
@@ -314,6 +332,11 @@ class _LoopSlot:
     def cancel(self, invocation: Invocation[Any]) -> None:
         """Cancel the task of an invocation. Used in the slot's own loop."""
         if invocation.task is not None:
+            invocation.task.cancel()
+
+    def drop(self, invocation: Invocation[Any]) -> None:
+        """Cancel the task of an invocation that waits for its turn. Used in the slot's own loop."""
+        if invocation.reporter is not None and invocation.reporter.drop():
             invocation.task.cancel()
 
     def end(self, *, abort: bool = False) -> None:
@@ -388,6 +411,12 @@ class LoopExecutor:
         return TimeoutOutcome(
             left_behind=is_first, blocked_by_other=blocking is not None and blocking is not invocation.task
         )
+
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Drop an invocation that waits, in the plugin's loop, where it does not go on meanwhile."""
+        loop_slot: _LoopSlot = invocation.slot
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its invocations are cancelled
+            loop_slot.loop.call_soon_threadsafe(loop_slot.drop, invocation)
 
     async def _cancelled(self, slot: _LoopSlot, invocation: Invocation[Any]) -> bool:
         """Cancel an invocation in the plugin's loop; return whether that loop reacted."""

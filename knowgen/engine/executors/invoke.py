@@ -44,9 +44,11 @@ async def check_service(plugin: Any) -> None:
         await check()
 
 
-def report_waiting(emit: Emit) -> None:
-    """Have the call that runs in this context report when it waits for its turn."""
-    current_reporter.set(WaitReporter(lambda waits: emit(InvocationEvent("waiting", "", waits))))
+def report_waiting(emit: Emit) -> WaitReporter:
+    """Have the call that runs in this context report when it waits for its turn; return its reporter."""
+    reporter = WaitReporter(lambda waits: emit(InvocationEvent("waiting", "", waits)))
+    current_reporter.set(reporter)
+    return reporter
 
 
 def item_id(sample_id: str, repeat: int) -> str:
@@ -54,16 +56,26 @@ def item_id(sample_id: str, repeat: int) -> str:
     return f"{repeat}\0{sample_id}"
 
 
-def invoke(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+def invoke(
+    shape: str,
+    plugin: Any,
+    batch: Sequence[Any],
+    emit: Emit,
+    on_start: Callable[[WaitReporter], None] = lambda reporter: None,
+) -> None:
     """Call a plugin on a batch and report each result as it arrives, then an error if there was one, then the end.
+
+    A call that was dropped reports nothing more: whoever dropped it has reported that.
 
     Args:
         shape: Name of the method: `draw`, `generate`, `generate_batch` or `score_batch`.
         plugin: The generator or scorer.
         batch: Requests of a generator, or items of a scorer.
         emit: Takes the events.
+        on_start: Takes the reporter of the call, by which it can be dropped while it waits.
     """
-    report_waiting(emit)
+    reporter = report_waiting(emit)
+    on_start(reporter)
     try:
         if isinstance(batch[0], ServiceCheck):
             asyncio.run(check_service(plugin))
@@ -71,6 +83,8 @@ def invoke(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
         else:
             _METHODS[shape](plugin, batch, emit)
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
+        if reporter.dropped:
+            return
         emit(InvocationEvent("error", "", error))
     emit(END)
 

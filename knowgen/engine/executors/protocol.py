@@ -1,9 +1,9 @@
 """Messages between a run and its worker processes, as plain data; `channel` carries them.
 
-The run sends `build` (once), `invoke`, `cancel`, `reply` (to a request) and `close`, in the field `do`. A worker sends
-`ready` or `build_failed` (once), `result`, `checked`, `error`, `waiting`, `end` and `cancelled` of a call, the requests
-`reserve`, `settle` and `leak`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be
-open at once.
+The run sends `build` (once), `invoke`, `cancel`, `drop`, `reply` (to a request) and `close`, in the field `do`. A
+worker sends `ready` or `build_failed` (once), `result`, `checked`, `error`, `waiting`, `dropped`, `end` and `cancelled`
+of a call, the requests `reserve`, `settle` and `leak`, and `note`, in the field `event`. Calls and requests are
+numbered, so that many can be open at once.
 """
 
 from __future__ import annotations

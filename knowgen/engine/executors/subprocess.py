@@ -170,6 +170,11 @@ class SubprocessExecutor:
             if invocation.on_finished is not None:
                 invocation.on_finished(invocation)
 
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Have a call dropped by its process, if it waits there."""
+        worker: WorkerProcess = invocation.slot
+        worker.drop(invocation)
+
     def _end_hanging(self, worker: WorkerProcess) -> None:
         """Kill a worker that hangs; its other calls fail with an error that is retried."""
         worker.hanging = worker.open_calls

@@ -32,10 +32,11 @@ from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import current_meter, reuse_replies
 from knowgen.core.scratch import close_all
+from knowgen.core.waiting import WaitReporter
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
 from knowgen.engine.executors.channel import Channel
-from knowgen.engine.executors.concurrency import END, InvocationEvent
+from knowgen.engine.executors.concurrency import DROPPED, END, InvocationEvent
 from knowgen.engine.executors.invoke import (
     COROUTINES,
     ServiceCheck,
@@ -218,29 +219,64 @@ class RemoteGuard:
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
-def serve_in_order(shape: str, plugin: Any, connection: RunConnection, results: CallResults) -> None:
-    """Carry out one call after the other in this thread, until the run sends `close`."""
-    while (message := connection.commands.get())["do"] != "close":
+class ThreadCalls:
+    """Calls of a plugin in threads of this process. A thread that waits cannot be interrupted, but sends nothing more.
+
+    Args:
+        shape: Name of the plugin's method.
+        plugin: The plugin.
+        connection: The connection to the run.
+        results: Sends the results.
+    """
+
+    def __init__(self, shape: str, plugin: Any, connection: RunConnection, results: CallResults) -> None:
+        self._shape, self._plugin = shape, plugin
+        self._connection, self._results = connection, results
+        self._work: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._closing = threading.Event()
+        self._open: dict[int, WaitReporter] = {}
+        self._dropped: set[int] = set()
+
+    def serve_in_order(self) -> None:
+        """Carry out one call after the other in this thread, until the run sends `close`."""
+        self._connection.deliver_to(self._handle)
+        self._serve()
+
+    def serve_at_once(self, threads: int) -> None:
+        """Carry out several calls at once, each in a thread, until the run sends `close`."""
+        for number in range(threads):
+            # with the meter, the leak guard, and whether cached replies may be used
+            serving = partial(copy_context().run, self._serve)
+            threading.Thread(target=serving, name=f"knowgen call {number}", daemon=True).start()
+        self._connection.deliver_to(self._handle)
+        self._closing.wait()
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        """Handle a command, in the thread that receives."""
         if message["do"] == "invoke":
-            invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
+            self._work.put(message)
+        elif message["do"] == "drop":
+            self._drop(message["call"])
+        elif message["do"] == "close":
+            if self._dropped:
+                end_process()  # a thread still waits, and the plugin is in use there
+            self._work.put(None)
+            self._closing.set()
 
+    def _drop(self, call: int) -> None:
+        """Drop a call that waits for its turn."""
+        if (reporter := self._open.get(call)) is not None and reporter.drop():
+            self._dropped.add(call)
+            self._results.emit(call, DROPPED)
+            self._results.emit(call, END)
 
-def serve_in_threads(shape: str, plugin: Any, connection: RunConnection, results: CallResults, threads: int) -> None:
-    """Carry out several calls at once, each in a thread, until the run sends `close`."""
-    work: SimpleQueue[dict[str, Any]] = SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            message = work.get()
-            invoke(shape, plugin, unpack_batch(message["batch"]), partial(results.emit, message["call"]))
-
-    for number in range(threads):
-        # with the meter, the leak guard, and whether cached replies may be used
-        serving = partial(copy_context().run, serve)
-        threading.Thread(target=serving, name=f"knowgen call {number}", daemon=True).start()
-    while (message := connection.commands.get())["do"] != "close":
-        if message["do"] == "invoke":
-            work.put(message)
+    def _serve(self) -> None:
+        while (message := self._work.get()) is not None:
+            call = message["call"]
+            emit, on_start = partial(self._results.emit, call), partial(self._open.__setitem__, call)
+            invoke(self._shape, self._plugin, unpack_batch(message["batch"]), emit, on_start)
+            self._open.pop(call, None)
+            self._dropped.discard(call)
 
 
 class CoroutineCalls:
@@ -257,6 +293,7 @@ class CoroutineCalls:
         self._function, self._plugin = COROUTINES[shape], plugin
         self._connection, self._results = connection, results
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._reporters: dict[int, WaitReporter] = {}
         self._cancelled: set[int] = set()
 
     async def serve(self) -> None:
@@ -272,6 +309,8 @@ class CoroutineCalls:
                     self._cancelled.add(message["call"])
                     task.cancel()
                 self._connection.send({"event": "cancelled", "call": message["call"]})
+            elif message["do"] == "drop":
+                self._drop(message["call"])
             else:
                 closing.set()
 
@@ -284,6 +323,11 @@ class CoroutineCalls:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await close_plugin(self._plugin)
 
+    def _drop(self, call: int) -> None:
+        """Cancel a call that waits for its turn. Used in the loop, where it does not go on meanwhile."""
+        if (reporter := self._reporters.get(call)) is not None and reporter.drop():
+            self._tasks[call].cancel()
+
     async def _value(self, payload: Any) -> Any:
         if isinstance(payload, ServiceCheck):
             await check_service(self._plugin)
@@ -291,18 +335,20 @@ class CoroutineCalls:
         return await self._function(self._plugin, payload)
 
     async def _call(self, call: int, batch: list[dict[str, Any]]) -> None:
-        report_waiting(partial(self._results.emit, call))
+        reporter = self._reporters[call] = report_waiting(partial(self._results.emit, call))
         try:
             event = InvocationEvent("result", "", await self._value(unpack_batch(batch)[0]))
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
-            if isinstance(error, asyncio.CancelledError) and call not in self._cancelled and len(self._tasks) > 1:
+            ended = call in self._cancelled or reporter.dropped
+            if isinstance(error, asyncio.CancelledError) and not ended and len(self._tasks) > 1:
                 # one of the calls cancels others: the run repeats each of them alone
                 sys.stderr.write("knowgen: a call was cancelled by the plugin while others were in progress\n")
                 end_process(1)
-            event = InvocationEvent("error", "", error)
+            event = DROPPED if reporter.dropped else InvocationEvent("error", "", error)
         self._results.emit(call, event)
         self._results.emit(call, END)
         self._tasks.pop(call, None)
+        self._reporters.pop(call, None)
         self._cancelled.discard(call)
 
 
@@ -345,10 +391,11 @@ def _serve(start: dict[str, Any], plugin: Any, connection: RunConnection) -> Non
     if shape in COROUTINES:
         _run(CoroutineCalls(shape, plugin, connection, results).serve())
         return
+    calls = ThreadCalls(shape, plugin, connection, results)
     if concurrency > 1:
-        serve_in_threads(shape, plugin, connection, results, concurrency)
+        calls.serve_at_once(concurrency)
     else:
-        serve_in_order(shape, plugin, connection, results)
+        calls.serve_in_order()
     _run(close_plugin(plugin))
 
 

@@ -25,7 +25,7 @@ from knowgen.core.text import duration_text
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
 from knowgen.engine.executors.child_process import ending, kill_group, start_child, wait_for_end
-from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge
+from knowgen.engine.executors.concurrency import DROPPED, END, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.image_transfer import unpack_image
 from knowgen.engine.executors.output_log import OutputLog
 from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_error
@@ -208,6 +208,10 @@ class WorkerProcess:
         self._calls.pop(number, None)
         return True
 
+    def drop(self, invocation: Invocation[Any]) -> None:
+        """Ask the process to drop a call if it waits for its turn."""
+        self._send({"do": "drop", "call": invocation.task})
+
     def close(self) -> None:
         """Ask the process to close its plugin and end."""
         self._send({"do": "close"})
@@ -341,6 +345,8 @@ def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:
     """Return the event of a message. A result that is not valid becomes an error of its request."""
     if message["event"] == "end":
         return END
+    if message["event"] == "dropped":
+        return DROPPED
     if message["event"] == "waiting":
         return InvocationEvent("waiting", "", bool(message["waits"]))
     id = message["id"]

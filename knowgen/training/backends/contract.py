@@ -102,7 +102,7 @@ class TrainingTools:
         rollouts: Builds the rollouts of the agent with a policy over the weights that are trained.
         log: Called after each step with its number, its figures by name, and its episodes.
         evaluate: Called with the number of a step and a folder of exported weights; returns the headline, or None
-            where the evaluation gave none. None where there is no evaluation.
+            where the evaluation gave none. None without an evaluation.
         resume: Whether an earlier call is continued from its last checkpoint.
         worker_rollouts: `module:function` that builds the rollouts in a process on any machine of a cluster, from the
             configuration, the directory of the training and the policy; for backends that sample there.
