@@ -24,7 +24,10 @@ from knowgen.training.rollouts import AgentRollouts, RolloutParts
 from tests.helpers.episodes import MemoryLedger
 from tests.helpers.search_agents import answer, call, image_hits
 
-SEARCHING = [call("image_search", {"query": "a boat"}), answer("The red boat of the first reference image.", ["IMG_001"])]
+SEARCHING = [
+    call("image_search", {"query": "a boat"}),
+    answer("The red boat of the first reference image.", ["IMG_001"]),
+]
 """Replies of an episode that looks before it answers, and gets reward 1."""
 
 GUESSING = [answer("A blue boat.")]
@@ -88,7 +91,11 @@ def rollouts(config: TrainingConfig, folder: Path, policy: Policy) -> AgentRollo
 def prompts_of(*names: str) -> list[TrainingPrompt]:
     """Return prompts of a training."""
     return [
-        TrainingPrompt(f"boats/{name}", Sample(id=name, prompt=f"Draw {name}."), GroundTruth(sample_id=name, required_text=("SECRET",)))
+        TrainingPrompt(
+            f"boats/{name}",
+            Sample(id=name, prompt=f"Draw {name}."),
+            GroundTruth(sample_id=name, required_text=("SECRET",)),
+        )
         for name in names
     ]
 
@@ -137,14 +144,16 @@ class ScriptedServers:
         self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], image_data: Any = None
     ) -> Any:
         self.requests.append({"id": request_id, "parameters": sampling_params, "images": len(image_data or [])})
-        script = SCRIPTS[int(request_id.split("/")[-1]) % len(SCRIPTS)]
+        script = SCRIPTS[int(request_id.rsplit("/", maxsplit=1)[-1]) % len(SCRIPTS)]
         number = self._calls[request_id]
         self._calls[request_id] += 1
         model, processor = self._model()
         text = script[min(number, len(script) - 1)]
         ids = [*processor.tokenizer.encode(text, add_special_tokens=False), processor.tokenizer.eos_token_id]
         values = token_logprobs(model, processor, [*prompt_ids, *ids], image_data or [])[-len(ids) :]
-        return SimpleNamespace(token_ids=ids, log_probs=values, stop_reason="completed", extra_fields={"global_steps": 4})
+        return SimpleNamespace(
+            token_ids=ids, log_probs=values, stop_reason="completed", extra_fields={"global_steps": 4}
+        )
 
     def _model(self) -> Any:
         if self._loaded is None:

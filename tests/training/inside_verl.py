@@ -28,7 +28,7 @@ from knowgen.training.backends.verl.files import VerlFiles
 from knowgen.training.backends.verl.settings import FREEZE_VARIABLE, composed, verl_settings
 from knowgen.training.config import TrainingConfig, load_config
 from tests.helpers.tiny_models import tiny_vlm
-from tests.helpers.verl_parts import GUESSING, SEARCHING, WANDERING, ScriptedServers, prompts_of, verl_config, written
+from tests.helpers.verl_parts import GUESSING, SEARCHING, ScriptedServers, prompts_of, verl_config, written
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def verl_advantages_of(output: Any) -> list[float]:
 
 
 def test_the_log_probabilities_are_those_of_the_ids_images_and_positions_that_verl_trains_on(step: Any) -> None:
-    output, servers, worker, _ = step
+    output, servers, *_ = step
     model, processor = servers._model()
     widest = 0.0
     for row in (0, 1):
@@ -203,7 +203,9 @@ def test_the_log_probabilities_are_those_of_the_ids_images_and_positions_that_ve
         with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=attention, position_ids=positions, **pixels).logits.float()
         length = output.batch["responses"].shape[1]
-        values = torch.log_softmax(logits[:, -length - 1 : -1], dim=-1).gather(-1, ids[:, -length:].unsqueeze(-1))[0, :, 0]
+        values = torch.log_softmax(logits[:, -length - 1 : -1], dim=-1).gather(-1, ids[:, -length:].unsqueeze(-1))[
+            0, :, 0
+        ]
         mask = output.batch["response_mask"][row].bool()
         gap = (values[mask] - output.batch["rollout_log_probs"][row][mask]).abs()
         widest = max(widest, float(gap.max()))
@@ -211,7 +213,7 @@ def test_the_log_probabilities_are_those_of_the_ids_images_and_positions_that_ve
 
 
 def test_the_servers_are_asked_with_the_settings_of_the_training(step: Any) -> None:
-    _, servers, worker, _ = step
+    _, servers, *_ = step
     asked = servers.requests[0]["parameters"]
     assert (asked["temperature"], asked["top_p"], asked["top_k"], asked["max_tokens"]) == (1.0, 1.0, -1, 400)
     assert set(asked["logit_bias"].values()) == {-100.0} and len(asked["logit_bias"]) == 4
@@ -237,25 +239,25 @@ def test_the_loss_is_the_mean_over_sequences_of_the_clipped_sum_over_sampled_ids
     advantages, _ = get_adv_estimator_fn(ESTIMATOR)(
         token_level_rewards=scores, response_mask=mask, index=groups, config=None
     )
-    batch = TensorDict(
-        {"response_mask": mask, "old_log_probs": old, "advantages": advantages}, batch_size=8
-    )
+    batch = TensorDict({"response_mask": mask, "old_log_probs": old, "advantages": advantages}, batch_size=8)
     loss = verl_loss(actor, logprobs, batch)
     loss.backward()
-    gradient = logprobs.grad.clone()  # type: ignore[union-attr]
+    gradient = logprobs.grad.clone()
     logprobs.grad = None
-    hand = 0.0
+    hand: Any = 0.0
     for row, reward in enumerate(rewards):
-        others = [each for each, group in zip(rewards, groups, strict=True) if group == groups[row] and each is not None]
+        others = [
+            each for each, group in zip(rewards, groups, strict=True) if group == groups[row] and each is not None
+        ]
         if reward is None:
             continue
         advantage = (reward - np.mean(others)) / (np.std(others, ddof=1) + 1e-4)
         ratio = torch.exp(logprobs[row] - old[row])
         clipped = ratio.clamp(1 - 0.2, 1 + 0.28)
         hand = hand - (torch.minimum(ratio * advantage, clipped * advantage) * mask[row]).sum() / 8
-    hand.backward()  # type: ignore[attr-defined]
+    hand.backward()
     assert loss.item() == pytest.approx(float(hand), abs=1e-6)
-    assert torch.allclose(gradient, logprobs.grad, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(gradient, logprobs.grad, atol=1e-6)
 
 
 def verl_loss(actor: Any, logprobs: Any, batch: TensorDict) -> Any:
@@ -275,3 +277,68 @@ def verl_loss(actor: Any, logprobs: Any, batch: TensorDict) -> Any:
         return ppo_loss(actor, {"log_probs": logprobs}, whole)[0]
     finally:
         losses.no_padding_2_padding = original
+
+
+def test_what_is_frozen_stays_frozen_in_the_model_that_verl_loads(
+    training: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verl's own setting for it is not read by its FSDP engine."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from verl.utils.model import get_hf_auto_model_class
+
+    from knowgen.training.backends.verl import registration
+
+    monkeypatch.setenv(FREEZE_VARIABLE, "vision,projector")
+    before = dict(AutoModelForImageTextToText._model_mapping._extra_content)
+    registration.register()
+    try:
+        auto = get_hf_auto_model_class(AutoConfig.from_pretrained(training / "model"))
+        model = auto.from_pretrained(training / "model", dtype=torch.float32)
+    finally:
+        AutoModelForImageTextToText._model_mapping._extra_content = before
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained and not {name for name in trained if "visual" in name}
+    assert type(model).__name__ == "Qwen3VLForConditionalGeneration"
+
+
+def test_the_worker_of_verls_trainer_puts_whole_groups_into_its_queue(training: Path) -> None:
+    import ray
+    from verl.trainer.ppo.v1 import AgentLoopWorkerTQ
+    from verl.utils import tensordict_utils as tu
+
+    folder = training / "queue"
+    folder.mkdir()
+    config = verl_config(training)
+    files = written(folder, config, prompts_of("boat", "outage"))
+    whole = verl_config_of(config, files, str(training / "model"))
+    whole.transfer_queue.enable = True
+    whole.transfer_queue.backend.SimpleStorage.num_data_storage_units = 1
+    data = RLHFDataset([str(files.order)], None, whole.data)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        tq.init(whole.transfer_queue)
+        worker = AgentLoopWorkerTQ.options(num_cpus=1).remote(whole, ScriptedServers(training / "model"))
+        fields = {name: [data[0][name], data[1][name]] for name in ("raw_prompt", "extra_info", "agent_name", "index")}
+        batch = tu.get_tensordict({**fields, "uid": ["one", "two"]}, {"global_steps": 5})
+        ray.get(worker.generate_sequences.remote(batch))
+        tags = asyncio.run(finished(2))
+        keys = [f"one_{number}_0" for number in range(3)]
+        rows = tq.kv_batch_get(
+            keys=keys, partition_id="train", select_fields=["rm_scores", "response_mask", "responses"]
+        )
+    finally:
+        ray.shutdown()
+    assert {tags[key]["status"] for key in ("one", "two")} == {"finished"}
+    assert {tags[key]["min_global_steps"] for key in keys} == {4}
+    assert [float(row.sum()) for row in rows["rm_scores"].unbind()] == [1.0, 0.0, 0.0]
+    assert [bool(row.any()) for row in rows["response_mask"].unbind()] == [True, True, False]
+
+
+async def finished(prompts: int) -> dict[str, Any]:
+    """Return the tags of verl's queue when a number of prompts has ended."""
+    async with asyncio.timeout(240):
+        while True:
+            tags: dict[str, Any] = tq.kv_list("train").get("train", {})
+            if sum(tag.get("status") in ("finished", "failure") for tag in tags.values()) == prompts:
+                return tags
+            await asyncio.sleep(0.2)

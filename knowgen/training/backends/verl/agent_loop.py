@@ -1,7 +1,7 @@
 """The agent loop that verl's workers run: one episode for each prompt and member of its group.
 
-verl finds the class by its configuration (`VerlFiles.loops`) and makes an object for each episode. Importing this module
-needs verl.
+verl finds the class by its configuration (`VerlFiles.loops`), and makes an object for each episode. Importing this
+module needs verl.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
+from knowgen.core.errors import KnowgenError
 from knowgen.training.backends.contract import Episode
 from knowgen.training.backends.verl.advantages import MASKED
 from knowgen.training.backends.verl.engine import WHERE
 from knowgen.training.backends.verl.rows import TokenRow
 from knowgen.training.backends.verl.worker import EpisodeWorker, grpo_of, worker_of
-from knowgen.core.errors import KnowgenError
 
 
 class EpisodeLoop(AgentLoopBase):  # type: ignore[misc]  # verl has no type information

@@ -104,7 +104,15 @@ class VerlBackend:
         write_file(files.settings, yaml.safe_dump(composed(settings), sort_keys=False))
         with files.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(files.folder), "--config-name", "verl"],
+                [
+                    sys.executable,
+                    "-m",
+                    "verl.trainer.main_ppo",
+                    "--config-path",
+                    str(files.folder),
+                    "--config-name",
+                    "verl",
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -148,7 +156,11 @@ class VerlBackend:
         """Return the model as verl loads it: a folder, or a name on the hub."""
         config = self.config.model
         if not config.path.startswith("mini:"):
-            return str(Path(config.path).expanduser().resolve()) if Path(config.path).expanduser().exists() else config.path
+            return (
+                str(Path(config.path).expanduser().resolve())
+                if Path(config.path).expanduser().exists()
+                else config.path
+            )
         from knowgen.training.models import export_model, load_policy_model
 
         plain = config.model_copy(update={"freeze": (), "lora": None})

@@ -1,15 +1,15 @@
 """What the training process and verl's processes tell each other: files in a folder that all machines see.
 
-    verl/task.json               the configuration of the training, and what builds its rollouts
-    verl/prompts.jsonl           the prompts with their ground truths, one a line
-    verl/order.parquet           what verl reads: places in that file in the order of the training, no ground truth
-    verl/agent_loops.yaml        the agent loop, by class
-    verl/verl.yaml               the settings of verl
-    verl/metrics.jsonl           verl's figures, one line a step
-    verl/episodes/000012/        the episodes of step 12 by group, until they are stored with the training
-    verl/stop.json               why a worker wants the training to end
-    verl/verl.log                what verl prints
-    checkpoints/                 verl's checkpoints
+verl/task.json               the configuration of the training, and what builds its rollouts
+verl/prompts.jsonl           the prompts with their ground truths, one a line
+verl/order.parquet           what verl reads: places in that file in the order of the training, no ground truth
+verl/agent_loops.yaml        the agent loop, by class
+verl/verl.yaml               the settings of verl
+verl/metrics.jsonl           verl's figures, one line a step
+verl/episodes/000012/        the episodes of step 12 by group, until they are stored with the training
+verl/stop.json               why a worker wants the training to end
+verl/verl.log                what verl prints
+checkpoints/                 verl's checkpoints
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class VerlFiles:
     def __init__(self, folder: Path) -> None:
         self.training = folder.resolve()
         self.folder = self.training / "verl"
-        self.task, self.prompts, self.order = (self.folder / name for name in ("task.json", "prompts.jsonl", "order.parquet"))
+        self.task, self.prompts, self.order = (
+            self.folder / name for name in ("task.json", "prompts.jsonl", "order.parquet")
+        )
         self.loops, self.settings = self.folder / "agent_loops.yaml", self.folder / "verl.yaml"
         self.metrics, self.log, self.stop = (self.folder / name for name in ("metrics.jsonl", "verl.log", "stop.json"))
         self.episodes = self.folder / "episodes"

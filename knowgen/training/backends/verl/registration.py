@@ -29,15 +29,15 @@ def with_frozen_parts(base: type[Any], parts: tuple[str, ...]) -> type[Any]:
         parts: What is frozen, see `models.freeze`.
     """
 
+    load = base.from_pretrained.__func__
+
     def from_pretrained(cls: type[Any], *arguments: Any, **options: Any) -> Any:
-        loaded = super(model_class, cls).from_pretrained(*arguments, **options)  # type: ignore[misc]
+        loaded = load(cls, *arguments, **options)
         freeze(loaded[0] if isinstance(loaded, tuple) else loaded, parts, "backend verl")
         return loaded
 
-    model_class = type(
-        base.__name__, (base,), {"from_pretrained": classmethod(from_pretrained), "__module__": base.__module__}
-    )
-    return model_class
+    members = {"from_pretrained": classmethod(from_pretrained), "__module__": base.__module__}
+    return type(base.__name__, (base,), members)
 
 
 def register() -> None:

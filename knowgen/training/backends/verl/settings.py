@@ -213,5 +213,3 @@ def _set(settings: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         settings = settings.setdefault(section, {})
     settings[key] = value
-
-
