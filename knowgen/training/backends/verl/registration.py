@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from transformers import AutoModelForImageTextToText
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from knowgen.training.backends.verl.advantages import ESTIMATOR, verl_advantages
@@ -42,6 +40,9 @@ def with_frozen_parts(base: type[Any], parts: tuple[str, ...]) -> type[Any]:
 
 def register() -> None:
     """Register the names."""
+    from transformers import AutoModelForImageTextToText
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     register_adv_est(ESTIMATOR)(verl_advantages)
     parts = tuple(part for part in os.environ.get(FREEZE_VARIABLE, "").split(",") if part)
     for name in MODEL_TYPES if parts else ():
