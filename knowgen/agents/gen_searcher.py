@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from knowgen.agents.images import MAX_PIXELS, SCALING_VERSION, ImageScaler
 from knowgen.agents.loop import Limits, SearchAgent, today
 from knowgen.agents.policies.contract import Policy, Sampling
-from knowgen.agents.prompts.texts import OWN_VERSION, PromptName, agent_texts
+from knowgen.agents.prompts.texts import OWN_VERSION, agent_texts, texts_version
 from knowgen.agents.records import Ending, Step, Trajectory
 from knowgen.agents.tools.contract import PageReader, Tool
 from knowgen.agents.tools.extraction import EXTRACTION_VERSION, PassageReader
@@ -48,7 +48,8 @@ class GenSearcher:
         painter: Image model of a run; the engine builds it.
         fallback: What is generated without a usable answer; as `painter`, for the engine.
         summary: Model that reads pages, over a chat endpoint; empty to extract relevant passages without a model.
-        prompt: `own`, or `upstream` for the official texts, word for word.
+        prompt: `own`, `short` for small models, `upstream` for the official texts, word for word, or a YAML file with
+            texts of your own.
         upstream_dir: Checkout of the published repository with the official texts; empty to fetch them.
         tools: Names of the tools, with commas between them.
         rounds: Maximum number of rounds, without the last call.
@@ -85,7 +86,7 @@ class GenSearcher:
         painter: str | None = None,
         fallback: Literal["draw", "fail"] = "draw",
         summary: str = "",
-        prompt: PromptName = "own",
+        prompt: str = "own",
         upstream_dir: str = "",
         tools: str | Sequence[str | Tool] = "search,image_search,browse",
         rounds: int = 9,
@@ -144,6 +145,16 @@ class GenSearcher:
         """
         names = [name.strip() for name in tools.split(",")] if isinstance(tools, str) else list(tools)
         return not any((each if isinstance(each, str) else each.name) == IMAGE_SEARCH for each in names)
+
+    @staticmethod
+    def weights_identity(prompt: str = "own", **_: Any) -> str:
+        """Return the version of texts that come from a file, by its content; empty for others.
+
+        Raises:
+            UsageError: There are no such texts.
+            ConfigError: The file cannot be read.
+        """
+        return texts_version(prompt)
 
     async def answer(self, request: GenerationRequest) -> AgentAnswer:
         """Search for a request, and return what to generate.

@@ -182,14 +182,26 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _png(pixels: Image, max_pixels: int) -> bytes:
-    """Return an image at its scaled size, as PNG."""
+def scaled_copy(pixels: Image, max_pixels: int = MAX_PIXELS) -> Image:
+    """Return an image at the size at which a policy is shown it, or the image itself where it has that size.
+
+    Args:
+        pixels: The image.
+        max_pixels: Maximum width times height; 0 for the image as it is.
+
+    Raises:
+        UnreadableImageError: One side is more than `MAX_RATIO` times as long as the other.
+    """
     from PIL import Image
 
-    size = scaled_size(*pixels.size, max_pixels)
-    copy = pixels if size == pixels.size else pixels.resize(size, Image.Resampling.BICUBIC)
+    size = scaled_size(*pixels.size, max_pixels) if max_pixels else pixels.size
+    return pixels if size == pixels.size else pixels.resize(size, Image.Resampling.BICUBIC)
+
+
+def _png(pixels: Image, max_pixels: int) -> bytes:
+    """Return an image at its scaled size, as PNG."""
     buffer = io.BytesIO()
-    copy.save(buffer, "PNG", compress_level=1)
+    scaled_copy(pixels, max_pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

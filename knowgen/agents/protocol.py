@@ -115,6 +115,33 @@ def call_texts(reply: str, limit: int = 1) -> list[str]:
     return [part.partition(CALL_CLOSE)[0] for number, part in enumerate(parts) if number == 0 or CALL_CLOSE in part]
 
 
+def written_call(name: str, /, **arguments: Any) -> str:
+    """Return the reply that calls a tool, without a think block, for teachers that are rules.
+
+    Example:
+        >>> print(written_call("image_search", query="red boat"))
+        <tool_call>
+        {"name": "image_search", "arguments": {"query": "red boat"}}
+        </tool_call>
+    """
+    call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"{CALL_OPEN}\n{call}\n{CALL_CLOSE}"
+
+
+def written_answer(gen_prompt: str, *image_ids: str) -> str:
+    """Return the reply that answers with a prompt and reference images, without a think block and notes.
+
+    Example:
+        >>> print(written_answer("A red boat.", "IMG_001"))
+        <answer>
+        {"gen_prompt": "A red boat.", "reference_images": [{"img_id": "IMG_001"}]}
+        </answer>
+    """
+    references = [{"img_id": name} for name in image_ids]
+    answer = json.dumps({"gen_prompt": gen_prompt, "reference_images": references}, ensure_ascii=False)
+    return f"{ANSWER_OPEN}\n{answer}\n{ANSWER_CLOSE}"
+
+
 def parse_call(text: str) -> ToolCall:
     """Read a tool call, as JSON or JSON5. Missing arguments are an empty object, and a missing name is empty.
 

@@ -85,14 +85,35 @@ class Renderer:
             image_tokens: Number of placeholders of each image.
             images_first: Whether the images come before the text.
         """
-        images = [
-            token for count in image_tokens for token in (self._image_start, *[self.image] * count, self._image_end)
-        ]
-        if images and images_first:
-            inside = [*self.encode(f"{role}\n"), *images, *self.encode(text)]
-        else:
-            inside = [*self.encode(f"{role}\n{text}"), *images]
-        return [self._start, *inside, self.end, *self.encode("\n")]
+        return self.message_of(role, (*image_tokens, text) if images_first else (text, *image_tokens))
+
+    def message_of(self, role: str, pieces: Sequence[str | int]) -> list[int]:
+        """Return the ids of a whole message whose texts and images stand in any order.
+
+        Args:
+            role: Who speaks: system, user or assistant.
+            pieces: Texts, and for each image the number of its placeholders.
+        """
+        ids, text = [self._start], f"{role}\n"
+        for piece in pieces:
+            if isinstance(piece, str):
+                text += piece
+            else:
+                ids += [*self.encode(text), *self.image_ids(piece)]
+                text = ""
+        return [*ids, *self.encode(text), self.end, *self.encode("\n")]
+
+    def image_ids(self, tokens: int) -> list[int]:
+        """Return the ids of an image.
+
+        Args:
+            tokens: Number of its placeholders.
+        """
+        return [self._image_start, *[self.image] * tokens, self._image_end]
+
+    def image_run(self, count: int) -> list[int]:
+        """Return the ids of an image with a number of placeholders."""
+        return [self._image_start, *[self.image] * count, self._image_end]
 
     def reply_header(self) -> list[int]:
         """Return the ids after which a reply is sampled."""

@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "compare": "Compare runs with paired intervals and tests.",
     "export": "Export a run as official JSON, JSONL, CSV or Parquet.",
     "trajectories": "Show or export what the agent of a run did.",
+    "train": "Train the policy of the agent: fine-tuning, GRPO.",
     "list": "List tasks, generators, scorers, search backends or runs.",
     "check": "Check a plugin or a task's data before a long run.",
     "agree": "Measure the agreement of scorers and human raters.",

@@ -12,10 +12,12 @@ from knowgen.core.secrets import mask_secrets
 from knowgen.store.database import Database
 from knowgen.store.ledger import Ledger
 from knowgen.store.run import UNPRICED_NOTE
-from knowgen.store.schema import open_writer
+from knowgen.store.schema import open_reader, open_writer
 
 SPENDING_FILE = "spending.sqlite"
 """Name of the file in the directory of a training. Its tables are those of a run's database."""
+
+_ROUNDING = 1e-9
 
 
 class TrainingLedger:
@@ -23,14 +25,17 @@ class TrainingLedger:
 
     Args:
         folder: Directory of the training.
+        process: Number of this process among those of the training, each of which has a file of its own.
 
     Raises:
         DataError, ConfigError: The file is damaged, or cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SPENDING_FILE
+        self._folder = folder
+        path = folder / (f"spending-{process}.sqlite" if process else SPENDING_FILE)
+        self._path = path
         self._database = Database(open_writer(path), path, writable=True)
         self._ledger = Ledger(self._database)
 
@@ -43,8 +48,28 @@ class TrainingLedger:
         self._ledger.settle(number, amount)
 
     def spent(self) -> float:
-        """Return the US dollars spent over all calls of the directory; open reservations count in full."""
+        """Return the US dollars that this process has spent over all calls; open reservations count in full."""
         return self._ledger.spent()
+
+    def total(self) -> float:
+        """Return the US dollars that all processes have spent over all calls of the directory.
+
+        Raises:
+            DataError: A file is damaged.
+        """
+        return self.spent() + sum(_spent(path) for path in self._folder.glob("spending*.sqlite") if path != self._path)
+
+    def record(self, caller: str, total: float) -> None:
+        """Count what something has spent in all that has records of its own, such as the run of an evaluation.
+
+        Args:
+            caller: What it is; what was recorded of it before is counted once.
+            total: US dollars.
+        """
+        known = self._database.read("select coalesce(sum(settled), 0) from reservations where who = ?", (caller,))
+        more = total - float(known[0][0])
+        if more > _ROUNDING:
+            self.settle(self.reserve(more, caller), more)
 
     def put_note(self, caller: str, kind: str, data: Mapping[str, Any]) -> None:
         """Record that a component made a call of unknown cost. Other notes, which repeat every step, are not kept."""
@@ -60,3 +85,14 @@ class TrainingLedger:
     def close(self) -> None:
         """Commit and close the file."""
         self._database.close()
+
+
+def _spent(path: Path) -> float:
+    connection, copy = open_reader(path)
+    database = Database(connection, path, writable=False)
+    try:
+        return Ledger(database).spent()
+    finally:
+        database.close()
+        if copy is not None:
+            copy.close()

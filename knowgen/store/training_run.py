@@ -5,7 +5,7 @@
     episodes/000012.jsonl         one line for each episode of step 12
     images/ab/<sha256>.png        images of the episodes, by content
     evaluations/000020/           run directory of an evaluation; evaluations/000000 is that before the first step
-    checkpoints/000020/           what a backend needs to go on
+    checkpoints/                  what a backend needs to go on, in its own form
     best.json                     the best evaluated step and its headline
     model/                        exported weights
 
@@ -88,6 +88,7 @@ class TrainingRun:
 
     DESCRIPTION = "training.json"
     METRICS = "metrics.jsonl"
+    BEST = "best.json"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -167,6 +168,18 @@ class TrainingRun:
                 yield EpisodeRecord.model_validate_json(line)
             except ValueError as error:
                 raise DataError("is not an episode of a training", where=f"{path}:{number}") from error
+
+    def put_best(self, step: int, headline: float) -> None:
+        """Write which evaluated step is the best one, and its headline."""
+        write_file(self.path / self.BEST, json.dumps({"step": step, "headline": headline}) + "\n")
+
+    def best(self) -> tuple[int, float] | None:
+        """Return the best evaluated step and its headline, None where there is none."""
+        path = self.path / self.BEST
+        if not path.is_file():
+            return None
+        entry = parse_strict_json(path.read_text(encoding="utf-8"), str(path))
+        return int(entry["step"]), float(entry["headline"])
 
     def evaluation(self, step: int) -> Path:
         """Return the run directory of the evaluation at a step."""

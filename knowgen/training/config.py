@@ -230,6 +230,10 @@ class GrpoSection(Section):
     """The ratio of probabilities is clipped at 1 + clip_high."""
     kl: NotNegative = 0.0
     """Weight of the divergence from the first model; 0 for none."""
+    old_logprobs: Literal["engine", "trainer", "corrected"] = "engine"
+    """Log-probabilities of the sampled tokens that the ratio compares with: those of the engine that sampled them, or
+    those that the trainer computes before the first step on them. With `corrected` they are the trainer's, and each
+    token is weighted by its probability by the trainer over that by the engine, at most 2 (a vLLM server only)."""
     scale_rewards: bool = True
     """Whether the advantages of a group are divided by the standard deviation of its rewards."""
     skip_equal_groups: bool = False

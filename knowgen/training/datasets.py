@@ -14,18 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.tasks.data_home import PreparedData, need_prepared, prepare_again
-from knowgen.tasks.prepare.published import check_marks
 from knowgen.tasks.prepare.rows import ROWS_FILE
+from knowgen.training.conversations import SFT_NAME, DatasetRow, SftConversation, load_conversations
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SFT_NAME, RL_NAME = "gen_searcher_sft", "gen_searcher_rl"
+RL_NAME = "gen_searcher_rl"
 
 Split = Literal["train", "test"]
 SPLIT_SEED = 42
@@ -33,39 +31,7 @@ TRAIN_SHARE = 0.9
 """The published split: rows are shuffled with this seed; the first `int(share * n)` are the train split."""
 
 
-class _DatasetRow(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SftMessage(_DatasetRow):
-    """One message of a conversation.
-
-    Attributes:
-        role: Author of the message.
-        content: The text, with an `<image>` mark for each image.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class SftConversation(_DatasetRow):
-    """A conversation of the fine-tuning set.
-
-    Attributes:
-        id: Published id; empty if the row has none.
-        row: Number of the published row, from 1.
-        messages: Messages in order.
-        images: Local paths, in the order of the `<image>` marks.
-    """
-
-    id: str
-    row: int
-    messages: tuple[SftMessage, ...]
-    images: tuple[Path, ...]
-
-
-class RlPrompt(_DatasetRow):
+class RlPrompt(DatasetRow):
     """A prompt of the reinforcement-learning set.
 
     Attributes:
@@ -87,19 +53,7 @@ def load_sft() -> Iterator[SftConversation]:
     Raises:
         DataError: The set is not prepared, a row's `<image>` marks and images differ in number, or an image is missing.
     """
-    prepared = need_prepared(SFT_NAME)
-    return _conversations(prepared)
-
-
-def _conversations(prepared: PreparedData) -> Iterator[SftConversation]:
-    for row in _rows(prepared):
-        where = _where(prepared, row)
-        images = tuple(_image(prepared, name, where) for name in row["images"])
-        check_marks([message["content"] for message in row["messages"]], len(images), where)
-        try:
-            yield SftConversation(id=row["id"], row=row["row"], messages=row["messages"], images=images)
-        except ValidationError as error:
-            raise DataError(error.errors()[0]["msg"], where=where, fix=prepare_again(prepared.name)) from error
+    return iter(load_conversations(SFT_NAME))
 
 
 def load_rl(split: Split = "train") -> Iterator[RlPrompt]:

@@ -40,7 +40,7 @@ class EpisodeImages:
         """Check and store what an image model returned, in another thread.
 
         Raises:
-            ContractError: It is no image.
+            ContractError: It is not an image.
             DataError, ConfigError: The folder cannot be written.
         """
         return await asyncio.to_thread(self._store, image)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -28,6 +29,8 @@ MINI = "mini:"
 
 _PEFT_PREFIX = "base_model.model."
 _SHARD = "5GB"
+_LOADED = "knowgen_loaded"
+"""Attribute of a model with what trainers and engines may change in it, a `_Loaded`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class PolicyModel:
     weights: str
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A model's number format and generation settings as it was loaded."""
+
+    dtype: str
+    generation: Any
+
+
 def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
     """Load a model for training, on the CPU; the trainer moves it to its device.
 
@@ -57,9 +68,9 @@ def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
         where: Name of the training in errors.
 
     Raises:
-        UsageError: No model is named, or the seed of the small one is no number.
+        UsageError: No model is named, or the seed of the small one is not a number.
         MissingDependencyError: A package or the weights are missing.
-        ConfigError: It is no vision-language model, or a part that is to be frozen or adapted does not exist.
+        ConfigError: It is not a vision-language model, or a part that is to be frozen or adapted does not exist.
         DataError: The folder is not a model, or its weights are pickles or incomplete.
     """
     policy = _loaded(config, where)
@@ -67,8 +78,7 @@ def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
     model = policy.model if config.lora is None else add_adapters(policy.model, config.lora, where)
     _keep_trained_weights_exact(model)
     if config.gradient_checkpointing:
-        # without re-entrance: frozen embeddings leave the input of the first layer without a gradient
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(model)
     return PolicyModel(model, policy.processor, policy.weights)
 
 
@@ -98,6 +108,7 @@ def _loaded(config: ModelConfig, where: str) -> PolicyModel:
         attention=config.attention,
     )
     vlm = load(source, "cpu")
+    setattr(vlm.model, _LOADED, _Loaded(vlm.dtype, deepcopy(vlm.model.generation_config)))
     return PolicyModel(vlm.model, vlm.processor, vlm.weights)
 
 
@@ -106,7 +117,7 @@ def _mini(path: str, where: str) -> PolicyModel:
 
     seed = path.removeprefix(MINI)
     if not seed.isdecimal():
-        raise UsageError(f"the seed of {path!r} is no whole number", where=where, fix=f"write it as {MINI}0")
+        raise UsageError(f"the seed of {path!r} is not a whole number", where=where, fix=f"write it as {MINI}0")
     model, processor = build_mini(int(seed))
     return PolicyModel(model, processor, path)
 
@@ -186,7 +197,8 @@ def add_adapters(model: Any, config: LoraConfig, where: str) -> Any:
         target_modules=rf"{not_outside}(?:.*\.)?(?:{'|'.join(re.escape(target) for target in config.targets)})",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, adapters)
+    # ZeRO-3 gathers small weights into one buffer, which needs them in one number format
+    return get_peft_model(model, adapters, autocast_adapter_dtype=not _under_zero3())
 
 
 def _nearest(wanted: str, names: Iterable[str]) -> str:
@@ -196,11 +208,29 @@ def _nearest(wanted: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"name one of {', '.join(known[:20])}"
 
 
-def _keep_trained_weights_exact(model: Any) -> None:
-    import torch
+def _under_zero3() -> bool:
+    """Return whether DeepSpeed will shard the weights of models that are loaded from now on."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    if is_deepspeed_zero3_enabled():
+    return bool(is_deepspeed_zero3_enabled())
+
+
+def _recompute_activations(model: Any) -> None:
+    """Have the backward pass compute activations again.
+
+    Frozen embeddings leave the input of the first layer without a gradient, which the form with re-entrance needs;
+    ZeRO-3 with adapters needs that form.
+    """
+    reentrant = _under_zero3() and hasattr(model, "get_base_model")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    if reentrant:
+        model.enable_input_require_grads()
+
+
+def _keep_trained_weights_exact(model: Any) -> None:
+    import torch
+
+    if _under_zero3():
         return
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
@@ -226,17 +256,35 @@ def export_model(model: Any, processor: Any, folder: Path, state: Mapping[str, A
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     weights = merged_state(model, model.state_dict() if state is None else state)
-    stated = base.config.dtype  # saving replaces it by that of the first weight, which may be a trained one
-    dtype = stated if stated is None or not isinstance(stated, str) else getattr(torch, stated)
-    if dtype is not None:
+    loaded: _Loaded | None = getattr(base, _LOADED, None)
+    if loaded is not None:
+        dtype = getattr(torch, loaded.dtype)
         weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
     with folder_draft(folder) as draft:
         base.save_pretrained(draft, state_dict=weights, max_shard_size=_SHARD)
-        base.config.dtype = stated
-        base.config.save_pretrained(draft)
+        if loaded is not None:
+            base.config.dtype = loaded.dtype  # saving states the format of the first weight, which may be a trained one
+            base.config.save_pretrained(draft)
+            loaded.generation.save_pretrained(draft)
         processor.save_pretrained(draft)
         # processors are one file since transformers 5; servers with an earlier one read these
         processor.image_processor.save_pretrained(draft)
+
+
+def export_from(trainer: Any, processor: Any, folder: Path) -> None:
+    """Write the model of a trainer as `export_model` does; every process calls it, and the main one writes.
+
+    Args:
+        trainer: Trainer of transformers, which may have sharded the weights over several devices.
+        processor: Processor of the model.
+        folder: The folder.
+    """
+    accelerator = trainer.accelerator
+    sharded = accelerator.distributed_type in ("FSDP", "DEEPSPEED")
+    state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if accelerator.is_main_process:
+        export_model(trainer.model, processor, folder, state)
+    accelerator.wait_for_everyone()
 
 
 def merged_state(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:

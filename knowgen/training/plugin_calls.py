@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from knowgen.core.errors import (
     AccountError,
     BudgetReachedError,
-    KnowgenError,
     NotRecordedError,
     RefusalError,
     ServiceUnavailableError,
@@ -52,6 +51,7 @@ T = TypeVar("T")
 
 OnError = Callable[[Exception], None] | None
 
+AGAIN_ADVICE = "correct it, and run the same command again to go on"
 PATIENCE_ADVICE = "run the same command again later to go on, or raise grpo.services.patience"
 
 STOPPING_ERRORS = (StoppedError, BudgetReachedError, asyncio.CancelledError, *FATAL_ERRORS)
@@ -101,7 +101,7 @@ class TrainingServices:
             return ServiceUnavailableError(self.state.stop_line, busy=True)
         if isinstance(error, StoppedError):
             notices = [service.notice for service in self._services if service.notice]
-            return KnowgenError(notices[0] if notices else str(error), where="training")
+            return ServiceUnavailableError(f"{notices[0] if notices else error}; {AGAIN_ADVICE}")
         return error
 
     @property
@@ -111,7 +111,7 @@ class TrainingServices:
 
     def disable(self, error: PluginDisabledError) -> StoppedError:
         """Have the training end, because a plugin cannot be called any more; return the error of this call."""
-        self.state.end_with(KnowgenError(str(error), fix="see its log, and run the same command again to go on"))
+        self.state.end_with(ServiceUnavailableError(f"{error}; {AGAIN_ADVICE}"))
         return StoppedError(str(error))
 
     async def masked_after(self, call: Callable[[int], Awaitable[T]], service: Service, on_error: OnError = None) -> T:

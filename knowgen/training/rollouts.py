@@ -36,6 +36,8 @@ from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.in_process import ABORT_SECONDS, CLOSE_SECONDS
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
+from knowgen.search.leaks import TruthGuard
+from knowgen.search.load import PREFIX
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
@@ -58,11 +60,13 @@ class RolloutParts:
         painter: The image model; None where no reward needs an image.
         image: Scorer of the image; None where its half has no weight.
         text: Scorer of the answer; None where its half has no weight.
+        common_search: Whether the agent has one search backend for all prompts, and not those of their tasks.
     """
 
     painter: GeneratorHandle | None = None
     image: ScorerHandle | None = None
     text: ScorerHandle | None = None
+    common_search: bool = True
 
 
 class RolloutAgent(Protocol):
@@ -205,7 +209,7 @@ class EpisodeRunner:
         search = await self._searches.of(prompt)
 
         async def attempt(number: int) -> Trajectory:
-            session = f"{draft.step}/{prompt.key}/{draft.number}" + (f"/{number}" if number > 1 else "")
+            session = f"{draft.step}/{prompt.key}/{draft.seed}" + (f"/{number}" if number > 1 else "")
             return await self._agent.run(prompt.sample.prompt, session=session, seed=draft.seed, search=search)
 
         with draft.timed("agent"), spending() as spent:
@@ -252,7 +256,7 @@ class EpisodeRunner:
         return text_reward(score, self._reward.reading)
 
     async def _image_half(self, draft: _Draft, answer: Generation) -> EpisodeReward:
-        """Return the image half of the reward; masked where there is no image, or no score of it."""
+        """Return the image half of the reward; masked where it has no image, or the image no score."""
         assert self._image is not None
         try:
             with draft.timed("image"):
@@ -376,7 +380,6 @@ class AgentRollouts:
         folder: Directory of the training, for logs of plugins.
         images: Where images are stored.
         ledger: Where paid calls are recorded.
-        guard: Blocks ground truths in what the agent finds; None for no guard.
 
     Raises:
         UsageError: An argument of the agent is wrong.
@@ -392,10 +395,8 @@ class AgentRollouts:
         folder: Path,
         images: EpisodeImages,
         ledger: SpendingStore,
-        guard: LeakGuard | None = None,
     ) -> None:
-        self._guard = guard
-        self._agent = training_agent(config, policy)
+        self._agent = training_agent(config, policy, common_search=parts.common_search)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="knowgen rollouts", daemon=True)
         self._thread.start()
@@ -419,7 +420,8 @@ class AgentRollouts:
         painter = Painter.of(parts.painter, self._services, config.grpo.painter) if parts.painter else None
         image, text = (RewardScorer.of(part, self._services) if part else None for part in (parts.image, parts.text))
         self._plugins = [each for each in (painter, image, text) if each is not None]
-        self._searches = Searches(self._agent.search)
+        own = {key.removeprefix(PREFIX): value for key, value in config.agent.items() if key.startswith(PREFIX)}
+        self._searches = Searches(self._agent.search, {} if parts.common_search else own)
         return EpisodeRunner(
             config,
             self._agent,
@@ -449,12 +451,16 @@ class AgentRollouts:
             raise self._services.final_error(error) from error
 
     def run(self, prompts: Sequence[TrainingPrompt], *, step: int, seeds: Sequence[int]) -> list[Episode]:
-        """Run one episode for each prompt; see `Rollouts`."""
-        return self._wait(self._runner.run(prompts, step, seeds))
+        """Run one episode for each prompt; see `Rollouts`.
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        Ground truths of these prompts are blocked in what the agent finds on the web, as in a run.
+        """
+        guard = TruthGuard({prompt.key: prompt.truth for prompt in prompts}.values())
+        return self._wait(self._runner.run(prompts, step, seeds), guard)
+
+    def _wait(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None = None) -> T:
         """Run a coroutine in the event loop and wait for it. An interruption cancels it, and waits for its end."""
-        future = asyncio.run_coroutine_threadsafe(self._in_context(work), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._in_context(work, guard), self._loop)
         try:
             return future.result()
         except Exception:
@@ -465,10 +471,10 @@ class AgentRollouts:
             wait([future], CANCEL_SECONDS)
             raise
 
-    async def _in_context(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _in_context(self, work: Coroutine[Any, Any, T], guard: LeakGuard | None) -> T:
         if services := getattr(self, "_services", None):
             current_meter.set(services.meter)
-        current_leak_guard.set(self._guard)
+        current_leak_guard.set(guard)
         return await work
 
     @property
@@ -510,8 +516,13 @@ class AgentRollouts:
             await asyncio.wait(left, timeout=ABORT_SECONDS)
 
 
-def training_agent(config: TrainingConfig, policy: Policy) -> GenSearcher:
+def training_agent(config: TrainingConfig, policy: Policy, *, common_search: bool = True) -> GenSearcher:
     """Return the agent of a training: its arguments with the sampling of the rollouts.
+
+    Args:
+        config: The training.
+        policy: The policy.
+        common_search: Whether it has one search backend for all prompts, and not those of their tasks.
 
     Raises:
         UsageError: An argument is wrong.
@@ -520,7 +531,9 @@ def training_agent(config: TrainingConfig, policy: Policy) -> GenSearcher:
     assert config.grpo is not None
     rollout = config.grpo.rollout
     arguments = dict(config.agent)
-    arguments.setdefault("search", "none")
+    if not common_search:
+        arguments = {name: value for name, value in arguments.items() if not name.startswith("search.")}
+        arguments["search"] = "none"
     return GenSearcher(
         policy=policy,
         **arguments,

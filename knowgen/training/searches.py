@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from types import MappingProxyType
 from typing import Any, cast
 
 from knowgen.core.records import GroundTruth
@@ -19,11 +20,12 @@ class Searches:
     """Search backends by name, each built when it is first needed. Used in one event loop.
 
     Args:
-        common: Backend of the prompts whose task has none of its own.
+        common: Backend of the prompts that name none.
+        arguments: Arguments of the others.
     """
 
-    def __init__(self, common: SearchBackend) -> None:
-        self._common = common
+    def __init__(self, common: SearchBackend, arguments: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self._common, self._arguments = common, dict(arguments)
         self._open: dict[str, asyncio.Task[SearchBackend]] = {}
 
     async def of(self, prompt: TrainingPrompt) -> SearchBackend:
@@ -35,7 +37,9 @@ class Searches:
         if not prompt.search:
             return _for_truth(self._common, prompt.truth)
         if prompt.search not in self._open:
-            self._open[prompt.search] = asyncio.create_task(asyncio.to_thread(load_search, prompt.search))
+            self._open[prompt.search] = asyncio.create_task(
+                asyncio.to_thread(load_search, prompt.search, self._arguments)
+            )
         return _for_truth(await asyncio.shield(self._open[prompt.search]), prompt.truth)
 
     async def close_unused(self, used: Set[str]) -> None:

@@ -146,5 +146,50 @@ def test_without_a_network_the_option_that_helps_is_named(monkeypatch: pytest.Mo
 
 
 def test_other_texts_are_unknown() -> None:
-    with pytest.raises(UsageError, match="prompt must be own or upstream"):
+    with pytest.raises(UsageError, match="prompt must be own, short, upstream or a YAML file, got 'mine'"):
         agent_texts("mine", [], calls=8)
+
+
+def test_a_file_replaces_the_texts_that_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("system: 'Search with {calls} calls of {tools} on '\n", encoding="utf-8")
+    texts, own = agent_texts(str(file), load_tools("image_search"), calls=3), agent_texts("own", [], calls=3)
+    assert texts.system.startswith("Search with 3 calls of {") and texts.system.endswith(" on ")
+    assert texts.final == own.final and texts.summary("p", "q") == own.summary("p", "q")
+
+
+def test_texts_of_a_file_are_known_by_their_content(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / f"{name}.yaml" for name in ("one", "same", "other"))
+    one.write_text("final: Now.\n", encoding="utf-8")
+    same.write_text("final: Now.\n", encoding="utf-8")
+    other.write_text("final: Soon.\n", encoding="utf-8")
+    versions = [agent_texts(str(file), [], calls=8).version for file in (one, same, other)]
+    assert versions[0] == versions[1] != versions[2]
+    assert OWN_VERSION not in versions
+    keys = [GenSearcher.weights_identity(prompt=str(file), rounds=2) for file in (one, same, other)]
+    assert keys == versions and GenSearcher.weights_identity() == ""
+
+
+def test_short_texts_are_short() -> None:
+    assert len(agent_texts("short", [], calls=2).system) < 60
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sytem: Search.\n", "unknown key 'sytem'"),
+        ("final: 3\n", "final must be a text"),
+        ("- system\n", "is not a mapping of texts"),
+        ("summary: 'Answer {query} from {content}'\n", "summary lacks"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        agent_texts(str(file), [], calls=8)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml: the file of texts"):
+        agent_texts(str(tmp_path / "gone.yaml"), [], calls=8)

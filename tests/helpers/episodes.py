@@ -67,6 +67,9 @@ class InLoop:
             task.cancel()
         return TimeoutOutcome(left_behind=False)
 
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Do nothing: these calls report no waits that matter."""
+
     async def close(self) -> None:
         self.kill()
         self.closed = True

@@ -13,6 +13,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.tasks.data_home import find_prepared
 from knowgen.tasks.prepare.run import prepare
 from knowgen.training.datasets import load_rl, load_sft, rl_dataset, sft_dataset
+from knowgen.training.rl_items import RlItems
 from tests.helpers.archive_data import RL_FILE, SFT_FILE, TRAIN, Command, image_bytes, sft_row, train_files, zipped
 from tests.helpers.hub_server import HubServer
 
@@ -203,3 +204,18 @@ def test_sixteen_thousand_rows_are_prepared_and_split(home: Path, tmp_path: Path
     assert len(list(load_rl("train"))) == 14_400
     prepared = find_prepared("gen_searcher_rl")
     assert prepared is not None and prepared.index["pictures"] == count
+
+
+def test_the_prepared_prompts_are_a_task_with_ground_truth_images(home: Path, tmp_path: Path) -> None:
+    prepare("gen_searcher_rl", data_dir=local(tmp_path / "t", [], rl_rows(10), members(10)))
+    train, test = RlItems(), RlItems("test")
+    assert (len(train), len(test)) == (9, 1) and (train.name, test.name) == ("rl_items", "rl_items:test")
+    for sample, expected in zip(train.samples(), load_rl(), strict=True):
+        truth = train.truth(sample.id)
+        assert sample.prompt == expected.prompt and sample.meta == {"source_id": expected.source_id}
+        assert truth.image is not None and truth.image.path == expected.gt_image
+    assert train.version != test.version
+    with pytest.raises(UsageError, match="no split 'dev'; name rl_items or rl_items:test"):
+        RlItems("dev")
+    with pytest.raises(DataError, match="no sample '99'"):
+        train.truth("99")

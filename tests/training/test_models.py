@@ -152,6 +152,18 @@ def test_each_export_has_the_number_format_of_the_model(folder: Path, tmp_path: 
         assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_an_export_has_the_generation_settings_of_the_model_whatever_a_trainer_changed(
+    folder: Path, tmp_path: Path
+) -> None:
+    policy = load_policy_model(ModelConfig(path=str(folder)), "test")
+    policy.model.generation_config.eos_token_id = 1
+    policy.model.config.dtype = "float16"
+    export_model(policy.model, policy.processor, tmp_path / "model")
+    for name, key in (("generation_config.json", "eos_token_id"), ("config.json", "dtype")):
+        stored = json.loads((tmp_path / "model" / name).read_text())
+        assert stored[key] == json.loads((folder / name).read_text())[key]
+
+
 def test_an_export_replaces_an_earlier_one_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.mkdir()

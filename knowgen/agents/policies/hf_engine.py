@@ -11,8 +11,8 @@ import hashlib
 import random
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from inspect import signature
@@ -27,13 +27,11 @@ from knowgen.core.text import error_summary
 from knowgen.core.waiting import sending, waiting
 from knowgen.local_models.devices import is_gpu_fault
 from knowgen.local_models.memory import BatchSizes, free_memory, in_batches, run_if_fits
+from knowgen.local_models.pixels import PixelCache
 from knowgen.local_models.vlm import LocalVlm
 
 GATHER_SECONDS = 0.005
 """Time that a batch waits for further requests, in seconds: little beside the time of a reply."""
-
-PIXEL_CACHE_BYTES = 256 << 20
-"""Maximum size of the preprocessed images that are kept, in bytes."""
 
 
 @dataclass
@@ -66,6 +64,7 @@ class HfEngine:
         renderer: Renderer of the model's chat format; set by `open`.
         max_context: Number of positions of the model; set by `open`.
         model: Content id of the weights; set by `open`.
+        pixels: Preprocessed images.
         batches: Sizes of the batches so far.
     """
 
@@ -81,8 +80,7 @@ class HfEngine:
         self._waiting: deque[_WaitingRow] = deque()
         self._loading: Future[None] | None = None
         self._vlm: LocalVlm | None = None
-        self._pixels: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
-        self._pixel_bytes = 0
+        self.pixels = PixelCache(lambda: self._loaded.processor.image_processor)
 
     async def open(self) -> None:
         """Load the model, once.
@@ -153,8 +151,7 @@ class HfEngine:
         await asyncio.to_thread(self._thread.shutdown)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="knowgen-policy")
         self._vlm, self._loading = None, None
-        self._pixels.clear()
-        self._pixel_bytes = 0
+        self.pixels.clear()
         free_memory()
 
     @property
@@ -256,7 +253,7 @@ class HfEngine:
         mask = [[0] * count + [1] * (longest - count) for count in padding]
         ids = torch.tensor(rows, device=device)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.tensor(mask, device=device)}
-        images = [self._pixels_of(image) for request in batch for image in request.images]
+        images = [self.pixels.of(image) for request in batch for image in request.images]
         if images:
             grids = torch.cat([grid for _, grid in images])
             merged = int(vlm.processor.image_processor.merge_size) ** 2
@@ -267,22 +264,9 @@ class HfEngine:
             inputs |= {
                 "pixel_values": pixels.to(device, dtype=vlm.model.dtype), "image_grid_thw": grids.to(device),
             }  # fmt: skip
-        if "mm_token_type_ids" in signature(vlm.model.forward).parameters:
+        if "mm_token_type_ids" in signature(type(vlm.model).forward).parameters:
             inputs["mm_token_type_ids"] = (ids == self.renderer.image).int()
         return inputs
-
-    def _pixels_of(self, image: ImageRef) -> tuple[Any, Any]:
-        """Return an image as the model takes it, with its grid; each is preprocessed once while the cache holds it."""
-        if image.sha256 in self._pixels:
-            self._pixels.move_to_end(image.sha256)
-            return self._pixels[image.sha256]
-        data = self._loaded.processor.image_processor(images=[image.open()], return_tensors="pt")
-        entry = (data["pixel_values"], data["image_grid_thw"])
-        self._pixels[image.sha256] = entry
-        self._pixel_bytes += _bytes(entry[:1])
-        while self._pixel_bytes > PIXEL_CACHE_BYTES and len(self._pixels) > 1:
-            self._pixel_bytes -= _bytes(self._pixels.popitem(last=False)[1][:1])
-        return entry
 
 
 class _RowSampler:
@@ -333,7 +317,3 @@ class _RowSampler:
         import torch
 
         return torch.stack(self._logprobs, dim=1).tolist()  # type: ignore[no-any-return]
-
-
-def _bytes(tensors: Iterable[Any]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -222,6 +222,7 @@ class VllmEngine:
     Attributes:
         renderer: Renderer of the model's chat format; set by `open`.
         max_context: Maximum number of ids that the server takes; set by `open`.
+        weights: Version of the server's weights, for replies to which the server names none.
     """
 
     renderer: Renderer
@@ -229,7 +230,7 @@ class VllmEngine:
     def __init__(
         self, model: str, url: str, key: str, tokenizer: Any, *, timeout: float, cache_bytes: int, where: str
     ) -> None:
-        self.model, self.max_context = model, 0
+        self.model, self.max_context, self.weights = model, 0, ""
         self._url, self._key, self._where, self._timeout = url, key, where, timeout
         self._load_tokenizer = tokenizer
         self._client: HttpClient | None = None
@@ -343,7 +344,7 @@ class VllmEngine:
                 f"the answer has {len(ids)} token ids and {len(logprobs)} log-probabilities", where=self._where
             )
         ended: Finish = "length" if finish == "length" else "stop"
-        return SampledReply(list(ids), logprobs, ended, _weights(choice.get("weight_versions")))
+        return SampledReply(list(ids), logprobs, ended, _weights(choice.get("weight_versions")) or self.weights)
 
     async def _image(self, image: ImageRef) -> PreparedImage:
         """Return an image as the server prepared it; each is prepared once while the cache holds it."""

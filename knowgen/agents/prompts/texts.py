@@ -1,25 +1,31 @@
-"""The texts of an agent and their version."""
+"""The texts of an agent and their version.
+
+They are named `own`, `short` (a few words, for small models), `upstream` (the official ones), or by a YAML file with
+any of the keys of `own.yaml`. What a file leaves out is as in the own texts.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from knowgen.agents.prompts.official_texts import official_agent_texts
 from knowgen.agents.tools.contract import Tool
-from knowgen.core.errors import UsageError
+from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.home import expand_user
 from knowgen.core.yaml_files import read_yaml
-
-PromptName = Literal["own", "upstream"]
 
 OWN_VERSION = "knowgen-agent-1"
 """Version of the own texts. Increment it with any change: answers under different versions are never mixed."""
 
 OWN_FILE = Path(__file__).with_name("own.yaml")
+SHORT_FILE = Path(__file__).with_name("short.yaml")
+
+_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,14 @@ def agent_texts(name: str, tools: Iterable[Tool], *, calls: int, upstream_dir: s
     """Return the texts of an agent.
 
     Args:
-        name: `own`, or `upstream` for the official texts.
-        tools: Tools that the own system prompt describes. The official one describes its three tools itself.
-        calls: Number of tool calls that the own system prompt allows; the official one says 8.
+        name: `own`, `short`, the path of a YAML file, or `upstream` for the official texts.
+        tools: Tools that the system prompt describes at `{tools}`. The official one describes its three tools itself.
+        calls: Number of tool calls, for `{calls}` in the system prompt; the official one says 8.
         upstream_dir: Checkout of the published repository; empty to fetch its files.
 
     Raises:
         UsageError: There are no such texts.
-        ConfigError: The official files cannot be read or fetched.
+        ConfigError: A file cannot be read, has a key that is none of a text, or a text lacks its fields.
         DataError: They are not those of the pinned commit.
     """
     if name == "upstream":
@@ -76,14 +82,12 @@ def agent_texts(name: str, tools: Iterable[Tool], *, calls: int, upstream_dir: s
             parts=official.parts,
             official=True,
         )
-    if name != "own":
-        raise UsageError(f"prompt must be own or upstream, got {name!r}", where="generator gen_searcher")
-    texts = _own_texts()
+    texts = {**_own_texts(), **_file_texts(name)}
     listed = "\n".join(_description(tool) for tool in tools) or "There are none: answer at once."
     system = texts["system"].replace("{calls}", str(calls)).replace("{tools}", listed)
     summary = _filler(texts["summary"])
     return AgentTexts(
-        version=OWN_VERSION,
+        version=texts_version(name) or OWN_VERSION,
         system=system.rstrip("\n"),
         final=texts["final"],
         too_long=texts["too_long"],
@@ -94,9 +98,57 @@ def agent_texts(name: str, tools: Iterable[Tool], *, calls: int, upstream_dir: s
     )
 
 
+def texts_version(name: str) -> str:
+    """Return the version of texts that come from a file, by its content; empty for the own and the official ones.
+
+    Raises:
+        UsageError: There are no such texts.
+        ConfigError: The file cannot be read.
+    """
+    file = _file(name)
+    if file is None:
+        return ""
+    try:
+        return f"texts-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    except OSError as error:
+        fix = f"give the path of a file with any of the keys {', '.join(_own_texts())}"
+        raise ConfigError(f"the file of texts cannot be read: {error.strerror}", where=str(file), fix=fix) from error
+
+
+def _file(name: str) -> Path | None:
+    """Return the file of texts; None for the own and the official ones."""
+    if name in ("own", "upstream"):
+        return None
+    if name == "short":
+        return SHORT_FILE
+    if name.endswith(_SUFFIXES):
+        return expand_user(name)
+    what = f"prompt must be own, short, upstream or a YAML file, got {name!r}"
+    raise UsageError(what, where="generator gen_searcher")
+
+
 @cache
 def _own_texts() -> dict[str, str]:
     texts: dict[str, str] = read_yaml(OWN_FILE).data
+    return texts
+
+
+def _file_texts(name: str) -> dict[str, str]:
+    """Return the texts of a file, checked; none for the own ones."""
+    file = _file(name)
+    if file is None:
+        return {}
+    texts_version(name)  # raises if the file cannot be read
+    texts = read_yaml(file).data
+    if not isinstance(texts, dict):
+        raise ConfigError("is not a mapping of texts", where=str(file), fix=f"write {next(iter(_own_texts()))}: …")
+    for key, text in texts.items():
+        if key not in _own_texts():
+            raise ConfigError(f"unknown key {key!r}", where=str(file), fix=f"known are {', '.join(_own_texts())}")
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"{key} must be a text", where=str(file), fix=f"leave {key} out for the own text")
+    if "summary" in texts and not 0 <= texts["summary"].find("{content}") < texts["summary"].find("{query}"):
+        raise ConfigError("summary lacks {content} and after it {query}", where=str(file), fix="add both fields")
     return texts
 
 

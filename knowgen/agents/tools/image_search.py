@@ -59,13 +59,13 @@ class ImageSearch:
         except TransientError as error:
             if not context.failures_as_text:
                 raise
-            return ToolResult(_listing(query, []), error=error.what)
+            return ToolResult(listing(query, []), error=error.what)
         except (KnowgenError, ToolArgumentError) as error:
-            return ToolResult(_listing(query, []), error=error_message(error))
+            return ToolResult(listing(query, []), error=error_message(error))
         await context.turn()
         seen = [_seen(hit, context) for hit in _usable(hits)[:wanted]]
         return ToolResult(
-            _listing(query, seen),
+            listing(query, seen),
             images=[image for image in seen if image.image.path is not None and image.image.path.is_file()],
             error=_problems(hits),
             blocked=[hit.blocked.value for hit in hits if hit.blocked is not None],
@@ -102,7 +102,8 @@ def _seen(hit: ImageHit, context: ToolContext) -> SeenImage:
     return seen.model_copy(update={"title": title, "url": url, "page_url": page_url})  # as this search lists it
 
 
-def _listing(query: object, images: Sequence[SeenImage]) -> str:
+def listing(query: object, images: Sequence[SeenImage]) -> str:
+    """Return the images of a query as the policy reads them."""
     lines = [f"--- image search result for [{query}] ---"]
     for image in images:
         lines.append(f"{image.id}: title: {escape_frames(image.title)}")

@@ -154,7 +154,7 @@ def test_an_image_is_preprocessed_once(
 ) -> None:
     asyncio.run(policy.engine.open())
     processor = policy.engine._loaded.processor
-    policy.engine._pixels.clear()
+    policy.engine.pixels.clear()
     calls = []
     plain = processor.image_processor
 

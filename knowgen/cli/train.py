@@ -1,0 +1,17 @@
+"""`knowgen train`: train the policy of the agent."""
+
+from __future__ import annotations
+
+import click
+
+from knowgen.cli.train_grpo import command as grpo
+from knowgen.cli.train_sft import command as sft
+
+
+@click.group("train")
+def command() -> None:
+    """Train the policy of the agent."""
+
+
+command.add_command(sft)
+command.add_command(grpo)

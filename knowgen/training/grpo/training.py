@@ -1,0 +1,242 @@
+"""A training with TRL from its first step to the exported weights: checkpoints, evaluations, stops and resumption."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from knowgen.agents.policies.contract import Policy
+from knowgen.core.atomic import remove_leftovers, replace_folder
+from knowgen.core.errors import ConfigError
+from knowgen.engine.run_state import SignalHandler
+from knowgen.local_models.pixels import PixelCache
+from knowgen.local_models.weights import offline
+from knowgen.training.backends.contract import Rollouts, TrainingResult, TrainingTools
+from knowgen.training.config import GrpoSection, TrainingConfig
+from knowgen.training.grpo.arguments import grpo_arguments
+from knowgen.training.grpo.checkpoints import BestWeights, last_checkpoint
+from knowgen.training.grpo.collection import INTERRUPTED, Collector, TrainingStopped
+from knowgen.training.grpo.interrupts import InterruptSwitch
+from knowgen.training.grpo.local_policy import LocalPolicy
+from knowgen.training.grpo.prompt_plan import PromptPlan
+from knowgen.training.grpo.rows import RowBuilder
+from knowgen.training.grpo.trainer import AgentGrpoTrainer, Rollout
+from knowgen.training.grpo.vllm_policy import VllmTrainedPolicy
+from knowgen.training.models import PolicyModel, export_model, training_dtype
+
+_WHERE = "backend trl"
+
+
+class TrainedPolicy(Policy, Protocol):
+    """A policy over the weights that are trained."""
+
+    def sampling(self, version: str) -> Any:
+        """Return a context manager in which the policy samples with the weights of a version."""
+        ...
+
+
+class TrlTraining:
+    """A training in this process, which may be one of several.
+
+    Args:
+        config: The configuration.
+        tools: What the training gives its backend.
+        policy_model: The model that is trained.
+
+    Attributes:
+        trainer: TRL's trainer.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        tools: TrainingTools,
+        policy_model: PolicyModel,
+    ) -> None:
+        assert config.grpo is not None
+        self._config, self._tools, self._processor = config, tools, policy_model.processor
+        self._grpo: GrpoSection = config.grpo
+        self._plan = PromptPlan(tools.prompts, config.seed)
+        self._interrupt = InterruptSwitch()
+        self._checkpoints, self._model_folder = tools.folder / "checkpoints", tools.folder / "model"
+        self._best = BestWeights(tools.folder / "best.json")
+        rollout = self._grpo.rollout
+        batches = self._plan.batches(self._grpo.epochs, rollout.prompts)
+        steps = self._grpo.max_steps or batches * self._grpo.iterations
+        arguments = grpo_arguments(
+            config,
+            self._checkpoints,
+            steps=steps,
+            processes=PartialState().num_processes,
+            dtype=training_dtype(config.model),
+        )
+        self._generation = copy.deepcopy(_base(policy_model.model).generation_config)
+        with offline(), _quiet():  # the trainer would look for news of its libraries
+            self.trainer = AgentGrpoTrainer(
+                model=policy_model.model,
+                processor=policy_model.processor,
+                arguments=arguments,
+                grpo=self._grpo,
+                prompts=-(-steps // self._grpo.iterations) * rollout.prompts,
+                log=tools.log,
+            )
+        self.trainer.add_callback(_BeforeStep(self))
+        policy, pixels = self._policy(policy_model)
+        self._rollouts: Rollouts = tools.rollouts(policy)
+        self.trainer.rollout = Rollout(
+            Collector(
+                self._plan,
+                self._rollouts,
+                group=rollout.group,
+                skip_equal=self._grpo.skip_equal_groups,
+                share=self.trainer.everywhere,
+                process=self.trainer.accelerator.process_index,
+                interrupt=self._interrupt,
+            ),
+            RowBuilder(policy_model.processor, _WHERE),
+            pixels,
+            policy.sampling,
+        )
+
+    def _policy(self, policy_model: PolicyModel) -> tuple[TrainedPolicy, PixelCache]:
+        """Return the policy over the trained weights, and where its images are preprocessed.
+
+        Raises:
+            ConfigError: The weights lie on several devices, and the policy is to sample in this process.
+        """
+        if self._grpo.rollout.engine == "vllm":
+            image_processor = policy_model.processor.image_processor
+            return VllmTrainedPolicy(self._config), PixelCache(lambda: image_processor)
+        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+            raise ConfigError(
+                "the local engine needs the whole model in each process, which sharding takes apart",
+                where=f"{_WHERE}: grpo.rollout.engine",
+                fix="use engine=vllm, or one device or DDP without FSDP and DeepSpeed",
+            )
+        batch_size = self._grpo.rollout.batch_size
+        policy = LocalPolicy(
+            _base(policy_model.model), policy_model.processor, batch_size=batch_size, weights=policy_model.weights
+        )
+        return policy, policy.engine.pixels
+
+    def run(self) -> TrainingResult:
+        """Train from the last checkpoint on, or from the beginning.
+
+        Raises:
+            KnowgenError: It cannot go on.
+        """
+        stopped = ""
+        start = last_checkpoint(self._checkpoints) if self._tools.resume else None
+        try:
+            with SignalHandler(self._interrupt), _quiet():
+                try:
+                    self.trainer.train(resume_from_checkpoint=str(start) if start else None)
+                    self.evaluate()
+                except TrainingStopped as stop:
+                    stopped = stop.reason
+                self._save()
+        finally:
+            self._rollouts.close()
+        return TrainingResult(self.trainer.state.global_step, self._model_folder, stopped)
+
+    def evaluate(self) -> None:
+        """Evaluate the weights if it is the turn of the step, and keep them if they are the best so far.
+
+        Raises:
+            TrainingStopped: The evaluation was interrupted.
+        """
+        step = self.trainer.state.global_step
+        due = step % self._config.evaluation.every == 0 or step == self.trainer.args.max_steps
+        if self._tools.evaluate is None or not due or step in self._best.headlines:
+            return
+        candidate = self._tools.folder / "candidate"
+        self._export(candidate)
+        stop = ""
+        if self.trainer.accelerator.is_main_process:
+            try:
+                headline = self._tools.evaluate(step, candidate)
+                self._keep_if_best(candidate, step, headline)
+            except KeyboardInterrupt:
+                stop = INTERRUPTED
+            finally:
+                shutil.rmtree(candidate, ignore_errors=True)
+        if any(self.trainer.everywhere([stop])):
+            raise TrainingStopped(INTERRUPTED)
+
+    def _keep_if_best(self, candidate: Path, step: int, headline: float | None) -> None:
+        best = self._best.best
+        earlier = None if best is None else self._best.headlines[best]
+        if self._keeps_best and headline is not None and (earlier is None or headline > earlier):
+            replace_folder(candidate, self._model_folder)  # before the headline: a kill between them repeats both
+            remove_leftovers(self._model_folder)
+        self._best.add(step, headline)
+
+    @property
+    def _keeps_best(self) -> bool:
+        return self._tools.evaluate is not None and self._config.evaluation.keep == "best"
+
+    def _save(self) -> None:
+        """Write a checkpoint of the last whole step and the result of the training."""
+        step = self.trainer.state.global_step
+        newest = last_checkpoint(self._checkpoints)
+        if step > 0 and (newest is None or newest.name != f"checkpoint-{step}"):
+            self.trainer.save_checkpoint()
+        if not (self._keeps_best and self._best.best is not None and self._model_folder.is_dir()):
+            self._export(self._model_folder)
+
+    def _export(self, folder: Path) -> None:
+        """Write the weights for use elsewhere; all processes take part."""
+        accelerator = self.trainer.accelerator
+        sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        state: Mapping[str, Any] | None = accelerator.get_state_dict(self.trainer.model_wrapped) if sharded else None
+        if accelerator.is_main_process:
+            model = accelerator.unwrap_model(self.trainer.model)
+            _base(model).generation_config = copy.deepcopy(self._generation)  # the trainer changes it
+            export_model(model, self._processor, folder, state)
+        accelerator.wait_for_everyone()
+
+
+def _base(model: Any) -> Any:
+    """Return the model of transformers under adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep libraries from printing warnings about what is done on purpose here."""
+    loggers = [logging.getLogger(name) for name in ("trl", "transformers", "accelerate")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class _BeforeStep(TrainerCallback):  # type: ignore[misc]
+    """Evaluates before a step: then the step before is logged, and its checkpoint written.
+
+    Args:
+        training: The training.
+    """
+
+    def __init__(self, training: TrlTraining) -> None:
+        self._training = training
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate if it is the turn of the step before."""
+        self._training.evaluate()
+        self._training.trainer.begin_step()

@@ -1,0 +1,363 @@
+"""Fine-tuning of the policy on conversations with TRL, on one device or several.
+
+Several processes are started by `accelerate launch`; each of them calls `train_sft` with the same arguments. The main
+one writes the figures and the exported model.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from knowgen.agents.rendering import Renderer
+from knowgen.core.atomic import folder_draft, replace_folder
+from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
+from knowgen.engine.run_state import SignalHandler
+from knowgen.local_models.weights import require_packages
+from knowgen.store.training_run import TrainingRun
+from knowgen.training.backends.contract import TrainingResult
+from knowgen.training.config import SftSection, TrainingConfig
+from knowgen.training.conversations import Conversations, SftConversation
+from knowgen.training.models import PolicyModel, export_from, load_policy_model, training_dtype
+from knowgen.training.sft.collator import CUT, NUMBER, ConversationCollator
+from knowgen.training.sft.encoding import ConversationEncoder, UntrainableError
+
+CHECKPOINTS = "checkpoints"
+COMPLETE = "complete"
+"""Empty file in a checkpoint that was written to its end."""
+
+_WORKERS = 4
+"""Processes that prepare batches for each GPU."""
+_PATIENCE = 6 * 3600
+"""Maximum time that processes wait for each other, in seconds: the main one evaluates and writes."""
+_FIGURES = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
+    CUT: CUT,
+}
+"""Figures of the trainer that are stored, with the names under which they are."""
+
+
+@dataclass(frozen=True)
+class SelectedConversations:
+    """Conversations that can be trained on.
+
+    Attributes:
+        conversations: All conversations of the sources.
+        numbers: Numbers of those that can be trained on.
+        left_out: Why each of the others cannot, in one line.
+    """
+
+    conversations: Sequence[SftConversation]
+    numbers: list[int]
+    left_out: list[str]
+
+
+@dataclass
+class SftTools:
+    """What a fine-tuning is given besides its configuration.
+
+    Attributes:
+        folder: Directory of the training.
+        where: Name of the configuration in errors.
+        resume: Whether an earlier call is continued from its last checkpoint.
+        report: Called with a line on what happens, in the main process.
+        started: Called once, in the main process, when everything is loaded and checked.
+        evaluate: Called with the number of a step and a folder of exported weights; returns the headline. None for a
+            training without evaluation.
+    """
+
+    folder: Path
+    where: str
+    resume: bool = False
+    report: Callable[[str], None] = field(default=lambda line: None)
+    started: Callable[[SelectedConversations, PolicyModel], None] = field(default=lambda selected, policy: None)
+    evaluate: Callable[[int, Path], float | None] | None = None
+
+
+def select(conversations: Sequence[SftConversation], encoder: ConversationEncoder) -> SelectedConversations:
+    """Return the conversations that can be trained on; the others are listed with their reasons.
+
+    Raises:
+        DataError: A conversation is damaged, or none can be trained on.
+    """
+    numbers: list[int] = []
+    left_out: list[str] = []
+    for number, conversation in enumerate(conversations):
+        try:
+            encoder.check(conversation)
+        except UntrainableError as error:
+            left_out.append(f"{error.where}: {error.what}")
+        else:
+            numbers.append(number)
+    if not numbers:
+        raise DataError(
+            f"none of {len(left_out)} conversations can be trained on; {left_out[0]}",
+            where="sft.conversations",
+            fix="raise sft.max_tokens, or name other conversations",
+        )
+    return SelectedConversations(conversations, numbers, left_out)
+
+
+def encoder_of(section: SftSection, renderer: Renderer, processor: Any) -> ConversationEncoder:
+    """Return the encoder of a configuration."""
+    return ConversationEncoder(
+        renderer,
+        processor.image_processor,
+        max_tokens=section.max_tokens,
+        image_pixels=section.image_pixels,
+        empty_think=section.empty_think,
+    )
+
+
+def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
+    """Fine-tune a policy on conversations, and export it to `model` in the directory of the training.
+
+    SIGINT or SIGTERM ends it after the step that runs, with a checkpoint; `resume` goes on from there.
+
+    Raises:
+        MissingDependencyError: A package or the weights are missing.
+        UsageError: The configuration names no model or no conversations.
+        ConfigError: The model cannot be trained, or several GPUs are visible to one process.
+        DataError: A conversation or the model is damaged.
+    """
+    require_training_packages(tools.where)
+    section = config.sft or SftSection()
+    arguments = _arguments(config, section, tools.folder)
+    if arguments.n_gpu > 1:
+        fix = "start it with `accelerate launch -m knowgen train sft …`, or set CUDA_VISIBLE_DEVICES=0"
+        raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process", where=tools.where, fix=fix)
+    conversations = Conversations(section.conversations)
+    policy = load_policy_model(config.model, tools.where)
+    renderer = Renderer(policy.processor.tokenizer, tools.where)
+    renderer.check_template(tools.where)
+    encoder = encoder_of(section, renderer, policy.processor)
+    selected = select(conversations, encoder)
+    collator = ConversationCollator(conversations, policy.processor, renderer, encoder, section.image_pixels)
+    watch = _Watch(config, tools, main=arguments.process_index == 0)
+    trainer = _trainer(arguments, policy, selected.numbers, collator, watch)
+    if watch.main:
+        tools.started(selected, policy)
+    checkpoint = last_checkpoint(tools.folder) if tools.resume else None
+    with SignalHandler(watch.interrupt):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps, target = trainer.state.global_step, tools.folder / "model"
+    if watch.interrupted and steps < trainer.state.max_steps:
+        return TrainingResult(steps, target, stopped="interrupted")
+    watch.finish(target)
+    return TrainingResult(steps, target)
+
+
+def require_training_packages(where: str) -> None:
+    """Check that the packages of the extra `train` are installed.
+
+    Raises:
+        MissingDependencyError: One is not.
+    """
+    try:
+        require_packages(where, "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets")
+    except MissingDependencyError as error:
+        raise MissingDependencyError(error.what, where=where, fix='pip install "knowgen[train]"') from None
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint of a training that was written to its end, None if there is none."""
+    complete = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _arguments(config: TrainingConfig, section: SftSection, folder: Path) -> Any:
+    """Return the arguments of the trainer."""
+    import torch
+    from trl.trainer.sft_config import SFTConfig
+
+    gpu = torch.cuda.is_available()
+    optimizer = config.optimizer
+    return SFTConfig(
+        output_dir=str(folder / CHECKPOINTS),
+        seed=config.seed,
+        per_device_train_batch_size=section.batch_size,
+        gradient_accumulation_steps=section.accumulation,
+        num_train_epochs=section.epochs,
+        max_steps=section.max_steps or -1,
+        learning_rate=optimizer.learning_rate,
+        lr_scheduler_type=optimizer.schedule
+        if optimizer.warmup_ratio == 0 or optimizer.schedule != "constant"
+        else "constant_with_warmup",
+        warmup_steps=min(optimizer.warmup_ratio, 1 - 1e-9),  # below 1 it is a share of the steps
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.max_grad_norm,
+        bf16=training_dtype(config.model) == "bfloat16",
+        use_cpu=not gpu,
+        gradient_checkpointing=False,  # set in `load_policy_model`
+        ddp_find_unused_parameters=False,  # every batch has an image, see `append_blank_image`
+        max_length=None,  # the encoder cuts at the end of a reply
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_num_workers=_WORKERS if gpu else 0,
+        dataloader_pin_memory=gpu,
+        save_steps=config.checkpoints.every,
+        save_total_limit=config.checkpoints.keep,
+        ddp_timeout=_PATIENCE,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _trainer(
+    arguments: Any, policy: PolicyModel, numbers: Sequence[int], collator: ConversationCollator, watch: _Watch
+) -> Any:
+    """Return TRL's trainer for conversations that the collator encodes."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    class Trainer(SFTTrainer):
+        """Takes the number of cut conversations out of each batch, and stores it with the other figures."""
+
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            cut = self.accelerator.gather(inputs.pop(CUT)).sum().item()
+            rows = len(inputs["input_ids"]) * self.accelerator.num_processes
+            self._metrics["train" if self.model.training else "eval"][CUT].append(cut / rows)
+            return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Write no text about the model into a checkpoint."""
+
+    trainer = Trainer(
+        model=policy.model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=Dataset.from_dict({NUMBER: list(numbers)}),
+        processing_class=policy.processor,
+        callbacks=[watch.callback()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    watch.trainer = trainer
+    return trainer
+
+
+class _Watch:
+    """Follows a training: stores its figures, marks checkpoints, evaluates, and ends it on a signal.
+
+    Args:
+        config: The configuration.
+        tools: What the training was given.
+        main: Whether this is the main process, the only one that writes.
+
+    Attributes:
+        interrupted: Whether a signal came.
+        main: See above.
+        trainer: The trainer.
+    """
+
+    def __init__(self, config: TrainingConfig, tools: SftTools, *, main: bool) -> None:
+        self.interrupted, self.main = False, main
+        self.trainer: Any = None
+        self._config, self._tools = config, tools
+        self._run = TrainingRun(tools.folder)
+        self._tokens, self._since = 0.0, time.monotonic()
+
+    def interrupt(self) -> None:
+        """Have the training end after the step that runs."""
+        self.interrupted = True
+        self._tools.report("ending after this step; once more ends at once")
+
+    def callback(self) -> Any:
+        """Return the callback of the trainer."""
+        from transformers import TrainerCallback
+
+        watch = self
+
+        class Callback(TrainerCallback):  # type: ignore[misc]
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                watch._since = time.monotonic()
+                if state.global_step == 0:
+                    watch.evaluate(0)
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+                watch.evaluate_if_due(state.global_step)
+                if watch.interrupted_anywhere():
+                    control.should_save = control.should_training_stop = True
+                return control
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+                if watch.main and "loss" in logs:
+                    watch.log(state, logs)
+
+            def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if watch.main:
+                    (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+        return Callback()
+
+    def interrupted_anywhere(self) -> bool:
+        """Return whether a signal came to any process; all of them have to end at the same step."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return self.interrupted
+        import torch
+
+        flag = torch.tensor(int(self.interrupted), device=accelerator.device)
+        self.interrupted = bool(accelerator.gather(flag).max())
+        return self.interrupted
+
+    def log(self, state: Any, logs: dict[str, Any]) -> None:
+        """Store the figures of a step, and report it."""
+        now, tokens = time.monotonic(), float(logs["num_tokens"])
+        speed = (tokens - self._tokens) / max(now - self._since, 1e-9)
+        self._tokens, self._since = tokens, now
+        figures = {name: float(logs[known]) for known, name in _FIGURES.items() if known in logs}
+        self._run.add_metrics(state.global_step, {**figures, "tokens_per_second": speed})
+        self._tools.report(
+            f"step {state.global_step}/{state.max_steps}  loss {figures['loss']:.4f}  {speed:,.0f} tokens/s"
+        )
+
+    def evaluate_if_due(self, step: int) -> None:
+        """Evaluate the weights every so many steps."""
+        if step % self._config.evaluation.every == 0:
+            self.evaluate(step)
+
+    def evaluate(self, step: int) -> None:
+        """Evaluate the weights as they are, and keep those with the highest headline; all processes wait for it."""
+        if self._tools.evaluate is None or step in self._run.metrics("evaluation"):
+            return
+        draft = self._tools.folder / CHECKPOINTS / "evaluated"
+        export_from(self.trainer, self.trainer.processing_class, draft)
+        if self.main:
+            headline = self._tools.evaluate(step, draft)
+            if headline is not None:
+                self._run.add_metrics(step, {"headline": headline}, "evaluation")
+                self._tools.report(f"step {step}  evaluation {headline:.4f}")
+                earlier = self._run.best()
+                if earlier is None or headline > earlier[1]:
+                    replace_folder(draft, self._best)
+                    self._run.put_best(step, headline)
+            shutil.rmtree(draft, ignore_errors=True)
+        self.trainer.accelerator.wait_for_everyone()
+        self._since = time.monotonic()
+
+    @property
+    def _best(self) -> Path:
+        return self._tools.folder / CHECKPOINTS / "best"
+
+    def finish(self, target: Path) -> None:
+        """Write the weights that are the result of the training: the best ones if any were evaluated, or the last."""
+        self.evaluate(self.trainer.state.global_step)
+        best = self._config.evaluation.keep == "best" and self._best.is_dir()
+        self.trainer.accelerator.wait_for_everyone()
+        if not best:
+            export_from(self.trainer, self.trainer.processing_class, target)
+        elif self.main:
+            with folder_draft(target) as draft:
+                shutil.copytree(self._best, draft, dirs_exist_ok=True)
+        self.trainer.accelerator.wait_for_everyone()

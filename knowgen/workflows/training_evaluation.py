@@ -1,0 +1,131 @@
+"""Evaluation of a training's weights on a task, by a run like any other in the directory of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from knowgen.core.errors import KnowgenError
+from knowgen.core.run_config import RunConfig
+from knowgen.core.text import one_line
+from knowgen.engine.options import RunOutcome
+from knowgen.stats.summary import OVERALL, Summary
+from knowgen.store.training_ledger import TrainingLedger
+from knowgen.store.training_run import TrainingRun
+from knowgen.training.config import TrainingConfig
+from knowgen.workflows.agents import PAINTER
+from knowgen.workflows.execute import execute
+from knowgen.workflows.plan import plan
+from knowgen.workflows.resolve import ScorerRequest
+from knowgen.workflows.run import Run, load_run
+from knowgen.workflows.training_plan import AGENT, scorer_arguments
+
+
+def agent_arguments(config: TrainingConfig, weights: Path) -> dict[str, Any]:
+    """Return the arguments of `gen_searcher` with which weights of a training are evaluated.
+
+    Args:
+        config: The training.
+        weights: Folder of exported weights.
+    """
+    assert config.grpo is not None
+    grpo, evaluation = config.grpo, config.evaluation
+    arguments: dict[str, Any] = {"policy": f"hf:{weights}", **config.agent}
+    if evaluation.search:
+        arguments = {name: value for name, value in arguments.items() if not name.startswith("search.")}
+        arguments["search"] = evaluation.search
+    if evaluation.painter:
+        arguments[PAINTER] = evaluation.painter
+    else:
+        arguments[PAINTER] = f"http:{','.join(grpo.painter.urls)}" if grpo.painter.urls else grpo.painter.name
+        arguments |= {f"{PAINTER}.{name}": value for name, value in grpo.painter.args.items()}
+    arguments["max_new_tokens"] = grpo.rollout.max_new_tokens
+    arguments["max_context"] = grpo.rollout.max_prompt_tokens + grpo.rollout.max_completion_tokens
+    return arguments
+
+
+def headline_of(summary: Summary) -> float | None:
+    """Return the headline of an evaluation; that of all samples where none belongs to a group that counts for it.
+
+    Args:
+        summary: Summary of the run.
+    """
+    if summary.headline.value is not None or summary.headline.n:
+        return summary.headline.value
+    groups = [part.figures[OVERALL] for part in summary.slices if part.kind == "group"]
+    known = [(figure.value, figure.n) for figure in groups if figure.value is not None]
+    count = sum(n for _, n in known)
+    return sum(value * n for value, n in known) / count if count else None
+
+
+class CheckpointEvaluation:
+    """Evaluates weights on the task of the configuration.
+
+    Args:
+        config: The training.
+        run: Its directory.
+        ledger: What it has spent.
+        show: Takes a line for the user.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, run: TrainingRun, ledger: TrainingLedger, show: Callable[[str], None]
+    ) -> None:
+        self._config, self._run, self._ledger, self._show = config, run, ledger, show
+        for folder in sorted((run.path / "evaluations").glob("[0-9]*")):
+            self._count_cost(folder)  # of one that was killed
+
+    def __call__(self, step: int, weights: Path) -> float | None:
+        """Return the headline of some weights; None where the run gave none.
+
+        An evaluation that fails does not end the training, apart from the one before the first step.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted.
+            KnowgenError: It cannot be run before the first step.
+        """
+        folder = self._run.evaluation(step)
+        try:
+            done = self._evaluated(weights, folder)
+        except KnowgenError as error:
+            if step == 0:
+                raise
+            self._show(f"step {step}  no evaluation: {one_line(error)}")
+            return None
+        finally:
+            self._count_cost(folder)
+        outcome = done.outcome or RunOutcome()
+        if outcome.stopped == "interrupted":
+            raise KeyboardInterrupt
+        headline = headline_of(done.summary)
+        if headline is None:
+            reason = outcome.stop_reason or done.summary.headline.note or done.summary.no_result
+            self._show(f"step {step}  no headline of the evaluation: {one_line(reason)}")
+            return None
+        self._run.add_metrics(step, {"headline": headline, "seconds": outcome.seconds}, kind="evaluation")
+        self._show(f"step {step}  {done.summary.scorer} on {done.summary.task}: {headline:.3f}")
+        return headline
+
+    def _evaluated(self, weights: Path, folder: Path) -> Run:
+        assert self._config.grpo is not None
+        evaluation, services = self._config.evaluation, self._config.grpo.services
+        budget = None if services.budget is None else max(0.0, services.budget - self._ledger.total())
+        options = RunConfig(
+            generator_args=agent_arguments(self._config, weights),
+            limit=evaluation.limit,
+            budget=budget,
+            patience=services.patience,
+            timeout=self._config.grpo.painter.timeout,
+        )
+        scorers = [ScorerRequest(name, scorer_arguments(self._config, name)) for name in evaluation.scorers]
+        return execute(plan(evaluation.task, AGENT, scorers, options), folder)
+
+    def _count_cost(self, folder: Path) -> None:
+        """Add what an evaluation has spent to what the training has spent."""
+        try:
+            cost = load_run(folder).cost
+        except KnowgenError:
+            return  # it has not begun
+        if cost:
+            self._ledger.record(f"evaluation {folder.name}", cost)

@@ -1,0 +1,111 @@
+"""Prompts of a training: a pure function of seed and epoch, from several tasks, with fresh worlds and a curriculum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from knowgen.core.errors import ConfigError
+from knowgen.core.records import GroundTruth, Sample
+from knowgen.tasks.in_memory import InMemoryTask
+from knowgen.training.config import PromptSource
+from knowgen.training.prompts import TrainingPrompts, epoch_task, refuse_overlap
+
+
+def task(name: str, count: int = 12) -> InMemoryTask:
+    levels = ("hard", "easy", "medium")
+    samples = [Sample(id=str(n), prompt=f"{name} {n}", difficulty=levels[n % 3]) for n in range(count)]
+    truths = [GroundTruth(sample_id=str(n), required_text=(f"{name} {n}",)) for n in range(count)]
+    return InMemoryTask(name, samples, truths, search=f"world:{name}")
+
+
+def prompts(*sources: Any, seed: int = 0, loaded: list[str] | None = None, **options: Any) -> TrainingPrompts:
+    def load(name: str) -> InMemoryTask:
+        if loaded is not None:
+            loaded.append(name)
+        return task(name)
+
+    return TrainingPrompts([PromptSource(**source) for source in sources], seed=seed, load=load, **options)
+
+
+def keys(made: TrainingPrompts, epoch: int) -> list[str]:
+    return [prompt.key for prompt in made(epoch)]
+
+
+def test_the_order_follows_from_seed_and_epoch_alone() -> None:
+    made = prompts({"task": "a"})
+    first, second = keys(made, 0), keys(made, 1)
+    assert first != second and sorted(first) == sorted(second) == sorted(f"a/{n}" for n in range(12))
+    again = prompts({"task": "a"})
+    assert keys(again, 1) == second and keys(again, 0) == first, "whatever was asked before"
+    assert keys(prompts({"task": "a"}, seed=1), 0) != first
+
+
+def test_several_tasks_are_mixed_and_each_prompt_has_its_truth_and_its_search() -> None:
+    made = prompts({"task": "a", "limit": 5}, {"task": "b"}, search=lambda task: task.search)(0)
+    assert len(made) == 17 and len({prompt.key for prompt in made}) == 17
+    names = [prompt.key[0] for prompt in made]
+    assert names != sorted(names), "the sources are mixed"
+    for prompt in made:
+        assert prompt.truth.required_text == (prompt.sample.prompt,) and prompt.search == f"world:{prompt.key[0]}"
+
+
+def test_a_limit_takes_the_same_prompts_in_each_epoch() -> None:
+    made = prompts({"task": "a", "limit": 5})
+    assert sorted(keys(made, 0)) == sorted(keys(made, 3)) and len(made(0)) == 5
+
+
+def test_a_curriculum_has_easy_prompts_first_and_shuffles_among_equals() -> None:
+    made = prompts({"task": "a"}, curriculum="difficulty")
+    levels = [prompt.sample.difficulty for prompt in made(0)]
+    assert levels == ["easy"] * 4 + ["medium"] * 4 + ["hard"] * 4
+    assert keys(made, 0)[:4] != keys(made, 1)[:4]
+
+
+def test_a_difficulty_that_is_not_known_matters_to_a_curriculum_only() -> None:
+    odd = InMemoryTask("odd", [Sample(id="1", prompt="p", difficulty="tricky"), Sample(id="2", prompt="p")])
+    sources = [PromptSource(task="odd")]
+    assert len(TrainingPrompts(sources, seed=0, load=lambda name: odd)(0)) == 2
+    made = TrainingPrompts(sources, seed=0, load=lambda name: odd, curriculum="difficulty")
+    with pytest.raises(ConfigError, match="task odd, sample 1: the difficulty 'tricky' is neither a number nor easy"):
+        made(0)
+
+
+def test_a_fresh_seed_counts_up_with_the_epoch() -> None:
+    loaded: list[str] = []
+    made = prompts({"task": "things:5", "fresh_seed": True}, {"task": "b"}, loaded=loaded)
+    assert {key.split("/")[0] for key in keys(made, 0)} == {"things:5", "b"}
+    assert {key.split("/")[0] for key in keys(made, 2)} == {"things:7", "b"}
+    assert loaded == ["things:5", "b", "things:7"], "no task is loaded twice"
+    with pytest.raises(ConfigError, match="'things' ends in no seed; name it as things:0"):
+        epoch_task(PromptSource(task="things", fresh_seed=True), 1)
+
+
+def test_a_task_of_the_evaluation_is_not_trained_on() -> None:
+    fresh = [PromptSource(task="things:0", fresh_seed=True)]
+    refuse_overlap(fresh, 10, "things:10")
+    refuse_overlap(fresh, 10, "")
+    with pytest.raises(ConfigError, match=r"the task 'things:9' in epoch 10, on which it is evaluated"):
+        refuse_overlap(fresh, 10, "things:9")
+    with pytest.raises(ConfigError, match=r"the task 'b' in epoch 1"):
+        refuse_overlap([PromptSource(task="b")], 1, "b")
+
+
+def test_without_prompts_there_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="names no prompts; write prompts"):
+        prompts()(0)
+
+
+def test_truths_are_read_when_a_prompt_is_taken() -> None:
+    read: list[str] = []
+
+    class Counted(InMemoryTask):
+        def truth(self, sample_id: str) -> GroundTruth:
+            read.append(sample_id)
+            return super().truth(sample_id)
+
+    counted = Counted("c", [Sample(id=str(n), prompt="p") for n in range(100)])
+    made = TrainingPrompts([PromptSource(task="c")], seed=0, load=lambda name: counted)(0)
+    assert len(made[3:5]) == 2 and not read
+    assert [prompt.sample.id for prompt in made[3:5]] == read
