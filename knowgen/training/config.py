@@ -234,6 +234,9 @@ class GrpoSection(Section):
     """Log-probabilities of the sampled tokens that the ratio compares with: those of the engine that sampled them, or
     those that the trainer computes before the first step on them. With `corrected` they are the trainer's, and each
     token is weighted by its probability by the trainer over that by the engine, at most 2 (a vLLM server only)."""
+    images_in_gradient: bool = True
+    """Whether the trainer sees the images. With `false` it sees grey in their place, for control experiments: so the
+    released training works. Use `old_logprobs: trainer` with it."""
     scale_rewards: bool = True
     """Whether the advantages of a group are divided by the standard deviation of its rewards."""
     skip_equal_groups: bool = False

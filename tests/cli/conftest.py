@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from knowgen.core.run_config import RunConfig
 from tests.helpers.small_task import GENERATOR, SCORER, make_task
 
 
@@ -22,3 +24,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield tmp_path
     for name in ("my_generator", "my_scorer"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the plugins of users in this process, unless a test names `workers`: a run starts three processes."""
+    build = RunConfig.__init__
+
+    def init(config: RunConfig, *, workers: int | None = None, **fields: Any) -> None:
+        build(config, workers=0 if workers is None else workers, **fields)
+
+    monkeypatch.setattr(RunConfig, "__init__", init)

@@ -17,6 +17,8 @@ from knowgen.report.agreement_tables import agreement_csv, agreement_terminal
 from knowgen.stats.agreement.records import Agreement, DimensionAgreement, PairAgreement
 from knowgen.stats.summary import Figure
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 JUDGES = '''
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 

@@ -25,6 +25,8 @@ from knowgen.tasks.load import load_task
 from knowgen.workflows.selection import select_samples
 from tests.helpers.text import one_line
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
 
 

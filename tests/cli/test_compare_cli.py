@@ -12,6 +12,8 @@ import pytest
 from knowgen import api
 from knowgen.cli.main import run
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 JUDGES = '''
 import hashlib
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus

@@ -17,6 +17,8 @@ from knowgen.cli.main import run
 from knowgen.suites import run_suite
 from tests.helpers.small_task import make_task
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 PARTLY_DOWN = '''
 from pathlib import Path
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus

@@ -16,6 +16,8 @@ from knowgen.tasks.in_memory import InMemoryTask
 from knowgen.tasks.load import load_task
 from knowgen.workflows.selection import select_samples, stratified
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SIZES = {"biology": 40, "art": 4, "sports": 20, "game": 24, "": 1}
 
 

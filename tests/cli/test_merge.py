@@ -26,6 +26,8 @@ from knowgen.workflows import merge as merging
 from knowgen.workflows.selection import select_samples
 from tests.helpers.text import one_line
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 TIMES = {"generation_seconds", "score_seconds"}
 RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats", "2", "--judge-repeats", "2"]
 

@@ -27,6 +27,8 @@ from knowgen.workflows.reproduce import pixel_difference, reproduce
 from knowgen.workflows.selection import select_samples
 from tests.helpers.text import one_line
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 PAINTERS = '''
 import io, os, random
 from pathlib import Path

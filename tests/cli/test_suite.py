@@ -28,6 +28,8 @@ from knowgen.worlds.build import build_world
 from tests.helpers.judge_server import JudgeServer, Step
 from tests.helpers.small_task import make_task
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SEEDS = (0, 90, 180)
 """Seeds of images that differ after JPEG encoding too, so that no cached judge reply fits another image."""
 
@@ -156,7 +158,8 @@ def test_failed_samples_end_with_6_and_are_counted(workspace: Path, capsys: pyte
 
 
 def test_paths_are_read_from_the_files_folder(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(workspace, SMALL.replace("Picky", "draw").replace("args: {size: 80}", "seed: 1"))
+    text = SMALL.replace("Picky", "draw").replace("args: {size: 80}", "seed: 1")
+    write(workspace, f"workers: 1\n{text}")  # in processes of their own, which find the files too
     (workspace / "deep").mkdir()
     monkeypatch.chdir(workspace / "deep")
     assert run(["suite", "../suite.yaml", "--out", "../out"]) == 0

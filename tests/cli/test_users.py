@@ -17,6 +17,8 @@ from knowgen.core.errors import ConfigError, UsageError
 from knowgen.store.run import RunStore
 from tests.helpers.judge_server import JudgeServer, Step, good
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
 
 
@@ -171,7 +173,8 @@ def test_a_generator_whose_package_is_missing_is_a_missing_dependency(
 ) -> None:
     text = "class Model:\n    revision = '1'\n    def __init__(self):\n        import no_such_package.part\n"
     (workspace / "lazy.py").write_text(text + "    def draw(self, prompt, references, seed): ...\n")
-    assert run(["run", "--task", "small", "--generator", "lazy.py:Model", "--out", "out"]) == 4
+    words = ["--generator", "lazy.py:Model", "--out", "out", "--workers", "1"]
+    assert run(["run", "--task", "small", *words]) == 4
     line = last_line(capsys.readouterr().err)
     assert "needs the package 'no_such_package'" in line and "pip install no_such_package" in line
     with RunStore.read(workspace / "out") as store:

@@ -10,7 +10,7 @@ from typing import Any
 
 from knowgen.agents.policies.contract import Policy, Sampling
 from knowgen.agents.records import Ending, Message, Trajectory
-from knowgen.core.records import GroundTruth, ImageRef, Sample
+from knowgen.core.records import GroundTruth, ImageRef, Sample, image_ref
 from knowgen.training.backends.contract import Episode, TrainingPrompt, TrainingTools
 from knowgen.training.config import TrainingConfig
 from knowgen.training.models import PolicyModel, freeze
@@ -47,6 +47,12 @@ def prompts(count: int, epoch: int = 0) -> list[TrainingPrompt]:
         )
         for number in range(count)
     ]
+
+
+def shown_picture(folder: Path, colour: str, height: int) -> ImageRef:
+    """Return a picture of a colour; it is written once, because an engine may be reading it."""
+    path = folder / str(height) / f"{colour}.png"
+    return image_ref(path) if path.is_file() else picture(path.parent, colour, (64, height))
 
 
 def by_length(episode: Episode) -> EpisodeReward:
@@ -109,12 +115,11 @@ class PictureRollouts:
         messages.append(Message("assistant", first.text))
         images: tuple[ImageRef, ...] = ()
         if self.shows(prompt.key, number):
-            height = 32 * (1 + number % 2)
-            images = (picture(self.folder / str(height), prompt.truth.extra["colour"], (64, height)),)
+            images = (shown_picture(self.folder, prompt.truth.extra["colour"], 32 * (1 + number % 2)),)
         messages.append(Message("user", "<tool_response>\nIMG_001\n</tool_response>", images))
         second = await session.reply(messages)
         messages.append(Message("assistant", second.text))
-        ending = Ending.ANSWER if second.finish == "stop" else Ending.NO_ANSWER
+        ending = Ending.NO_ANSWER if number == 3 else Ending.ANSWER
         trajectory = Trajectory(messages, segments=session.segments, ending=ending)
         await session.close()
         episode = Episode(prompt, number, trajectory, None, EpisodeReward(0.0))

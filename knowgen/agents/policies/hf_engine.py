@@ -31,7 +31,7 @@ from knowgen.local_models.pixels import PixelCache
 from knowgen.local_models.vlm import LocalVlm
 
 GATHER_SECONDS = 0.005
-"""Time that a batch waits for further requests, in seconds: little beside the time of a reply."""
+"""Time without a further request after which a batch begins, in seconds: little beside the time of a reply."""
 
 
 @dataclass
@@ -161,10 +161,7 @@ class HfEngine:
 
     def _run_waiting(self) -> None:
         """Run the requests that wait, in the engine's thread; there may be none left."""
-        with self._lock:
-            enough = not self._waiting or len(self._waiting) >= self._batch_size
-        if not enough:
-            time.sleep(GATHER_SECONDS)
+        self._gather()
         with self._lock:
             count = min(len(self._waiting), self._batch_size)
             taken = [self._waiting.popleft() for _ in range(count)]
@@ -185,6 +182,17 @@ class HfEngine:
             for request in requests:
                 if not request.result.done():
                     request.result.set_exception(failure)
+
+    def _gather(self) -> None:
+        """Wait while requests keep coming and a batch has room for them."""
+        before = 0
+        while True:
+            with self._lock:
+                count = len(self._waiting)
+            if count == before or count >= self._batch_size:
+                return
+            before = count
+            time.sleep(GATHER_SECONDS)
 
     def _out_of_memory(self, request: _WaitingRow) -> KnowgenError:
         return KnowgenError(

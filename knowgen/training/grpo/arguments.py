@@ -35,7 +35,9 @@ def grpo_arguments(config: TrainingConfig, folder: Path, *, steps: int, processe
 
     The loss is the mean over the trajectories of the sum over their sampled tokens of
     `-min(r * A, clip(r, 1 - clip_low, 1 + clip_high) * A)`, with r the ratio of the token's probabilities and A the
-    advantage of the trajectory. TRL calls it luspo, with importance sampling by token.
+    advantage of the trajectory. TRL calls it luspo, with importance sampling by token. With a weight of the divergence
+    from the first model, `r * (exp(d) - d - 1)` is added for each token, with d the logarithm of its probability by the
+    first model over that by the trained one (DeepSeek-V3.2, arXiv 2512.02556).
 
     Args:
         config: The configuration.
@@ -79,6 +81,7 @@ def grpo_arguments(config: TrainingConfig, folder: Path, *, steps: int, processe
         epsilon_high=grpo.clip_high,
         scale_rewards="group" if grpo.scale_rewards else "none",
         beta=0.0,  # TRL would load the first model once more by its name; the trainer keeps a copy instead
+        use_bias_correction_kl=True,
         mask_truncated_completions=False,  # TRL masks the attention with it, and shifts the images of other rows
         shuffle_dataset=False,
         remove_unused_columns=False,

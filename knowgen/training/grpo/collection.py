@@ -160,6 +160,8 @@ class Collector:
 def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, ServiceUnavailableError) and error.service:
+        return f"{error.service}: {error}"
     return BUDGET if isinstance(error, BudgetReachedError) else str(error)
 
 

@@ -183,7 +183,7 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         """Give TRL the images that were preprocessed for sampling."""
         processor = self.processing_class
         own = processor.image_processor
-        processor.image_processor = _KnownImages(self.rollout.pixels, own)
+        processor.image_processor = _KnownImages(self.rollout.pixels, own, shown=self._grpo.images_in_gradient)
         try:
             yield
         finally:
@@ -255,17 +255,18 @@ class _KnownImages:
     Args:
         pixels: Preprocessed images.
         image_processor: The image processor of the model.
+        shown: Whether the images are shown; otherwise each is grey.
     """
 
-    def __init__(self, pixels: PixelCache, image_processor: Any) -> None:
+    def __init__(self, pixels: PixelCache, image_processor: Any, *, shown: bool) -> None:
         self.merge_size = image_processor.merge_size
-        self._pixels, self._blank = pixels, blank_image(image_processor)
+        self._pixels, self._blank, self._shown = pixels, blank_image(image_processor), shown
 
     def __call__(self, images: Sequence[Any], return_tensors: str) -> dict[str, Any]:
         """Return the images one after another as the model takes them; None is the blank one."""
         data = [self._blank if image is None else self._pixels.of(image) for image in images]
         return {
-            "pixel_values": torch.cat([pixels for pixels, _ in data]),
+            "pixel_values": torch.cat([pixels if self._shown else torch.zeros_like(pixels) for pixels, _ in data]),
             "image_grid_thw": torch.cat([grid for _, grid in data]),
         }
 

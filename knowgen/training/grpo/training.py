@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.core.errors import ConfigError
 from knowgen.engine.run_state import SignalHandler
 from knowgen.local_models.pixels import PixelCache
+from knowgen.local_models.quiet import quiet_libraries
 from knowgen.local_models.weights import offline
 from knowgen.training.backends.contract import Rollouts, TrainingResult, TrainingTools
 from knowgen.training.config import GrpoSection, TrainingConfig
@@ -72,15 +72,15 @@ class TrlTraining:
         rollout = self._grpo.rollout
         batches = self._plan.batches(self._grpo.epochs, rollout.prompts)
         steps = self._grpo.max_steps or batches * self._grpo.iterations
-        arguments = grpo_arguments(
-            config,
-            self._checkpoints,
-            steps=steps,
-            processes=PartialState().num_processes,
-            dtype=training_dtype(config.model),
-        )
         self._generation = copy.deepcopy(_base(policy_model.model).generation_config)
         with offline(), _quiet():  # the trainer would look for news of its libraries
+            arguments = grpo_arguments(
+                config,
+                self._checkpoints,
+                steps=steps,
+                processes=PartialState().num_processes,
+                dtype=training_dtype(config.model),
+            )
             self.trainer = AgentGrpoTrainer(
                 model=policy_model.model,
                 processor=policy_model.processor,
@@ -212,18 +212,15 @@ def _base(model: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep libraries from printing warnings about what is done on purpose here."""
-    loggers = [logging.getLogger(name) for name in ("trl", "transformers", "accelerate")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    """Keep off the terminal what libraries print, such as warnings of TRL about what is done on purpose here."""
+    logger = logging.getLogger("trl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_libraries():
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 class _BeforeStep(TrainerCallback):  # type: ignore[misc]

@@ -21,7 +21,7 @@ PICTURES = 256
 
 
 class ThingsSearch:
-    """The search backend `things:SEED`. It has one picture for a name of that seed, nothing for another query, no pages.
+    """The search backend `things:SEED`: one picture for a name of that seed, nothing for another query, no pages.
 
     Each search of a name draws a new picture: other shape, place and shades. The first, second, … search of a name give
     the same pictures in every process.
