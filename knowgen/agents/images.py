@@ -151,7 +151,7 @@ class ImageScaler:
             with contextlib.suppress(UnreadableImageError):  # a damaged file is made again
                 return _ref(path)
         path = self._cache().path(key, ".png")
-        data = _png(image.open(), self._max_pixels)
+        data = scaled_png(image.open(), self._max_pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data, durable=False)
         self._cache().added(len(data))
@@ -198,8 +198,8 @@ def scaled_copy(pixels: Image, max_pixels: int = MAX_PIXELS) -> Image:
     return pixels if size == pixels.size else pixels.resize(size, Image.Resampling.BICUBIC)
 
 
-def _png(pixels: Image, max_pixels: int) -> bytes:
-    """Return an image at its scaled size, as PNG."""
+def scaled_png(pixels: Image, max_pixels: int) -> bytes:
+    """Return the copy of an image that a policy is shown, as PNG; arguments and errors as in `scaled_copy`."""
     buffer = io.BytesIO()
     scaled_copy(pixels, max_pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -99,17 +99,9 @@ class Renderer:
             if isinstance(piece, str):
                 text += piece
             else:
-                ids += [*self.encode(text), *self.image_ids(piece)]
+                ids += [*self.encode(text), *self.image_run(piece)]
                 text = ""
         return [*ids, *self.encode(text), self.end, *self.encode("\n")]
-
-    def image_ids(self, tokens: int) -> list[int]:
-        """Return the ids of an image.
-
-        Args:
-            tokens: Number of its placeholders.
-        """
-        return [self._image_start, *[self.image] * tokens, self._image_end]
 
     def image_run(self, count: int) -> list[int]:
         """Return the ids of an image with a number of placeholders."""

@@ -24,7 +24,7 @@ VERBS: dict[str, str] = {
     "report": "Write an HTML report of one or more runs.",
     "compare": "Compare runs with paired intervals and tests.",
     "export": "Export a run as official JSON, JSONL, CSV or Parquet.",
-    "trajectories": "Show or export what the agent of a run did.",
+    "trajectories": "Show, export or make trajectories of the agent.",
     "train": "Train the policy of the agent: fine-tuning, GRPO.",
     "list": "List tasks, generators, scorers, search backends or runs.",
     "check": "Check a plugin or a task's data before a long run.",

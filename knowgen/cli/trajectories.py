@@ -1,4 +1,4 @@
-"""`knowgen trajectories`: show what the agent of a run did, and export it as JSON Lines in chat form."""
+"""`knowgen trajectories`: show what the agent of a run did, export it, and make conversations for fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from knowgen.cli.options import IDS
+from knowgen.cli.trajectories_make import command as make
 
 EPILOG = """\b
 Examples:
@@ -18,7 +19,13 @@ Examples:
 
 @click.group("trajectories", epilog=EPILOG)
 def command() -> None:
-    """Show and export the trajectories of a run's agent: what it thought, asked, was shown and chose."""
+    """Show and export the trajectories of a run's agent: what it thought, asked, was shown and chose.
+
+    `make` runs a policy and writes its trajectories as conversations for fine-tuning.
+    """
+
+
+command.add_command(make)
 
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))

@@ -169,18 +169,6 @@ class TrainingRun:
             except ValueError as error:
                 raise DataError("is not an episode of a training", where=f"{path}:{number}") from error
 
-    def put_best(self, step: int, headline: float) -> None:
-        """Write which evaluated step is the best one, and its headline."""
-        write_file(self.path / self.BEST, json.dumps({"step": step, "headline": headline}) + "\n")
-
-    def best(self) -> tuple[int, float] | None:
-        """Return the best evaluated step and its headline, None where there is none."""
-        path = self.path / self.BEST
-        if not path.is_file():
-            return None
-        entry = parse_strict_json(path.read_text(encoding="utf-8"), str(path))
-        return int(entry["step"]), float(entry["headline"])
-
     def evaluation(self, step: int) -> Path:
         """Return the run directory of the evaluation at a step."""
         return self.path / "evaluations" / f"{step:06d}"

@@ -55,9 +55,8 @@ def append_blank_image(inputs: dict[str, Any], processor: Any, renderer: Rendere
     """
     import torch
 
-    image = _blank_image(processor)
-    tokens = int(image["image_grid_thw"].prod()) // int(processor.image_processor.merge_size) ** 2
-    tail = torch.tensor(renderer.image_ids(tokens))
+    pixels, grid = blank_image(processor.image_processor)
+    tail = torch.tensor(renderer.image_run(1))
     ids = inputs["input_ids"]
     blank = torch.full((ids.shape[0], len(tail)), processor.tokenizer.pad_token_id)
     blank[0] = tail
@@ -68,13 +67,13 @@ def append_blank_image(inputs: dict[str, Any], processor: Any, renderer: Rendere
         longer[name] = torch.cat([values, added.to(values.device, values.dtype)], dim=1)
     if "mm_token_type_ids" in inputs:
         longer["mm_token_type_ids"] = (longer["input_ids"] == renderer.image).to(inputs["mm_token_type_ids"].dtype)
-    return {**longer, **{name: values.to(ids.device) for name, values in image.items()}}
+    return {**longer, "pixel_values": pixels.to(ids.device), "image_grid_thw": grid.to(ids.device)}
 
 
-def _blank_image(processor: Any) -> dict[str, Any]:
-    """Return the pixels and the grid of the smallest image: one token."""
-    from PIL import Image
+def blank_image(image_processor: Any) -> tuple[Any, Any]:
+    """Return the smallest image that a model takes, as it takes it, with its grid: one placeholder, all patches 0."""
+    import torch
 
-    side = int(processor.image_processor.patch_size) * int(processor.image_processor.merge_size)
-    data = processor.image_processor(images=[Image.new("RGB", (side, side))], do_resize=False, return_tensors="pt")
-    return {name: data[name] for name in ("pixel_values", "image_grid_thw")}
+    side = int(image_processor.merge_size)
+    values = 3 * int(image_processor.temporal_patch_size) * int(image_processor.patch_size) ** 2
+    return torch.zeros(side * side, values), torch.tensor([[1, side, side]])

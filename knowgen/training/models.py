@@ -56,7 +56,7 @@ class _Loaded:
     generation: Any
 
 
-def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
+def load_policy_model(config: ModelConfig, where: str, seed: int = 0) -> PolicyModel:
     """Load a model for training, on the CPU; the trainer moves it to its device.
 
     Weights that are frozen, or lie under adapters, have the number format of the configuration. Weights that are
@@ -66,6 +66,7 @@ def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
     Args:
         config: The model, what of it is frozen, and its adapters.
         where: Name of the training in errors.
+        seed: Seed of the adapters' first weights.
 
     Raises:
         UsageError: No model is named, or the seed of the small one is not a number.
@@ -75,7 +76,7 @@ def load_policy_model(config: ModelConfig, where: str) -> PolicyModel:
     """
     policy = _loaded(config, where)
     freeze(policy.model, config.freeze, where)
-    model = policy.model if config.lora is None else add_adapters(policy.model, config.lora, where)
+    model = policy.model if config.lora is None else add_adapters(policy.model, config.lora, where, seed)
     _keep_trained_weights_exact(model)
     if config.gradient_checkpointing:
         _recompute_activations(model)
@@ -159,13 +160,14 @@ def _belongs(name: str, part: str) -> bool:
     return part in name
 
 
-def add_adapters(model: Any, config: LoraConfig, where: str) -> Any:
+def add_adapters(model: Any, config: LoraConfig, where: str, seed: int = 0) -> Any:
     """Return a model of peft with low-rank adapters on linear layers of the language model; all else is frozen.
 
     Args:
         model: Model of transformers.
         config: Size of the adapters and the layers that get one.
         where: Name of the training in errors.
+        seed: Seed of the adapters' first weights.
 
     Raises:
         MissingDependencyError: peft is not installed.
@@ -175,6 +177,7 @@ def add_adapters(model: Any, config: LoraConfig, where: str) -> Any:
         raise MissingDependencyError(
             "needs peft, which is not installed", where=where, fix='pip install "knowgen[train]"'
         )
+    import torch
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
     from torch.nn import Linear
@@ -197,8 +200,10 @@ def add_adapters(model: Any, config: LoraConfig, where: str) -> Any:
         target_modules=rf"{not_outside}(?:.*\.)?(?:{'|'.join(re.escape(target) for target in config.targets)})",
         task_type="CAUSAL_LM",
     )
-    # ZeRO-3 gathers small weights into one buffer, which needs them in one number format
-    return get_peft_model(model, adapters, autocast_adapter_dtype=not _under_zero3())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # ZeRO-3 gathers small weights into one buffer, which needs them in one number format
+        return get_peft_model(model, adapters, autocast_adapter_dtype=not _under_zero3())
 
 
 def _nearest(wanted: str, names: Iterable[str]) -> str:

@@ -55,7 +55,8 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
             answers=plan.answers,
         )
     # after Ctrl-C the user should not wait; the next call writes the outputs
-    if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):
+    complete = outcome.all_cached and artifacts.complete(path, plan.spec)
+    if plan.scorers and outcome.stopped != "interrupted" and not complete:
         with announce("writing the report", enabled=config.progress):
             Run(path, plan.spec, config.protocol, outcome).write_outputs()
     shown = Path(out) if Path(out).absolute() == path else path  # a plugin may have changed the current folder

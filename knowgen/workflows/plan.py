@@ -61,6 +61,8 @@ def plan(
     generator: str | Callable[..., Any] | object,
     scorers: Sequence[str | Callable[..., Any] | object] = (),
     config: RunConfig | None = None,
+    *,
+    scored: bool = True,
 ) -> Plan:
     """Resolve and check a run without building, generating or paying anything.
 
@@ -70,6 +72,7 @@ def plan(
         scorers: Names, classes, functions or objects, which take their arguments from `config.scorer_args`, or
             requests with their own; the task's default scorers when empty.
         config: Options of the run.
+        scored: Whether images are scored; without, `scorers` are ignored and no summary is written.
 
     Raises:
         UsageError: A name, argument or option is wrong.
@@ -89,8 +92,12 @@ def plan(
     whole = open_task(task, in_worker=in_worker) if isinstance(task, str) else task
     system = resolve_system(generator, config.generator_args or {}, whole, in_worker=in_worker)
     requested = scorer_requests(
-        scorers or whole.default_scorers, config.scorer_args or {}, get_protocol(config.protocol).judge_attempts
+        (scorers or whole.default_scorers) if scored else (),
+        config.scorer_args or {},
+        get_protocol(config.protocol).judge_attempts,
     )
+    if scored and not requested:
+        raise UsageError(f"task {whole.name} has no default scorer", fix="give --scorer S")
     planned = _plan(whole, system.generator, system.generator.spec, requested, config)
     if system.agent is not None:
         spec = planned.spec.model_copy(update={"agent": system.agent.spec})
@@ -134,8 +141,6 @@ def _plan(
     release: Callable[[], None] = lambda: None,
     origin: Path | None = None,
 ) -> Plan:
-    if not requested:
-        raise UsageError(f"task {whole.name} has no default scorer", fix="give --scorer S")
     names = [request.name for request in requested]
     handles = [
         replace(handle, spec=_with_repeats(handle, config.judge_repeats, earlier))
@@ -229,6 +234,8 @@ def plan_scoring(
     if not scorers and config.scorer_args:
         scorers = [scorer.name for scorer in recorded] or opened.task.default_scorers  # with only the given arguments
     requested = scorer_requests(scorers or recorded or opened.task.default_scorers, config.scorer_args or {})
+    if not requested:
+        raise UsageError(f"task {opened.task.name} has no default scorer", fix="give --scorer S")
     planned = _plan(
         opened.task,
         opened.generations,

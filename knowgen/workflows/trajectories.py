@@ -113,7 +113,7 @@ def chat_record(store: RunStore, sample: Sample, answer: AgentAnswer, folder: Pa
         folder: Folder of the file, to which paths of images are relative where they lie below it.
     """
     assert store.spec.agent is not None
-    images = _Images(store, folder, first=store.spec.agent.args.get("images", "first") != "last")
+    images = RunImages.of(store, folder)
     references = zip(answer.references, answer.reference_notes, strict=False)
     return {
         "id": sample.id,
@@ -123,7 +123,7 @@ def chat_record(store: RunStore, sample: Sample, answer: AgentAnswer, folder: Pa
         "status": answer.status.value,
         "ending": answer.ending,
         "reason": answer.reason,
-        "messages": list(_messages(answer, sample.prompt, images)),
+        "messages": list(chat_messages(answer, sample.prompt, images)),
         "gen_prompt": answer.prompt,
         "reference_images": [{**note, "path": images.path(ref), "sha256": ref.sha256} for ref, note in references],
         "evidence": list(answer.evidence),
@@ -133,14 +133,27 @@ def chat_record(store: RunStore, sample: Sample, answer: AgentAnswer, folder: Pa
     }
 
 
-class _Images:
-    """Paths of a run's images, and the parts of messages that show them."""
+class RunImages:
+    """Paths of a run's images, and the parts of messages that show them.
+
+    Args:
+        store: The run.
+        folder: Folder to which paths are relative where they lie below it.
+        first: Whether images come before the text of their message.
+    """
 
     def __init__(self, store: RunStore, folder: Path, *, first: bool) -> None:
         self._store, self._folder, self._first = store, folder, first
         self._known: dict[str, ImageRef] = {}
 
+    @classmethod
+    def of(cls, store: RunStore, folder: Path) -> RunImages:
+        """Return the images of a run in the order of its agent's messages."""
+        assert store.spec.agent is not None
+        return cls(store, folder, first=store.spec.agent.args.get("images", "first") != "last")
+
     def path(self, image: ImageRef) -> str:
+        """Return the path of an image."""
         path = self._store.image_path(image).absolute()
         return str(path.relative_to(self._folder) if path.is_relative_to(self._folder) else path)
 
@@ -162,7 +175,7 @@ class _Images:
         return [*shown, *words] if self._first else [*words, *shown]
 
 
-def _messages(answer: AgentAnswer, prompt: str, images: _Images) -> Iterator[dict[str, Any]]:
+def chat_messages(answer: AgentAnswer, prompt: str, images: RunImages) -> Iterator[dict[str, Any]]:
     """Yield the messages of a conversation, oldest first."""
     if answer.system:
         yield {"role": "system", "content": answer.system}

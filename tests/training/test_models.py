@@ -78,6 +78,16 @@ def test_adapters_stand_in_the_language_model_alone(folder: Path) -> None:
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in names} == {"q_proj", "down_proj"}
 
 
+def test_adapters_begin_with_the_weights_of_their_seed(folder: Path) -> None:
+    def first_weights(seed: int) -> Any:
+        config = ModelConfig(path=str(folder), lora=LoraConfig(rank=2, targets=("q_proj",)))
+        model = load_policy_model(config, "test", seed).model
+        return torch.cat([value.flatten() for name, value in model.named_parameters() if "lora_A" in name])
+
+    torch.testing.assert_close(first_weights(1), first_weights(1), rtol=0, atol=0)
+    assert not torch.equal(first_weights(1), first_weights(2))
+
+
 def test_adapters_leave_out_a_vision_tower_with_the_same_layer_names(tmp_path: Path) -> None:
     config = ModelConfig(path=str(tiny_llava(tmp_path / "llava")), lora=LoraConfig(rank=2, targets=("q_proj",)))
     names = trained(load_policy_model(config, "test").model)

@@ -111,12 +111,3 @@ class RowBuilder:
 
     def _error(self, episode: Episode, what: str) -> KnowgenError:
         return KnowgenError(what, where=f"{self._where}: episode {episode.prompt.key}#{episode.number}")
-
-
-def blank_image(image_processor: Any) -> tuple[Any, Any]:
-    """Return the smallest image that a model takes, as it takes it, with its grid: one placeholder, all patches 0."""
-    import torch
-
-    side = int(image_processor.merge_size)
-    values = 3 * int(image_processor.temporal_patch_size) * int(image_processor.patch_size) ** 2
-    return torch.zeros(side * side, values), torch.tensor([[1, side, side]])

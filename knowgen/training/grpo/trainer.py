@@ -24,9 +24,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from knowgen.local_models.pixels import PixelCache
 from knowgen.training.backends.contract import Episode
+from knowgen.training.batches import blank_image
 from knowgen.training.config import GrpoSection
 from knowgen.training.grpo.collection import Collected, Collector
-from knowgen.training.grpo.rows import Row, RowBuilder, blank_image
+from knowgen.training.grpo.rows import Row, RowBuilder
 
 StepLog = Callable[[int, dict[str, float], Sequence[Episode]], None]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.agents.rendering import Renderer
-from knowgen.core.atomic import folder_draft, replace_folder
+from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
 from knowgen.engine.run_state import SignalHandler
 from knowgen.local_models.weights import require_packages
@@ -22,13 +22,13 @@ from knowgen.store.training_run import TrainingRun
 from knowgen.training.backends.contract import TrainingResult
 from knowgen.training.config import SftSection, TrainingConfig
 from knowgen.training.conversations import Conversations, SftConversation
+from knowgen.training.grpo.checkpoints import BestWeights, last_checkpoint
 from knowgen.training.models import PolicyModel, export_from, load_policy_model, training_dtype
 from knowgen.training.sft.collator import CUT, NUMBER, ConversationCollator
 from knowgen.training.sft.encoding import ConversationEncoder, UntrainableError
 
 CHECKPOINTS = "checkpoints"
-COMPLETE = "complete"
-"""Empty file in a checkpoint that was written to its end."""
+WEIGHTS = "model"
 
 _WORKERS = 4
 """Processes that prepare batches for each GPU."""
@@ -135,7 +135,7 @@ def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
         fix = "start it with `accelerate launch -m knowgen train sft …`, or set CUDA_VISIBLE_DEVICES=0"
         raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process", where=tools.where, fix=fix)
     conversations = Conversations(section.conversations)
-    policy = load_policy_model(config.model, tools.where)
+    policy = load_policy_model(config.model, tools.where, config.seed)
     renderer = Renderer(policy.processor.tokenizer, tools.where)
     renderer.check_template(tools.where)
     encoder = encoder_of(section, renderer, policy.processor)
@@ -145,13 +145,13 @@ def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
     trainer = _trainer(arguments, policy, selected.numbers, collator, watch)
     if watch.main:
         tools.started(selected, policy)
-    checkpoint = last_checkpoint(tools.folder) if tools.resume else None
+    checkpoint = last_checkpoint(tools.folder / CHECKPOINTS) if tools.resume else None
     with SignalHandler(watch.interrupt):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    steps, target = trainer.state.global_step, tools.folder / "model"
+    steps, target = trainer.state.global_step, tools.folder / WEIGHTS
     if watch.interrupted and steps < trainer.state.max_steps:
         return TrainingResult(steps, target, stopped="interrupted")
-    watch.finish(target)
+    watch.finish()
     return TrainingResult(steps, target)
 
 
@@ -167,16 +167,10 @@ def require_training_packages(where: str) -> None:
         raise MissingDependencyError(error.what, where=where, fix='pip install "knowgen[train]"') from None
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint of a training that was written to its end, None if there is none."""
-    complete = [path.parent for path in (folder / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
 def _arguments(config: TrainingConfig, section: SftSection, folder: Path) -> Any:
     """Return the arguments of the trainer."""
     import torch
-    from trl.trainer.sft_config import SFTConfig
+    from trl import SFTConfig
 
     gpu = torch.cuda.is_available()
     optimizer = config.optimizer
@@ -219,16 +213,16 @@ def _trainer(
     """Return TRL's trainer for conversations that the collator encodes."""
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl.trainer.sft_trainer import SFTTrainer
+    from trl import SFTTrainer
 
-    class Trainer(SFTTrainer):
+    class Trainer(SFTTrainer):  # type: ignore[misc]
         """Takes the number of cut conversations out of each batch, and stores it with the other figures."""
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             cut = self.accelerator.gather(inputs.pop(CUT)).sum().item()
             rows = len(inputs["input_ids"]) * self.accelerator.num_processes
             self._metrics["train" if self.model.training else "eval"][CUT].append(cut / rows)
-            return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Write no text about the model into a checkpoint."""
@@ -264,7 +258,7 @@ class _Watch:
         self.interrupted, self.main = False, main
         self.trainer: Any = None
         self._config, self._tools = config, tools
-        self._run = TrainingRun(tools.folder)
+        self._run, self._best = TrainingRun(tools.folder), BestWeights(tools.folder / TrainingRun.BEST)
         self._tokens, self._since = 0.0, time.monotonic()
 
     def interrupt(self) -> None:
@@ -281,11 +275,11 @@ class _Watch:
         class Callback(TrainerCallback):  # type: ignore[misc]
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 watch._since = time.monotonic()
-                if state.global_step == 0:
-                    watch.evaluate(0)
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                watch.evaluate()  # the step before is logged by now, and its checkpoint written
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-                watch.evaluate_if_due(state.global_step)
                 if watch.interrupted_anywhere():
                     control.should_save = control.should_training_stop = True
                 return control
@@ -294,21 +288,11 @@ class _Watch:
                 if watch.main and "loss" in logs:
                     watch.log(state, logs)
 
-            def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if watch.main:
-                    (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
         return Callback()
 
     def interrupted_anywhere(self) -> bool:
         """Return whether a signal came to any process; all of them have to end at the same step."""
-        accelerator = self.trainer.accelerator
-        if accelerator.num_processes == 1:
-            return self.interrupted
-        import torch
-
-        flag = torch.tensor(int(self.interrupted), device=accelerator.device)
-        self.interrupted = bool(accelerator.gather(flag).max())
+        self.interrupted = any(self._everywhere([self.interrupted]))
         return self.interrupted
 
     def log(self, state: Any, logs: dict[str, Any]) -> None:
@@ -322,42 +306,51 @@ class _Watch:
             f"step {state.global_step}/{state.max_steps}  loss {figures['loss']:.4f}  {speed:,.0f} tokens/s"
         )
 
-    def evaluate_if_due(self, step: int) -> None:
-        """Evaluate the weights every so many steps."""
-        if step % self._config.evaluation.every == 0:
-            self.evaluate(step)
-
-    def evaluate(self, step: int) -> None:
-        """Evaluate the weights as they are, and keep those with the highest headline; all processes wait for it."""
-        if self._tools.evaluate is None or step in self._run.metrics("evaluation"):
+    def evaluate(self) -> None:
+        """Evaluate the weights if it is the turn of the step, and keep them if they are the best so far."""
+        step = self.trainer.state.global_step
+        due = step % self._config.evaluation.every == 0 or step == self.trainer.state.max_steps
+        if self._tools.evaluate is None or not due or step in self._best.headlines:
             return
-        draft = self._tools.folder / CHECKPOINTS / "evaluated"
+        draft = self._tools.folder / "candidate"
         export_from(self.trainer, self.trainer.processing_class, draft)
         if self.main:
-            headline = self._tools.evaluate(step, draft)
-            if headline is not None:
-                self._run.add_metrics(step, {"headline": headline}, "evaluation")
-                self._tools.report(f"step {step}  evaluation {headline:.4f}")
-                earlier = self._run.best()
-                if earlier is None or headline > earlier[1]:
-                    replace_folder(draft, self._best)
-                    self._run.put_best(step, headline)
-            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                self._keep_if_best(draft, step, self._tools.evaluate(step, draft))
+            except KeyboardInterrupt:
+                self.interrupted = True
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         self.trainer.accelerator.wait_for_everyone()
         self._since = time.monotonic()
 
-    @property
-    def _best(self) -> Path:
-        return self._tools.folder / CHECKPOINTS / "best"
+    def _keep_if_best(self, draft: Path, step: int, headline: float | None) -> None:
+        best = self._best.best
+        earlier = None if best is None else self._best.headlines[best]
+        if self._keeps_best and headline is not None and (earlier is None or headline > earlier):
+            replace_folder(draft, self._weights)  # before the headline: a kill between them repeats both
+            remove_leftovers(self._weights)
+        self._best.add(step, headline)
 
-    def finish(self, target: Path) -> None:
+    @property
+    def _keeps_best(self) -> bool:
+        return self._tools.evaluate is not None and self._config.evaluation.keep == "best"
+
+    @property
+    def _weights(self) -> Path:
+        return self._tools.folder / WEIGHTS
+
+    def finish(self) -> None:
         """Write the weights that are the result of the training: the best ones if any were evaluated, or the last."""
-        self.evaluate(self.trainer.state.global_step)
-        best = self._config.evaluation.keep == "best" and self._best.is_dir()
-        self.trainer.accelerator.wait_for_everyone()
-        if not best:
-            export_from(self.trainer, self.trainer.processing_class, target)
-        elif self.main:
-            with folder_draft(target) as draft:
-                shutil.copytree(self._best, draft, dirs_exist_ok=True)
-        self.trainer.accelerator.wait_for_everyone()
+        self.evaluate()
+        best = [self._keeps_best and self._best.best is not None and self._weights.is_dir()] if self.main else []
+        if not any(self._everywhere(best)):
+            export_from(self.trainer, self.trainer.processing_class, self._weights)
+
+    def _everywhere(self, values: list[bool]) -> list[bool]:
+        """Return the values of all processes."""
+        if self.trainer.accelerator.num_processes == 1:
+            return values
+        from accelerate.utils import gather_object
+
+        return list(gather_object(values))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from knowgen.agents.rendering import Renderer
+from knowgen.core.images import open_rgb
 from knowgen.training.batches import IGNORED, append_blank_image, padded
 from knowgen.training.conversations import load_conversations
 from knowgen.training.sft.collator import CUT, NUMBER, ConversationCollator
@@ -146,7 +147,7 @@ def test_a_blank_image_masks_whatever_a_batch_has(model_and_processor: tuple[Any
     ids = padded([[5, 6, 7], [8]], processor.tokenizer.pad_token_id)
     inputs = {"input_ids": ids, "attention_mask": padded([[1] * 3, [1]], 0), "weights": torch.ones(2, 3)}
     found = append_blank_image(inputs, processor, renderer)
-    assert found["input_ids"][0].tolist() == [5, 6, 7, *renderer.image_ids(1)]
+    assert found["input_ids"][0].tolist() == [5, 6, 7, *renderer.image_run(1)]
     assert found["input_ids"][1, 1:].tolist() == [processor.tokenizer.pad_token_id] * 5
     for name in ("attention_mask", "weights"):
         assert found[name].dtype == inputs[name].dtype and found[name][:, 3:].sum() == 0
@@ -158,11 +159,10 @@ def test_images_are_opened_batch_by_batch(
     from knowgen.training.sft import collator
 
     opened: list[str] = []
-    original = collator.open_rgb
 
-    def counting(path: Any) -> Any:
-        opened.append(Path(path).name)
-        return original(path)
+    def counting(path: Path) -> Any:
+        opened.append(path.name)
+        return open_rgb(path)
 
     monkeypatch.setattr(collator, "open_rgb", counting)
     made = collator_of(folder, model_and_processor[1])

@@ -57,7 +57,7 @@ def conversation(pictures: Path, turns: list[tuple[str, str]]) -> SftConversatio
     return SftConversation(
         id="c",
         row=1,
-        messages=tuple(SftMessage(role=role, content=content) for role, content in turns),  # type: ignore[arg-type]
+        messages=tuple(SftMessage(role=role, content=content) for role, content in turns),
         images=tuple(pictures / f"{name}.png" for name in names),
     )
 
