@@ -28,11 +28,16 @@ from typing import Any
 from benchmarks.gpu import models
 from benchmarks.gpu.models import WIDTHS, Width
 from benchmarks.setting import noise_image
+from knowgen.store.training_run import TrainingRun
+from tests.helpers import conversations
 
 Figures = dict[str, Any]
 
 BATCHES = (1, 4, 16)
 JUDGED = 8
+STEPS = 4
+"""Optimizer steps of fine-tuning."""
+STEP_FIGURES = ("gap_mean", "gap_max", "tokens_sampled", "tokens_context", "seconds")
 
 
 def device() -> str:
@@ -145,7 +150,53 @@ def judge(folder: Path, width: Width) -> Figures:
     return figures
 
 
-PARTS: dict[str, Callable[[Path, Width], Figures]] = {"painter": painter, "judge": judge}
+def training(folder: Path, width: Width) -> Figures:
+    """Fine-tune a policy, and train it for one step with GRPO; the weights are random, and so are its replies."""
+    from knowgen.training.config import TrainingConfig
+    from knowgen.workflows.fine_tuning import fine_tune
+    from knowgen.workflows.training import train_grpo
+    from knowgen.workflows.training_plan import plan_training
+
+    figures: Figures = {}
+    with measured(figures, "build"):
+        models.qwen3_vl(folder, width, device())
+    model = {"path": str(folder), "dtype": "bfloat16" if width.real else "float32"}
+    data = conversations.write(folder.parent / "conversations", _long_conversations(width))
+    common = {"checkpoints": {"every": 1000}, "model": model}
+    sft = {"conversations": [{"path": str(data)}], "max_steps": STEPS, "max_tokens": width.tokens}
+    config = TrainingConfig.model_validate({"method": "sft", "sft": sft, **common})
+    with measured(figures, "sft"):
+        fine_tuned = fine_tune(config, folder.parent / "sft", name="sft")
+    steps = list(TrainingRun(fine_tuned.folder).metrics().values())
+    figures["sft_tokens_per_second"] = round(steps[-1]["tokens_per_second"], 1)
+    figures["sft_loss"] = [round(step["loss"], 4) for step in steps]
+    grpo = {
+        "prompts": [{"task": "things:0"}],
+        "max_steps": 1,
+        "rollout": {"prompts": 2, "group": 4, "max_new_tokens": width.tokens // 16, "temperature": 1.0, "top_p": 1.0},
+        "reward": {"text_weight": 1.0, "text": "world_answer", "least_references": 0},
+    }
+    agent = {"prompt": "short", "tools": "image_search", "rounds": 2, "date": "2026-01-01"}
+    config = TrainingConfig.model_validate({"method": "grpo", "grpo": grpo, "agent": agent, **common})
+    with measured(figures, "grpo"):
+        trained = train_grpo(plan_training(config, "grpo"), folder.parent / "grpo")
+    step = trained.run.metrics()[1]
+    figures["grpo_step"] = {name: step[name] for name in STEP_FIGURES}
+    figures["grpo_share_of_time"] = {name: value for name, value in step.items() if name.startswith("share/")}
+    return figures
+
+
+def _long_conversations(width: Width) -> list[dict[str, Any]]:
+    """Return conversations with an image that have about the wanted number of tokens."""
+    rows = []
+    for number in range(2 * STEPS):
+        row = conversations.searching(number)
+        row["messages"][3]["content"] += " lighthouse" * (width.tokens // (2 if width.real else 32))
+        rows.append(row)
+    return rows
+
+
+PARTS: dict[str, Callable[[Path, Width], Figures]] = {"training": training, "painter": painter, "judge": judge}
 
 
 def setting() -> Figures:
