@@ -348,6 +348,17 @@ class TrainingConfig(Section):
         return self
 
 
+def grpo_of(config: TrainingConfig) -> GrpoSection:
+    """Return the section on GRPO.
+
+    Raises:
+        ConfigError: The method is another one.
+    """
+    if config.grpo is None:
+        raise ConfigError(f"the method is {config.method}", where="training", fix="set method: grpo")
+    return config.grpo
+
+
 def load_config(name: str | Path, overrides: list[str] | None = None) -> TrainingConfig:
     """Return the configuration of a file.
 

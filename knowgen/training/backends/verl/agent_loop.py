@@ -12,12 +12,10 @@ from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
-from knowgen.core.errors import KnowgenError
 from knowgen.training.backends.contract import Episode
 from knowgen.training.backends.verl.advantages import MASKED
-from knowgen.training.backends.verl.engine import WHERE
-from knowgen.training.backends.verl.rows import TokenRow
-from knowgen.training.backends.verl.worker import EpisodeWorker, grpo_of, worker_of
+from knowgen.training.backends.verl.worker import EpisodeWorker, worker_of
+from knowgen.training.config import grpo_of
 
 
 class EpisodeLoop(AgentLoopBase):  # type: ignore[misc]  # verl has no type information
@@ -52,27 +50,25 @@ def output_of(episode: Episode, worker: EpisodeWorker, step: int) -> AgentLoopOu
     """Return an episode as verl takes it.
 
     An episode that could not be scored has a mask of zeros, and the reward `MASKED`, which keeps it out of the
-    advantages of its group. One whose ending is masked counts for those, and has a mask of zeros too.
+    advantages of its group. One whose ending is masked counts for those, and has a mask of zeros too. A row without
+    images needs none: verl runs the vision tower for it on pixels of its own.
 
     Raises:
         KnowgenError: The servers report no log-probabilities.
     """
     trajectory, reward = episode.trajectory, episode.reward
-    row = TokenRow.of(trajectory.segments, trajectory.messages) if trajectory is not None else None
-    if row is None:  # nothing was sampled: verl needs at least one id
-        row = TokenRow([worker.end], [worker.end], [0], [0.0])
-    if row.logprobs is None:
-        raise KnowgenError("verl's servers report no log-probabilities", where=WHERE)
+    row = worker.rows.row(episode)
     ending = trajectory.ending.value if trajectory is not None and trajectory.ending is not None else ""
     left_out = reward.masked or ending in grpo_of(worker.config).masked_endings
     versions = [int(segment.weights) for segment in (trajectory.segments if trajectory else ()) if segment.weights]
     seconds = episode.seconds
+    images = [image.open() for image in row.images if image is not None]
     return AgentLoopOutput(
         prompt_ids=row.prompt,
         response_ids=row.completion,
-        response_mask=[0] * len(row.mask) if left_out else row.mask,
+        response_mask=[0] * len(row.sampled) if left_out else row.sampled,
         response_logprobs=row.logprobs,
-        multi_modal_data={"images": [image.open() for image in row.images]} if row.images else {},
+        multi_modal_data={"images": images} if images else {},
         reward_score=MASKED if reward.value is None else reward.value,
         num_turns=len(trajectory.messages) if trajectory is not None else 0,
         metrics=AgentLoopMetrics(

@@ -24,8 +24,7 @@ from knowgen.training.backends.verl.engine import WHERE
 from knowgen.training.backends.verl.figures import figures_of
 from knowgen.training.backends.verl.files import VerlFiles
 from knowgen.training.backends.verl.settings import FREEZE_VARIABLE, composed, verl_settings
-from knowgen.training.backends.verl.worker import grpo_of
-from knowgen.training.config import TrainingConfig
+from knowgen.training.config import TrainingConfig, grpo_of
 
 VERL = "0.9.1"
 """Release of verl whose settings and classes are used."""
@@ -86,15 +85,17 @@ class VerlBackend:
             )
         chosen = self._evaluated(files, tools) if not stopped else steps
         export(files.checkpoints / f"global_step_{chosen}", tools.folder / "model")
-        return TrainingResult(steps, tools.folder / "model", stopped)
+        return TrainingResult(steps * self.grpo.iterations, tools.folder / "model", stopped)
 
     def _put_prompts(self, files: VerlFiles, prompts: Callable[[int], Sequence[TrainingPrompt]]) -> int:
-        """Write the prompts of all steps, and return the number of steps."""
+        """Write the prompts of all batches, and return the number of batches."""
         each = self.grpo.rollout.prompts
-        if (steps := self.grpo.max_steps) is None:
-            steps = max(1, int(self.grpo.epochs * len(prompts(0)) / each))
-        files.put_prompts(_cut(map(prompts, count()), steps * each))
-        return steps
+        if self.grpo.max_steps is None:
+            batches = max(1, int(self.grpo.epochs * len(prompts(0)) / each))
+        else:
+            batches = max(1, self.grpo.max_steps // self.grpo.iterations)
+        files.put_prompts(_cut(map(prompts, count()), batches * each))
+        return batches
 
     def _run(self, files: VerlFiles, tools: TrainingTools, total: int) -> str:
         """Run verl to its end, and return why it ended early."""
@@ -141,7 +142,8 @@ class VerlBackend:
                 known += 1
                 groups = files.take_groups(step)
                 set_advantages(groups, self.grpo.scale_rewards)
-                tools.log(step, figures_of(values), [episode for group in groups for episode in group])
+                episodes = [episode for group in groups for episode in group]
+                tools.log(step * self.grpo.iterations, figures_of(values), episodes)
             if (request := files.stop_request()) is not None:
                 return raised_or_named(*request)
             if code is not None:
@@ -177,7 +179,7 @@ class VerlBackend:
         for step in steps:
             weights = files.folder / "evaluated"
             export(files.checkpoints / f"global_step_{step}", weights)
-            headline = tools.evaluate(step, weights)
+            headline = tools.evaluate(step * self.grpo.iterations, weights)
             shutil.rmtree(weights, ignore_errors=True)
             if headline is not None:
                 headlines[step] = headline
@@ -247,6 +249,8 @@ def unusable_settings(config: TrainingConfig) -> list[str]:
         for name, value in limits.items()
         if value < cluster.workers
     ]
+    if not grpo.images_in_gradient:
+        problems.append("grpo.images_in_gradient=false is not one of verl")
     if config.optimizer.schedule == "linear":
         problems.append("optimizer.schedule=linear is not one of verl, which has constant and cosine")
     if config.model.lora is not None and config.model.lora.dropout:

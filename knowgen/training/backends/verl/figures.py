@@ -20,9 +20,9 @@ NAMES = {
 """Names of a training's figures by those of verl. The gap is between probabilities, not between their logarithms."""
 
 SHARES = {
-    "timing_s/gen": "share/rollouts",
+    "timing_s/gen": "share/rollout",
     "timing_s/old_log_prob": "share/log_probs",
-    "timing_s/update_actor": "share/update",
+    "timing_s/update_actor": "share/train",
     "timing_s/save_checkpoint": "share/checkpoint",
 }
 """Parts of the time of a step by verl's names."""
@@ -33,7 +33,7 @@ def figures_of(values: Mapping[str, Any]) -> dict[str, float]:
 
     Example:
         >>> figures_of({"actor/pg_loss": 0.5, "timing_s/step": 20.0, "timing_s/gen": 15.0, "actor/lr": None})
-        {'loss': 0.5, 'seconds': 20.0, 'share/rollouts': 0.75}
+        {'loss': 0.5, 'seconds': 20.0, 'share/rollout': 0.75}
     """
     figures = {own: float(values[name]) for name, own in NAMES.items() if _is_number(values.get(name))}
     if seconds := figures.get("seconds"):

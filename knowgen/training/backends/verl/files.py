@@ -7,6 +7,7 @@ verl/agent_loops.yaml        the agent loop, by class
 verl/verl.yaml               the settings of verl
 verl/metrics.jsonl           verl's figures, one line a step
 verl/episodes/000012/        the episodes of step 12 by group, until they are stored with the training
+verl/workers/                one file for each process that runs agents, with its number
 verl/stop.json               why a worker wants the training to end
 verl/verl.log                what verl prints
 checkpoints/                 verl's checkpoints
@@ -63,7 +64,8 @@ class VerlFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (self.metrics, self.stop):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.episodes, ignore_errors=True)
+        for folder in (self.episodes, self.folder / "workers"):
+            shutil.rmtree(folder, ignore_errors=True)
         task = {"config": config.model_dump(mode="json"), "folder": str(self.training), "rollouts": rollouts}
         write_file(self.task, json.dumps(task, indent=1) + "\n")
         loop = {"name": AGENT_LOOP, "_target_": AGENT_LOOP_CLASS, "folder": str(self.training)}

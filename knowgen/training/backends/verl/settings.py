@@ -14,13 +14,20 @@ from typing import Any
 
 from knowgen.training.backends.verl.advantages import ESTIMATOR
 from knowgen.training.backends.verl.files import AGENT_LOOP, VerlFiles
-from knowgen.training.config import GrpoSection, TrainingConfig
+from knowgen.training.config import GrpoSection, TrainingConfig, grpo_of
 
 FREEZE_VARIABLE = "KNOWGEN_VERL_FREEZE"
 """Environment variable with the parts of the model that are frozen, with commas between them."""
 
 REGISTRATION = "knowgen.training.backends.verl.registration"
 """Module that verl imports in each of its processes."""
+
+OLD_LOGPROBS: dict[str, dict[str, Any]] = {
+    "engine": {"bypass_mode": True, "loss_type": "ppo_clip", "rollout_is": None},
+    "trainer": {"bypass_mode": False, "rollout_is": None},
+    "corrected": {"bypass_mode": False, "rollout_is": "token", "rollout_is_threshold": 2.0},
+}
+"""verl's settings for each value of `grpo.old_logprobs`."""
 
 NEVER = 1e9
 """A ratio of probabilities that is not reached: ratios are limited to e^20 before, and clipped at 1 + high."""
@@ -33,11 +40,10 @@ def verl_settings(config: TrainingConfig, files: VerlFiles, model: str, steps: i
         config: The configuration of the training.
         files: Its files.
         model: Folder of the model, or its name on the hub.
-        steps: Number of optimizer steps, of earlier calls too.
+        steps: Number of batches of trajectories, those of earlier calls too.
         resume: Whether an earlier call is continued.
     """
-    assert config.grpo is not None
-    grpo, cluster = config.grpo, config.verl
+    grpo, cluster = grpo_of(config), config.verl
     settings: dict[str, Any] = {
         "data": _data(grpo, files, config.seed),
         "algorithm": {
@@ -45,6 +51,7 @@ def verl_settings(config: TrainingConfig, files: VerlFiles, model: str, steps: i
             "norm_adv_by_std_in_grpo": grpo.scale_rewards,
             "use_kl_in_reward": False,
             "filter_groups": {"enable": grpo.skip_equal_groups, "metric": "reward"},
+            "rollout_correction": OLD_LOGPROBS[grpo.old_logprobs],
         },
         "actor_rollout_ref": {
             "model": _model(config, model),
@@ -59,7 +66,7 @@ def verl_settings(config: TrainingConfig, files: VerlFiles, model: str, steps: i
             "n_gpus_per_node": cluster.gpus_per_node,
             "total_epochs": 1,
             "total_training_steps": steps,
-            "save_freq": config.checkpoints.every,
+            "save_freq": max(1, config.checkpoints.every // grpo.iterations),
             "max_actor_ckpt_to_keep": config.checkpoints.keep,
             "test_freq": -1,
             "val_before_train": False,

@@ -17,7 +17,8 @@ from knowgen.core.text import error_message
 from knowgen.training.backends.contract import Episode, Rollouts
 from knowgen.training.backends.verl.engine import WHERE, VerlEngine, VerlPolicy
 from knowgen.training.backends.verl.files import VerlFiles
-from knowgen.training.config import GrpoSection, TrainingConfig
+from knowgen.training.config import TrainingConfig, grpo_of
+from knowgen.training.grpo.rows import RowBuilder
 from knowgen.training.seeds import episode_seed
 
 FORGET_AFTER = 60.0
@@ -47,7 +48,7 @@ class EpisodeWorker:
         engine = VerlEngine(
             client, processor, max_prompt=rollout.max_prompt_tokens, max_completion=rollout.max_completion_tokens
         )
-        self.end = engine.renderer.end
+        self.rows = RowBuilder(processor, WHERE, blank_images=False)
         build = imported(builder)
         self._rollouts: Rollouts = build(part_of(self.config), folder, VerlPolicy(engine))
         self._group = rollout.group
@@ -95,26 +96,14 @@ def worker_of(folder: Path, client: Any, processor: Any) -> EpisodeWorker:
         return _workers[folder]
 
 
-def grpo_of(config: TrainingConfig) -> GrpoSection:
-    """Return the section of GRPO.
-
-    Raises:
-        ConfigError: The configuration is one of another method.
-    """
-    if config.grpo is None:
-        raise ConfigError(f"the method is {config.method}, not grpo", where=WHERE, fix="set method: grpo")
-    return config.grpo
-
-
 def part_of(config: TrainingConfig) -> TrainingConfig:
-    """Return the configuration for one of the workers: each has an equal part of the limits on services."""
+    """Return the configuration for one of the workers: each may make an equal part of the calls at once.
+
+    The budget is divided by what builds the rollouts, which knows what has been spent.
+    """
     grpo, workers = grpo_of(config), config.verl.workers
-    services = grpo.services.model_copy(
-        update={
-            "judge_concurrency": max(1, grpo.services.judge_concurrency // workers),
-            "budget": None if grpo.services.budget is None else grpo.services.budget / workers,
-        }
-    )
+    judges = max(1, grpo.services.judge_concurrency // workers)
+    services = grpo.services.model_copy(update={"judge_concurrency": judges})
     painter = grpo.painter.model_copy(update={"concurrency": max(1, grpo.painter.concurrency // workers)})
     rollout = grpo.rollout.model_copy(update={"concurrency": max(1, ceil(grpo.rollout.concurrency / workers))})
     section = grpo.model_copy(update={"services": services, "painter": painter, "rollout": rollout})
