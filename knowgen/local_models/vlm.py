@@ -130,7 +130,8 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
     if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"weights are missing: {missing[0]}{more}", where=where, fix="download the model again")
-    return (model if source.device_map else model.to(device)).eval()
+    placed = bool(source.device_map) or device == "cpu"  # where it was loaded, or was sharded by DeepSpeed
+    return (model if placed else model.to(device)).eval()
 
 
 def _load_part(load: Callable[[], Any], what: str, where: str) -> Any:

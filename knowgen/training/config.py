@@ -22,6 +22,8 @@ from knowgen.core.yaml_files import read_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the bundled configurations."""
+ACCELERATE = CONFIGS / "accelerate"
+"""Folder of the bundled configurations of `accelerate launch`, for one GPU, eight, and several machines."""
 
 VISION_MODULES = ("visual", "vision_tower")
 """Parts of module names that belong to the vision tower."""
@@ -382,7 +384,8 @@ def load_config(name: str | Path, overrides: list[str] | None = None) -> Trainin
 
 def bundled_configs() -> list[str]:
     """Return the names of the bundled configurations, such as `grpo/paper`."""
-    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml"))
+    paths = (path for path in CONFIGS.rglob("*.yaml") if path.parent != ACCELERATE)
+    return sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in paths)
 
 
 def _path_of(name: str | Path, beside: Path | None) -> Path:

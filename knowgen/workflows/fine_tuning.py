@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.errors import UsageError
 from knowgen.local_models.quiet import quiet_libraries
-from knowgen.local_models.weights import versions
 from knowgen.store.files import explain_os_error
+from knowgen.store.lock import RunLock
+from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
-from knowgen.training.config import TrainingConfig
+from knowgen.training.config import GrpoSection, TrainingConfig
 from knowgen.training.sft.trainer import SelectedConversations, SftTools, require_training_packages, train_sft
+from knowgen.workflows.training_directory import described, open_directory
+from knowgen.workflows.training_evaluation import CheckpointEvaluation
 
 if TYPE_CHECKING:
     from knowgen.training.models import PolicyModel
 
-_PACKAGES = ("knowgen", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
-_MAY_CHANGE = ("checkpoints", "evaluation", "keep_episodes")
-"""Sections that may differ when a training is continued: they do not change its next step."""
+MAY_CHANGE = (
+    "checkpoints", "keep_episodes", "evaluation", "agent", "grpo", "model.attention", "model.download",
+    "model.gradient_checkpointing",
+)  # fmt: skip
+"""Parts of a configuration that may differ when a training is continued: its next step does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -67,97 +71,75 @@ def fine_tune(
     Raises:
         UsageError: The configuration is one of another method, or names no model or no conversations.
         MissingDependencyError: A package or the weights are missing.
-        ConfigError: The directory belongs to something else, or the model cannot be trained.
+        ConfigError: The directory belongs to something else or is in use, or the model cannot be trained.
         DataError: A conversation, the model or the directory is damaged.
     """
     if config.method != "sft":
         raise UsageError(f"the method is {config.method}", where=name, fix=f"use `knowgen train {config.method}`")
+    if config.evaluation.task and not config.evaluation.painter:
+        raise UsageError("an evaluation needs an image model", where=name, fix="set evaluation.painter")
     require_training_packages(name)
-    run, main = TrainingRun(out), os.environ.get("RANK", "0") == "0"
-    if main:
-        open_directory(run, config, fresh=fresh)
-    if not fresh and (done := _complete(run)) is not None:
-        return done
-    description: dict[str, Any] = {
-        "method": config.method,
-        "config": config.model_dump(mode="json"),
-        "versions": versions(*_PACKAGES),
-        "model": config.model.path,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    run = TrainingRun(out)
+    done = None if fresh else _complete(run)
+    description = described(config, name, **({"steps": done.steps, "stopped": ""} if done else {}))
+    with ExitStack() as stack:
+        main = os.environ.get("RANK", "0") == "0"  # as `accelerate launch` and `torchrun` say
+        if main:
+            stack.enter_context(_own_directory(run, description, fresh=fresh))
+        if done is not None:
+            return done
+        evaluate = stack.enter_context(_evaluation(config, run, report)) if config.evaluation.task else None
+        return _fine_tuned(config, run, description, SftTools(out, name, True, report, evaluate=evaluate), main)
+
+
+def _fine_tuned(
+    config: TrainingConfig, run: TrainingRun, description: dict[str, Any], tools: SftTools, main: bool
+) -> FineTuned:
     known: list[SelectedConversations] = []
 
     def started(selected: SelectedConversations, policy: PolicyModel) -> None:
         known.append(selected)
-        counts = {"conversations": len(selected.numbers), "left_out": len(selected.left_out)}
-        description.update(weights=policy.weights, **counts)
+        description.update(conversations=len(selected.numbers), left_out=len(selected.left_out), weights=policy.weights)
         run.describe(description)
 
-    tools = SftTools(out, name, resume=True, report=report, started=started)
+    tools.started = started
     try:
         with quiet_libraries():
             result = train_sft(config, tools)
+        if main:
+            run.describe({**description, "steps": result.steps, "stopped": result.stopped})
     except OSError as error:
-        raise explain_os_error(error, out) from error
-    if main:
-        run.describe({**description, "steps": result.steps, "stopped": result.stopped})
-    selected = known[0] if known else None
-    return FineTuned(
-        out,
-        result.weights,
-        result.steps,
-        result.stopped,
-        used=len(selected.numbers) if selected else 0,
-        left_out=selected.left_out if selected else [],
-    )
+        raise explain_os_error(error, run.path) from error
+    used, left_out = (len(known[0].numbers), known[0].left_out) if known else (0, [])
+    return FineTuned(run.path, result.weights, result.steps, result.stopped, used, left_out)
 
 
-def open_directory(run: TrainingRun, config: TrainingConfig, *, fresh: bool) -> None:
-    """Check that a directory is empty or that of the same training, and create it.
-
-    Raises:
-        ConfigError: It holds something else, or a training with another configuration, or cannot be written.
-        DataError: Its description is damaged.
-    """
-    folder = run.path
+@contextmanager
+def _own_directory(run: TrainingRun, description: dict[str, Any], *, fresh: bool) -> Iterator[None]:
+    """Open the directory of a training, and keep other processes from it."""
     try:
-        if TrainingRun.at(folder):
-            if fresh:
-                shutil.rmtree(folder)
-            else:
-                _check_same(run.description().get("config"), config, folder)
-        elif folder.exists() and any(folder.iterdir()):
-            fix = "choose another --out"
-            raise ConfigError("holds files and is not the directory of a training", where=str(folder), fix=fix)
-        folder.mkdir(parents=True, exist_ok=True)
+        run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explain_os_error(error, folder) from error
+        raise explain_os_error(error, run.path) from error
+    lock = RunLock(run.path)
+    try:
+        open_directory(run, description, may_change=MAY_CHANGE, fresh=fresh)
+        yield
+    finally:
+        lock.release()
 
 
-def _check_same(stored: Any, config: TrainingConfig, folder: Path) -> None:
-    """Check that the configuration is the one that a training began with.
-
-    Raises:
-        ConfigError: It is another one. The message names the first value that differs.
-    """
-    before = _flat(stored) if isinstance(stored, Mapping) else {}
-    now = _flat(config.model_dump(mode="json"))
-    for name in dict.fromkeys((*now, *before)):
-        if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
-            raise ConfigError(
-                f"the training began with {name}={before.get(name)!r}, not {now.get(name)!r}",
-                where=str(folder),
-                fix="choose another --out, or delete it with --fresh",
-            )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+@contextmanager
+def _evaluation(
+    config: TrainingConfig, run: TrainingRun, report: Callable[[str], None]
+) -> Iterator[CheckpointEvaluation]:
+    """Yield the evaluation of weights; the section `grpo` limits its conversations, as in a training with rewards."""
+    whole = config if config.grpo is not None else config.model_copy(update={"grpo": GrpoSection()})
+    ledger = TrainingLedger(run.path, int(os.environ.get("RANK", "0")))
+    try:
+        yield CheckpointEvaluation(whole, run, ledger, report)
+    finally:
+        ledger.close()
 
 
 def _complete(run: TrainingRun) -> FineTuned | None:
