@@ -21,6 +21,7 @@ from knowgen.training.backends.contract import TrainingPrompt
 from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
 from knowgen.training.rollouts import AgentRollouts, RolloutParts
+from knowgen.training.seeds import episode_seed
 from tests.helpers.episodes import MemoryLedger
 from tests.helpers.search_agents import answer, call, image_hits
 
@@ -144,7 +145,7 @@ class ScriptedServers:
         self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], image_data: Any = None
     ) -> Any:
         self.requests.append({"id": request_id, "parameters": sampling_params, "images": len(image_data or [])})
-        script = SCRIPTS[int(request_id.rsplit("/", maxsplit=1)[-1]) % len(SCRIPTS)]
+        script = SCRIPTS[number_of(request_id)]
         number = self._calls[request_id]
         self._calls[request_id] += 1
         model, processor = self._model()
@@ -165,6 +166,13 @@ class ScriptedServers:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
+
+
+def number_of(session: str) -> int:
+    """Return the number within its group of an episode, from the name of its trajectory."""
+    step, _, rest = session.partition("/")
+    key, _, seed = rest.rpartition("/")
+    return next(number for number in range(len(SCRIPTS)) if episode_seed(0, int(step), key, number) == int(seed))
 
 
 def token_logprobs(model: Any, processor: Any, ids: list[int], images: list[Any]) -> list[float]:
