@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from verl.utils.import_utils import import_external_libs
 from verl.workers.utils.losses import ppo_loss
 
 from knowgen.training.backends.verl.advantages import ESTIMATOR, MASKED, group_advantages
+from knowgen.training.backends.verl.backend import checkpoint_steps, export
 from knowgen.training.backends.verl.files import VerlFiles
 from knowgen.training.backends.verl.settings import FREEZE_VARIABLE, composed, verl_settings
 from knowgen.training.config import TrainingConfig, load_config
@@ -350,3 +353,25 @@ async def finished(prompts: int) -> dict[str, Any]:
             if sum(tag.get("status") in ("finished", "failure") for tag in tags.values()) == prompts:
                 return tags
             await asyncio.sleep(0.2)
+
+
+def test_a_sharded_checkpoint_of_verl_becomes_a_folder_that_is_loaded_with_its_processor(training: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.helpers.verl_checkpoint", str(training)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (training / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
+    assert checkpoint_steps(training / "checkpoints") == [3]
+    export(training / "checkpoints" / "global_step_3", training / "exported")
+    before, after = (
+        AutoModelForImageTextToText.from_pretrained(training / name, dtype=torch.float32).state_dict()
+        for name in ("model", "exported")
+    )
+    assert before.keys() == after.keys()
+    for name, weights in before.items():
+        factor = 2.0 if name == "lm_head.weight" else 1.0
+        torch.testing.assert_close(after[name], (factor * weights).to(after[name].dtype), rtol=1e-2, atol=1e-3)
+    assert AutoProcessor.from_pretrained(training / "exported").tokenizer.get_vocab()
