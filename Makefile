@@ -17,10 +17,11 @@ demo: $(BASE)
 	@$(BIN)/python run_eval.py
 
 test: $(DEV) browser
+	@$(BIN)/python -m compileall -q knowgen  # once, not in each of the processes that tests start
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(DEV) browser $(VERL)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .

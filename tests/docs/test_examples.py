@@ -32,7 +32,13 @@ def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == PRINTED.keys()
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+SLOW = {"compare_two_generators.py"}
+"""Examples that render a world and score it twice."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(PRINTED)]
+)
 def test_an_example_runs_and_prints_its_result(name: str, tmp_path: Path) -> None:
     printed = output_of(tmp_path, str(EXAMPLES / name))
     assert [words for words in PRINTED[name] if words not in printed] == []

@@ -235,9 +235,8 @@ def test_settings_that_verl_cannot_use_are_named_before_it_starts(override: str,
 
 def test_an_installation_without_verl_is_one_line_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "version", lambda name: "5.24.0" if name == "trl" else missing(name))
-    with pytest.raises(MissingDependencyError, match="verl is not installed beside TRL") as caught:
+    with pytest.raises(MissingDependencyError, match="verl is not installed beside TRL.*environment of its own"):
         Trained(tmp_path).run()
-    assert "environment of its own" in caught.value.fix
     assert VerlBackend(load_config("grpo/verl-1x8")).check()[0].startswith("verl is not installed")
 
 

@@ -65,7 +65,7 @@ class VerlBackend:
             KnowgenError: verl failed, or a service ended the training.
         """
         if missing := missing_packages():
-            raise MissingDependencyError(missing[0], where=WHERE, fix=INSTALL)
+            raise MissingDependencyError(missing[0], where=WHERE)
         if unusable := unusable_settings(self.config):
             raise ConfigError(unusable[0], where=WHERE)
         files = VerlFiles(tools.folder)
@@ -194,10 +194,10 @@ def missing_packages() -> list[str]:
         found = version("verl")
     except PackageNotFoundError:
         trl = " beside TRL, whose transformers is too new for it" if _installed("trl") else ""
-        return [f"verl is not installed{trl}"]
+        return [f"verl is not installed{trl}: {INSTALL}"]
     if found != VERL:
-        return [f"verl is {found}, and {VERL} is needed"]
-    return [f"{name} is not installed" for name in ("ray", "transfer-queue") if not _installed(name)]
+        return [f"verl is {found}, and {VERL} is needed: {INSTALL}"]
+    return [f"{name} is not installed: {INSTALL}" for name in ("ray", "TransferQueue") if not _installed(name)]
 
 
 def _installed(name: str) -> bool:
@@ -211,7 +211,7 @@ def _installed(name: str) -> bool:
 def missing_gpus(config: TrainingConfig) -> list[str]:
     """Return what is missing of GPUs and the inference engine on this machine, one line each."""
     if not _installed("torch"):
-        return ["torch is not installed"]
+        return [f"torch is not installed: {INSTALL}"]
     import torch
 
     cluster, problems = config.verl, []
@@ -220,8 +220,7 @@ def missing_gpus(config: TrainingConfig) -> list[str]:
         problems.append(f"this machine has {found} GPUs, and verl.gpus_per_node is {cluster.gpus_per_node}")
     if cluster.nodes > 1 and not cluster.ray:
         problems.append("several nodes need a Ray cluster: start it with `ray start`, and set verl.ray=auto")
-    problems += [f"{name} is not installed" for name in ("vllm",) if not _installed(name)]
-    return problems
+    return problems if _installed("vllm") else [*problems, f"vllm is not installed: {INSTALL}"]
 
 
 def unusable_settings(config: TrainingConfig) -> list[str]:
