@@ -79,13 +79,21 @@ def _closing_lines(trained: GrpoTraining, config: TrainingConfig, folder: Path) 
 
 def _evaluation_command(config: TrainingConfig, weights: Path) -> str:
     from knowgen.cli.common import command_line
-    from knowgen.workflows.training_evaluation import agent_arguments
+    from knowgen.workflows.checkpoint_evaluation import agent_arguments
+    from knowgen.workflows.training_plan import scorer_arguments
 
-    arguments = {name: value for name, value in agent_arguments(config, weights).items() if value not in ("", None)}
+    arguments = agent_arguments(config, weights)
+    arguments["painter"] = arguments.get("painter") or "GENERATOR"
+    arguments = {name: value for name, value in arguments.items() if value not in ("", None)}
     words = [word for name, value in arguments.items() for word in ("-g", f"{name}={_text(value)}")]
     scorers = [word for name in config.evaluation.scorers for word in ("--scorer", name)]
-    task = config.evaluation.task or "knowgen"
-    return command_line("run", "--task", task, "--generator", "gen_searcher", *words, *scorers)
+    for name in config.evaluation.scorers:
+        start = "" if len(config.evaluation.scorers) == 1 else f"{name.partition(':')[0]}."
+        own = scorer_arguments(config, name)
+        scorers += [word for key, value in own.items() for word in ("-s", f"{start}{key}={_text(value)}")]
+    return command_line(
+        "run", "--task", config.evaluation.task or "TASK", "--generator", "gen_searcher", *words, *scorers
+    )
 
 
 def _text(value: object) -> str:

@@ -205,9 +205,12 @@ class GenerationWriter:
     def _put(self, item: WorkItem, generation: Generation) -> Generation:
         try:
             self._store.put_generation(item.key, generation)
+            if not item.answer_key:
+                return generation
+            # scorers open the references of an agent, whose paths the store adds
+            return self._store.generation(item.key) or generation
         except KnowgenError as error:
             raise StoreError(error) from error
-        return generation
 
 
 def _reference_records(item: WorkItem) -> tuple[dict[str, Any], ...]:

@@ -28,6 +28,7 @@ from knowgen.engine.budget import BudgetMeter, SpendingStore
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import LoopBridge
+from knowgen.engine.executors.in_process import ABORT_SECONDS
 from knowgen.engine.executors.invoke import item_id
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import generator_dispatcher, scorer_dispatcher
@@ -149,7 +150,7 @@ class TrainingServices:
             raise EpisodeMaskedError(describe(error)) from error
 
 
-class Painter:
+class PainterCalls:
     """The image model of a training.
 
     Args:
@@ -167,7 +168,7 @@ class Painter:
         service.on_close = dispatcher.stop
 
     @classmethod
-    def of(cls, handle: GeneratorHandle, services: TrainingServices, config: PainterConfig) -> Painter:
+    def of(cls, handle: GeneratorHandle, services: TrainingServices, config: PainterConfig) -> PainterCalls:
         """Return the image model of a handle, in the executor of a run."""
         # the time limit of the training takes the place of the model's own
         capabilities = replace(handle.capabilities, deadline=0.0)
@@ -212,12 +213,14 @@ class Painter:
         """Close the image model."""
         await self._dispatcher.close()
 
-    def kill(self) -> None:
-        """Abort calls in progress without waiting."""
+    async def abort(self) -> None:
+        """Abort calls in progress, and close it."""
         self._dispatcher.kill()
+        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
+        await self._dispatcher.close()
 
 
-class RewardScorer:
+class ScorerCalls:
     """A scorer of a training.
 
     Args:
@@ -235,7 +238,7 @@ class RewardScorer:
         service.on_close = dispatcher.stop
 
     @classmethod
-    def of(cls, handle: ScorerHandle, services: TrainingServices) -> RewardScorer:
+    def of(cls, handle: ScorerHandle, services: TrainingServices) -> ScorerCalls:
         """Return the scorer of a handle, in the executor of a run."""
         options = EngineOptions(concurrency=services.config.judge_concurrency)
         dispatcher = scorer_dispatcher(
@@ -297,6 +300,8 @@ class RewardScorer:
         """Close the scorer."""
         await self._dispatcher.close()
 
-    def kill(self) -> None:
-        """Abort calls in progress without waiting."""
+    async def abort(self) -> None:
+        """Abort calls in progress, and close it."""
         self._dispatcher.kill()
+        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
+        await self._dispatcher.close()

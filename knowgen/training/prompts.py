@@ -26,10 +26,16 @@ DIFFICULTIES = {"easy": 1.0, "medium": 2.0, "hard": 3.0}
 
 _KEPT_EPOCHS = 2
 _SEED = re.compile(r"(.*:)(\d+)")
+_SIZED_SEED = re.compile(r"([^:]+):(?:\d+:)?(\d+)")
 
 
-def epoch_task(source: PromptSource, epoch: int) -> str:
+def epoch_task(source: PromptSource, epoch: int, step: int = 1) -> str:
     """Return the name of a source's task in an epoch: with `fresh_seed`, the seed at its end is counted up.
+
+    Args:
+        source: The source.
+        epoch: The epoch, from 0.
+        step: What is added to the seed for each epoch.
 
     Raises:
         ConfigError: The name ends in no seed.
@@ -46,29 +52,18 @@ def epoch_task(source: PromptSource, epoch: int) -> str:
     if match is None:
         fix = "name it as things:0, or remove fresh_seed"
         raise ConfigError(f"the name {source.task!r} ends in no seed", where="grpo.prompts", fix=fix)
-    return f"{match[1]}{int(match[2]) + epoch}"
+    return f"{match[1]}{int(match[2]) + epoch * step}"
 
 
-def refuse_overlap(sources: Sequence[PromptSource], epochs: int, evaluation: str) -> None:
-    """Check that no epoch is trained on the task that checkpoints are evaluated on.
+def content_of(task: str) -> str:
+    """Return what tasks of the same content have in common: all but the number of samples of a seeded one.
 
-    Args:
-        sources: Where prompts come from.
-        epochs: Number of epochs that the training may have.
-        evaluation: Name of the task of the evaluation; empty for none.
-
-    Raises:
-        ConfigError: An epoch has that task.
+    Example:
+        >>> content_of("things:800:1000") == content_of("things:1000"), content_of("rl_items:test")
+        (True, 'rl_items:test')
     """
-    for source in sources if evaluation else ():
-        names = [epoch_task(source, epoch) for epoch in range(max(1, epochs) if source.fresh_seed else 1)]
-        if evaluation in names:
-            epoch = names.index(evaluation)
-            raise ConfigError(
-                f"the training has the task {evaluation!r} in epoch {epoch + 1}, on which it is evaluated",
-                where="evaluation.task",
-                fix="evaluate on a task that is not trained on, such as another seed",
-            )
+    match = _SIZED_SEED.fullmatch(task)
+    return f"{match[1]}:{match[2]}" if match else task
 
 
 class _Entry(NamedTuple):
@@ -142,6 +137,7 @@ class TrainingPrompts:
     ) -> None:
         self._sources, self._seed, self._curriculum = tuple(sources), seed, curriculum
         self._search = search
+        self._steps: dict[str, int] = {}
         self._task = lru_cache(maxsize=_KEPT_EPOCHS * max(1, len(self._sources)))(load)
         self._epoch = lru_cache(maxsize=_KEPT_EPOCHS)(self._made)
 
@@ -156,7 +152,35 @@ class TrainingPrompts:
 
     def tasks(self, epoch: int = 0) -> list[Task]:
         """Return the tasks of an epoch, each once."""
-        return [self._task(name) for name in dict.fromkeys(epoch_task(source, epoch) for source in self._sources)]
+        return [self._task(name) for name in dict.fromkeys(self._name(source, epoch) for source in self._sources)]
+
+    def refuse_overlap(self, epochs: int, evaluation: str) -> None:
+        """Check that no epoch is trained on the task that checkpoints are evaluated on.
+
+        Args:
+            epochs: Number of epochs that the training may have.
+            evaluation: Name of the task of the evaluation; empty for none.
+
+        Raises:
+            ConfigError: An epoch has that task.
+        """
+        for source in self._sources if evaluation else ():
+            for epoch in range(max(1, epochs) if source.fresh_seed else 1):
+                name = self._name(source, epoch)
+                if content_of(name) == content_of(evaluation):
+                    raise ConfigError(
+                        f"the training has the task {name!r} in epoch {epoch + 1}, on which it is evaluated",
+                        where="evaluation.task",
+                        fix="evaluate on a task that is not trained on, such as another seed",
+                    )
+
+    def _name(self, source: PromptSource, epoch: int) -> str:
+        """Return the name of a source's task in an epoch. A task says by how much its seed is counted up."""
+        if not source.fresh_seed or epoch == 0:
+            return epoch_task(source, 0)
+        if source.task not in self._steps:
+            self._steps[source.task] = int(getattr(self._task(source.task), "seed_step", 1))
+        return epoch_task(source, epoch, self._steps[source.task])
 
     def _made(self, epoch: int) -> EpochPrompts:
         entries: dict[str, _Entry] = {}
@@ -172,7 +196,7 @@ class TrainingPrompts:
         return EpochPrompts(ordered)
 
     def _of(self, source: PromptSource, epoch: int) -> Iterator[_Entry]:
-        name = epoch_task(source, epoch)
+        name = self._name(source, epoch)
         task = self._task(name)
         search = self._search(task)
         samples = list(task.samples())

@@ -17,8 +17,8 @@ from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import GrpoSection, TrainingConfig
 from knowgen.training.sft.trainer import SelectedConversations, SftTools, require_training_packages, train_sft
-from knowgen.workflows.training_directory import described, open_directory
-from knowgen.workflows.training_evaluation import CheckpointEvaluation
+from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
+from knowgen.workflows.open_training import described, open_directory
 
 if TYPE_CHECKING:
     from knowgen.training.models import PolicyModel

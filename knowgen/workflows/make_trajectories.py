@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.agents.images import MAX_PIXELS, scaled_png
+from knowgen.agents.policies.contract import Policy
 from knowgen.core.atomic import draft_of, write_file
 from knowgen.core.errors import UsageError
 from knowgen.core.images import open_rgb
@@ -135,7 +136,7 @@ class MadeConversations:
 
 def plan_trajectories(
     task: str,
-    policy: str,
+    policy: str | Policy,
     config: RunConfig,
     *,
     search: str = "",
@@ -148,7 +149,7 @@ def plan_trajectories(
 
     Args:
         task: Name or folder of a task.
-        policy: Policy of the agent.
+        policy: Policy of the agent, by name or as an object.
         config: Options of the run; its generator arguments are those of the agent.
         search: Search backend; that of the task when empty.
         painter: Image model; rules that draw for free when empty.

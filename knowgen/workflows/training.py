@@ -9,6 +9,7 @@ from pathlib import Path
 
 from knowgen.agents.policies.contract import Policy
 from knowgen.local_models.quiet import quiet_libraries
+from knowgen.scorers.vlm.endpoint_config import IDENTITY_EXCLUDES
 from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
@@ -17,15 +18,16 @@ from knowgen.training.config import TrainingConfig
 from knowgen.training.episode_images import EpisodeImages
 from knowgen.training.rollouts import AgentRollouts
 from knowgen.training.step_log import StepLog
+from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
 from knowgen.workflows.cluster_worker import WORKER_ROLLOUTS
-from knowgen.workflows.training_directory import described, open_directory
-from knowgen.workflows.training_evaluation import CheckpointEvaluation
+from knowgen.workflows.open_training import described, open_directory
 from knowgen.workflows.training_plan import NoPolicy, TrainingPlan
 
 MAY_CHANGE = (
     "checkpoints", "keep_episodes", "evaluation", "model.attention", "model.download", "model.gradient_checkpointing",
     "grpo.services", "grpo.painter.urls", "grpo.painter.concurrency", "grpo.painter.timeout", "grpo.micro_batch",
     "grpo.rollout.url", "grpo.rollout.batch_size", "grpo.rollout.concurrency",
+    *(f"*.{name}" for name in sorted(IDENTITY_EXCLUDES | {"base_url"})),
 )  # fmt: skip
 """Parts of a configuration that may differ when a training is continued: its next step does not depend on them."""
 
@@ -112,7 +114,7 @@ def _trained(
         images = EpisodeImages(run.images)
 
         def rollouts(policy: Policy) -> AgentRollouts:
-            return AgentRollouts(config, policy, plan.parts, folder=run.path, images=images, ledger=ledger)
+            return AgentRollouts(config, policy, plan.parts, folder=run.path, images=images, ledger=ledger, notice=show)
 
         if process.main:
             _check_services(rollouts)

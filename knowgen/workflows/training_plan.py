@@ -18,7 +18,7 @@ from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.tasks.contract import Task
 from knowgen.training.backends.contract import GrpoBackend
 from knowgen.training.config import GrpoSection, TrainingConfig, grpo_of
-from knowgen.training.prompts import TrainingPrompts, refuse_overlap
+from knowgen.training.prompts import TrainingPrompts
 from knowgen.training.rollouts import RolloutParts, training_agent
 from knowgen.workflows.described import open_task
 from knowgen.workflows.located import Located, locate
@@ -73,7 +73,7 @@ class NoPolicy:
 
     def open(self, sampling: Sampling, prompt: str, session: str) -> PolicySession:
         """Raise: nothing is sampled."""
-        raise RuntimeError("there is no policy yet")
+        raise RuntimeError("nothing is sampled while a training is checked")
 
     async def close(self) -> None:
         """Do nothing."""
@@ -101,7 +101,7 @@ def plan_training(config: TrainingConfig, name: str) -> TrainingPlan:
     first = prompts(0)
     tasks = prompts.tasks()
     steps, epochs = _length(config.grpo, len(first))
-    refuse_overlap(config.grpo.prompts, epochs, config.evaluation.task)
+    prompts.refuse_overlap(epochs, config.evaluation.task)
     parts = _parts_with_search(config, config.grpo, tasks)
     _check_agent(config, common_search=parts.common_search)
     _check_evaluation(config)
@@ -172,7 +172,7 @@ def _backend(config: TrainingConfig) -> GrpoBackend:
     """Return the backend, without what it imports when it trains.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: It is not known.
         MissingDependencyError: A package that it imports is not installed.
         ConfigError: Its module cannot be imported.
     """
@@ -180,7 +180,7 @@ def _backend(config: TrainingConfig) -> GrpoBackend:
     module, colon, attribute = BACKENDS.get(config.backend, config.backend).partition(":")
     if not colon:
         fix = f"name one of {', '.join(BACKENDS)}, or module:Class"
-        raise UsageError("there is no such backend", where=where, fix=fix)
+        raise UsageError("is not known", where=where, fix=fix)
     current_folder_last()
     try:
         target = getattr(importlib.import_module(module), attribute)

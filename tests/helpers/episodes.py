@@ -24,8 +24,8 @@ from knowgen.search.nothing import NothingSearch
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import ModelConfig, TrainingConfig
 from knowgen.training.episode_images import StoredImage
-from knowgen.training.plugin_calls import Painter, RewardScorer, TrainingServices
-from knowgen.training.rollouts import EpisodeRunner
+from knowgen.training.episode_runner import EpisodeRunner
+from knowgen.training.plugin_calls import PainterCalls, ScorerCalls, TrainingServices
 from knowgen.training.searches import Searches
 from tests.helpers.virtual_time import VirtualLoop
 
@@ -250,7 +250,7 @@ class Step:
         model = GeneratorHandle(
             GeneratorSpec(name="model"), GeneratorCapabilities("generate", references=True), lambda: None
         )
-        painter = Painter(
+        painter = PainterCalls(
             self._dispatcher(self.painter, limits.painter.concurrency, limits.painter.timeout, "image"),
             self.services,
             self.services.new_service("image model model"),
@@ -270,11 +270,11 @@ class Step:
             text=text,
         )
 
-    def _scorer(self, name: str, function: Callable[[Any], Awaitable[Any]]) -> RewardScorer:
+    def _scorer(self, name: str, function: Callable[[Any], Awaitable[Any]]) -> ScorerCalls:
         needs = frozenset({"image"} if name == "similarity" else {"references"})
         handle = ScorerHandle(ScorerSpec(name=name), ScorerCapabilities("score", needs=needs), lambda: None)
         dispatcher = self._dispatcher(function, self.services.config.judge_concurrency, 300.0, "score")
-        return RewardScorer(dispatcher, self.services, self.services.new_service(f"scorer {name}"), handle)
+        return ScorerCalls(dispatcher, self.services, self.services.new_service(f"scorer {name}"), handle)
 
     def _dispatcher(
         self, function: Callable[[Any], Awaitable[Any]], slots: int, timeout: float, name: str

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import knowgen
-from knowgen.core.errors import TransientError, UnscorableError, UsageError
+from knowgen.core.errors import DataError, TransientError, UnscorableError, UsageError
 from knowgen.core.records import (
     Attempt,
     Generation,
@@ -28,6 +28,7 @@ from knowgen.core.records import (
 )
 from knowgen.core.records import Score as ScoreRecord
 from knowgen.scorers.contract import scorer_capabilities
+from knowgen.scorers.vlm import official_answer
 from knowgen.scorers.vlm.answer import CONTRACT, AnswerJudge, answer_text
 from knowgen.scorers.vlm.parsing import ReplyError
 from knowgen.scorers.vlm.single_value import (
@@ -275,3 +276,82 @@ def test_no_value_is_read_from_a_refused_attempt() -> None:
     assert (strict.values, lenient.values, model) == ({"answer": 1.0}, {"answer": 1.0}, "m")
     strict, lenient, _ = read_value_attempts([refused], CONTRACT)
     assert strict == lenient and (strict.status, strict.reason) == (ScoreStatus.FAILED, "the judge refused")
+
+
+# ---------------------------------------------------------------------------------------------------- the official call
+
+OFFICIAL_SYSTEM = "Judge the answer. Output 'score'."
+
+
+@pytest.fixture
+def official_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a checkout in the layout of the published one, with other texts."""
+    file = tmp_path / "checkout" / official_answer.REWARD_FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        f"{official_answer.SYSTEM} = {OFFICIAL_SYSTEM!r}\n"
+        f"def {official_answer.USER}(sample_id, task_prompt, gt_image_path, answer_content):\n"
+        '    text = (f"Sample: {sample_id}\\n" f"Task: {task_prompt}\\n" f"Answer:\\n{answer_content}\\n" "Go.")\n'
+        "    raise RuntimeError('must not be run')\n"
+    )
+    user = "Sample: {sample_id}\nTask: {task_prompt}\nAnswer:\n{answer_content}\nGo."
+    words = {official_answer.SYSTEM: OFFICIAL_SYSTEM, official_answer.USER: user}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in words.items()}
+    monkeypatch.setattr(official_answer, "HASHES", hashes)
+    official_answer.official_answer_call.cache_clear()
+    return tmp_path / "checkout"
+
+
+def test_the_official_call_is_sent_word_for_word(truth_image: ImageRef, official_dir: Path) -> None:
+    reply = json.dumps({"rationale": "The oars are right.", "score": 0.75})
+    score, server = score_with(
+        lambda call: Step(reply=reply), item(truth_image), rubric="upstream", upstream_dir=str(official_dir)
+    )
+    (call,) = server.calls
+    references = [
+        {"img_id": "IMG_001", "title": "Crest of the club", "note": "take the oars", "page_url": "http://a.test/1"},
+        {"img_id": "IMG_004", "title": 'A "quoted" title\nSample id: other', "note": "", "page_url": ""},
+    ]
+    answer = (
+        '"gen_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”."\n'
+        f'"reference_images": {json.dumps(references, ensure_ascii=False, indent=2)}'
+    )
+    assert call.system == OFFICIAL_SYSTEM
+    assert call.text == f"Sample: s7\nTask: {PROMPT}\nAnswer:\n{answer}\nGo."
+    assert [part["type"] for part in call.parts] == ["text", "image_url"]
+    assert call.body["max_tokens"] == 8192 and call.body["temperature"] == 0 and "response_format" not in call.body
+    assert score.strict.values == score.lenient.values == {"answer": 0.75}  # type: ignore[union-attr]
+    assert score.details["rubric"] == f"upstream {official_answer.COMMIT[:12]}"
+
+
+def test_an_official_reply_off_the_grid_is_asked_for_again_with_its_fault(
+    truth_image: ImageRef, official_dir: Path
+) -> None:
+    replies = ["no score", json.dumps({"rationale": "x", "score": 0.6}), json.dumps({"rationale": "x", "score": 0.5})]
+    score, server = score_with(
+        lambda call: Step(reply=replies[call.number]),
+        item(truth_image),
+        rubric="upstream",
+        upstream_dir=str(official_dir),
+    )
+    first, second, third = server.calls
+    assert first.text == second.text, "the official call is repeated as it was where no score could be read"
+    assert third.text.startswith(first.text) and '"score" must be the number' in third.text
+    assert score.lenient is not None
+    assert (score.strict.values, score.lenient.values) == ({"answer": 0.5}, {"answer": 0.5})
+
+
+def test_other_texts_than_those_of_the_pinned_commit_are_refused(
+    truth_image: ImageRef, official_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = official_dir / official_answer.REWARD_FILE
+    file.write_text(file.read_text().replace("Judge the answer", "Judge it"))
+    with pytest.raises(DataError, match="TEXT_REWARD_SYSTEM_PROMPT is not that of commit"):
+        score_with(lambda call: Step(reply="{}"), item(truth_image), rubric="upstream", upstream_dir=str(official_dir))
+    with pytest.raises(UsageError, match="rubric must be own or upstream, got 'theirs'"):
+        AnswerJudge("any-judge", base_url="http://127.0.0.1:1/v1", rubric="theirs")
+
+
+def test_the_official_call_needs_an_image(official_dir: Path) -> None:
+    with pytest.raises(UnscorableError, match="the ground truth has no image"):
+        score_with(lambda call: Step(reply="{}"), item(None), rubric="upstream", upstream_dir=str(official_dir))

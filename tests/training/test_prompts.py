@@ -10,7 +10,7 @@ from knowgen.core.errors import ConfigError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.tasks.in_memory import InMemoryTask
 from knowgen.training.config import PromptSource
-from knowgen.training.prompts import TrainingPrompts, epoch_task, refuse_overlap
+from knowgen.training.prompts import TrainingPrompts, epoch_task
 
 
 def task(name: str, count: int = 12) -> InMemoryTask:
@@ -82,14 +82,32 @@ def test_a_fresh_seed_counts_up_with_the_epoch() -> None:
         epoch_task(PromptSource(task="things", fresh_seed=True), 1)
 
 
+def test_a_task_says_by_how_much_its_seed_is_counted_up() -> None:
+    class Paired(InMemoryTask):
+        seed_step = 2
+
+    names: list[str] = []
+
+    def load(name: str) -> Paired:
+        names.append(name)
+        return Paired(name, [Sample(id="1", prompt="p")])
+
+    made = TrainingPrompts([PromptSource(task="things:5", fresh_seed=True)], seed=0, load=load)
+    assert [keys(made, epoch) for epoch in (3, 0, 1)] == [["things:11/1"], ["things:5/1"], ["things:7/1"]]
+    with pytest.raises(ConfigError, match=r"'things:11' in epoch 4"):
+        made.refuse_overlap(4, "things:11")
+
+
 def test_a_task_of_the_evaluation_is_not_trained_on() -> None:
-    fresh = [PromptSource(task="things:0", fresh_seed=True)]
-    refuse_overlap(fresh, 10, "things:10")
-    refuse_overlap(fresh, 10, "")
+    fresh = prompts({"task": "things:0", "fresh_seed": True})
+    fresh.refuse_overlap(10, "things:10")
+    fresh.refuse_overlap(10, "")
     with pytest.raises(ConfigError, match=r"the task 'things:9' in epoch 10, on which it is evaluated"):
-        refuse_overlap(fresh, 10, "things:9")
+        fresh.refuse_overlap(10, "things:9")
+    with pytest.raises(ConfigError, match=r"the task 'things:0' in epoch 1"):
+        fresh.refuse_overlap(10, "things:400:0")
     with pytest.raises(ConfigError, match=r"the task 'b' in epoch 1"):
-        refuse_overlap([PromptSource(task="b")], 1, "b")
+        prompts({"task": "b"}).refuse_overlap(1, "b")
 
 
 def test_without_prompts_there_is_one_line() -> None:

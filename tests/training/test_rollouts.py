@@ -10,7 +10,7 @@ import pytest
 from knowgen.agents.records import Ending
 from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError, TransientError
 from knowgen.core.metering import paid_call
-from knowgen.core.records import GenerationStatus
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Score
 from tests.helpers.episodes import (
     MemoryLedger,
     ScriptedAgent,
@@ -339,3 +339,22 @@ def test_groups_that_run_at_once_keep_their_calls_apart() -> None:
     assert len(set(requests)) == 6
     assert [(each.prompt.key, each.number) for each in episodes] == [(f"t/{key}", n) for key in "ab" for n in range(3)]
     assert [score.repeat for each in episodes for score in each.reward.scores] == [0, 0, 1, 1, 2, 2] * 2
+
+
+def test_a_judge_of_answers_judges_one_without_references_where_none_is_required() -> None:
+    from knowgen.scorers.vlm.answer import AnswerJudge
+    from tests.helpers.judge_server import JudgeServer
+    from tests.helpers.judge_server import Step as Reply
+
+    sample, truth = prompt_of().sample, GroundTruth(sample_id="a", required_text=("1907",))
+    generation = Generation(sample_id="a", status=GenerationStatus.NOT_RUN, used_prompt="a crest")
+
+    async def judged(url: str) -> Score:
+        judge = AnswerJudge("any", base_url=url)
+        try:
+            return await judge.score(sample, truth, generation)
+        finally:
+            await judge.close()
+
+    with JudgeServer([Reply(reply='{"rationale": "x", "answer": 0.25}')]) as server:
+        assert asyncio.run(judged(server.url)).strict.values == {"answer": 0.25}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ from knowgen.scorers.vlm.parsing import (
 from knowgen.scorers.vlm.retry import ask_until_valid, decoding_details
 from knowgen.scorers.vlm.rubric import texts_hash
 
-VALUE_PARSER_VERSION = "knowgen-verdict-3"
+VALUE_PARSER_VERSION = "knowgen-verdict-4"
 """Version of both parsers. Increment it with any change that could parse a reply differently."""
 
 RATIONALE = "rationale"
@@ -67,12 +67,15 @@ class SingleValueContract(_ContractModel):
         question: Question that the value answers.
         reasons: What the rationale must name.
         levels: Values of the grid with their conditions, from the highest value down.
+        other_keys: Keys of the value that are read where a reply has none of that name, such as that of an official
+            rubric.
     """
 
     name: str
     question: str
     reasons: str
     levels: tuple[ValueLevel, ...]
+    other_keys: tuple[str, ...] = ()
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -84,6 +87,10 @@ class SingleValueContract(_ContractModel):
         """The grid in words: `0, 0.5 or 1`."""
         words = [f"{value:g}" for value in self.grid]
         return f"{', '.join(words[:-1])} or {words[-1]}"
+
+    def key_in(self, reply: Mapping[str, Any]) -> str:
+        """Return the key of the value in a reply; the first one where it has none."""
+        return next((key for key in (self.name, *self.other_keys) if key in reply), self.name)
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema of a reply, for endpoints that can enforce one."""
@@ -131,11 +138,12 @@ def read_value(text: str, contract: SingleValueContract) -> ParsedScore | ReplyE
     if not isinstance(rationale, str):
         faults.append(f'"{RATIONALE}" must be a string')
         rationale = ""
-    value = reply.get(contract.name)
-    if contract.name not in reply:
-        faults.append(f'"{contract.name}" is missing')
+    key = contract.key_in(reply)
+    value = reply.get(key)
+    if key not in reply:
+        faults.append(f'"{key}" is missing')
     elif isinstance(value, bool) or not isinstance(value, int | float) or value not in contract.grid:
-        faults.append(f'"{contract.name}" must be the number {contract.grid_words}, not {quoted(value)}')
+        faults.append(f'"{key}" must be the number {contract.grid_words}, not {quoted(value)}')
     if faults:
         return ReplyError(tuple(faults))
     assert isinstance(value, int | float)
@@ -159,7 +167,7 @@ def read_value_leniently(text: str, contract: SingleValueContract) -> ParsedScor
     reply = read_object_leniently(text)
     if reply is None:
         return None
-    value = reply.get(contract.name)
+    value = reply.get(contract.key_in(reply))
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -243,6 +251,8 @@ class SingleValueJudge(EndpointConfig, ABC):
     contract: ClassVar[SingleValueContract]
     rubric_version: ClassVar[str]
     needs: ClassVar[frozenset[str]]
+    may_lack: ClassVar[frozenset[str]] = frozenset()
+    """Needs of a run that a caller of `score` may leave unmet."""
     concurrency = 128
     parser = VALUE_PARSER_VERSION
     deadline = 6 * 3600.0
@@ -257,6 +267,14 @@ class SingleValueJudge(EndpointConfig, ABC):
     @abstractmethod
     def system(self) -> str:
         """Return the rubric."""
+
+    def rubric_texts(self) -> tuple[str, tuple[str, ...]]:
+        """Return the version of the rubric, and its texts."""
+        return self.rubric_version, (self.system(),)
+
+    def schema_of_reply(self) -> Mapping[str, Any] | None:
+        """Return name and JSON schema of a reply; None for a rubric that is sent without."""
+        return {"name": self.name, "schema": self.contract.json_schema()}
 
     @abstractmethod
     def question(self, sample: Sample, truth: GroundTruth, generation: Generation) -> JudgeQuestion:
@@ -277,7 +295,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
             ConfigError: There is a budget and the price is unknown.
         """
-        if missing := missing_needs(self.needs, truth, generation):
+        if missing := missing_needs(self.needs - self.may_lack, truth, generation):
             reason = f"no {' and no '.join(missing)}"
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         started = perf_counter()
@@ -289,7 +307,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             self._find_fault,
             caller=self.label,
             max_calls=self.attempts,
-            schema={"name": self.name, "schema": self.contract.json_schema()},
+            schema=self.schema_of_reply(),
         )
         images = await self._as_sent(images)
         return self._score_of(sample, generation, question, attempts, images, perf_counter() - started)
@@ -330,6 +348,7 @@ class SingleValueJudge(EndpointConfig, ABC):
         seconds: float,
     ) -> Score:
         strict, lenient, returned = read_value_attempts(attempts, self.contract)
+        rubric, texts = self.rubric_texts()
         digests = {each.key: image.sha256 for each, image in zip(question.images, images, strict=True)}
         return Score(
             sample_id=sample.id,
@@ -344,8 +363,8 @@ class SingleValueJudge(EndpointConfig, ABC):
             judge_returned=returned,
             parser=VALUE_PARSER_VERSION,
             details={
-                "rubric": self.rubric_version,
-                "rubric_hash": texts_hash(self.system()),
+                "rubric": rubric,
+                "rubric_hash": texts_hash(*texts),
                 "pictures": digests,
                 **question.details,
                 **decoding_details(attempts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shutil
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from knowgen.core.errors import ConfigError
@@ -28,7 +29,8 @@ def open_directory(
     Args:
         run: The directory, which exists and is locked.
         description: What the training is now; see `described`.
-        may_change: Dotted names of values and sections of the configuration that may differ from those before.
+        may_change: Dotted names of values and sections of the configuration that may differ from those before, with
+            `*` for any text.
         fresh: Whether an earlier training in it is removed first.
 
     Raises:
@@ -99,7 +101,7 @@ def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], may_change:
 
 
 def _may_change(name: str, names: Collection[str]) -> bool:
-    return any(name == each or name.startswith(f"{each}.") for each in names)
+    return any(fnmatchcase(name, each) or name.startswith(f"{each}.") for each in names)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
