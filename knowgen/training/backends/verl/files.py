@@ -17,16 +17,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
+from knowgen.core.records import ImageRef, Record
 from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
+
+T = TypeVar("T")
 
 AGENT_LOOP = "knowgen"
 """Name of the agent loop in verl."""
@@ -86,11 +90,11 @@ class VerlFiles:
 
         places: dict[str, int] = {}
         rows: list[dict[str, Any]] = []
-        adapter, size = _adapter(TrainingPrompt), 0
+        size = 0
         with self.prompts.open("wb") as file:
             for epoch in epochs:
                 for prompt in epoch:
-                    line = adapter.dump_json(prompt).decode() + "\n"
+                    line = _dumped(prompt)
                     if line not in places:
                         places[line] = size
                         size += file.write(line.encode())
@@ -102,7 +106,7 @@ class VerlFiles:
         """Return the prompt at a place in the file of prompts, in bytes."""
         with self.prompts.open("rb") as file:
             file.seek(place)
-            return _adapter(TrainingPrompt).validate_json(file.readline())  # type: ignore[no-any-return]
+            return _loaded(TrainingPrompt, file.readline())
 
     def put_group(self, step: int, row: int, episodes: Sequence[Episode]) -> None:
         """Write the episodes of a group.
@@ -114,15 +118,13 @@ class VerlFiles:
         """
         path = self.episodes / f"{step:06d}" / f"{row:08d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [_adapter(Episode).dump_json(episode).decode() + "\n" for episode in episodes]
-        write_file(path, "".join(lines))
+        write_file(path, "".join(map(_dumped, episodes)))
 
     def take_groups(self, step: int) -> list[list[Episode]]:
         """Return the episodes of a step by group, and remove their files."""
         folder = self.episodes / f"{step:06d}"
-        adapter = _adapter(Episode)
         groups = [
-            [adapter.validate_json(line) for line in path.read_bytes().splitlines()]
+            [_loaded(Episode, line) for line in path.read_bytes().splitlines()]
             for path in sorted(folder.glob("[0-9]*.jsonl"))
         ]
         shutil.rmtree(folder, ignore_errors=True)
@@ -164,6 +166,45 @@ class VerlFiles:
             return [line for _, line in numbered_lines(self.log)][-count:]
         except DataError:
             return []
+
+
+def _dumped(value: Any) -> str:
+    """Return a record of the training as a line of JSON, with the paths of its images, which records leave out."""
+    record = _adapter(type(value)).dump_python(value, mode="json")
+    return json.dumps({"record": record, "paths": _image_paths(value)}) + "\n"
+
+
+def _loaded(kind: type[T], line: bytes) -> T:
+    """Return the record of a line, with the paths of its images."""
+    data = json.loads(line)
+    _put_paths(data["record"], data["paths"])
+    return _adapter(kind).validate_python(data["record"])  # type: ignore[no-any-return]
+
+
+def _image_paths(value: Any) -> dict[str, str]:
+    """Return the paths of all images in a record, by digest."""
+    if isinstance(value, ImageRef):
+        return {} if value.path is None else {value.sha256: str(Path(value.path).absolute())}
+    inside: Iterable[Any] = ()
+    if is_dataclass(value) or isinstance(value, Record):
+        inside = vars(value).values()
+    elif isinstance(value, Mapping):
+        inside = value.values()
+    elif isinstance(value, list | tuple):
+        inside = value
+    return {digest: path for each in inside for digest, path in _image_paths(each).items()}
+
+
+def _put_paths(data: Any, paths: Mapping[str, str]) -> None:
+    """Put the paths of images into the data of a record."""
+    if isinstance(data, dict):
+        if "width" in data and data.get("sha256") in paths:
+            data.setdefault("path", paths[data["sha256"]])
+        for each in data.values():
+            _put_paths(each, paths)
+    elif isinstance(data, list):
+        for each in data:
+            _put_paths(each, paths)
 
 
 @cache

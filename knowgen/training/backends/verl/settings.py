@@ -16,7 +16,7 @@ from knowgen.training.backends.verl.advantages import ESTIMATOR
 from knowgen.training.backends.verl.files import AGENT_LOOP, VerlFiles
 from knowgen.training.config import GrpoSection, TrainingConfig, grpo_of
 
-FREEZE_VARIABLE = "KNOWGEN_VERL_FREEZE"
+FREEZE_VARIABLE = "VERL_KNOWGEN_FREEZE"
 """Environment variable with the parts of the model that are frozen, with commas between them."""
 
 REGISTRATION = "knowgen.training.backends.verl.registration"
