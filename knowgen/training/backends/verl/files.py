@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
 from knowgen.core.records import ImageRef, Record
 from knowgen.core.text_files import numbered_lines, parse_strict_json
+from knowgen.store.training_run import TrainingRun
 from knowgen.training.backends.contract import Episode, TrainingPrompt
 from knowgen.training.config import TrainingConfig
+from knowgen.training.episode_images import EpisodeImages
 
 T = TypeVar("T")
 
@@ -55,6 +57,7 @@ class VerlFiles:
         self.metrics, self.log, self.stop = (self.folder / name for name in ("metrics.jsonl", "verl.log", "stop.json"))
         self.episodes = self.folder / "episodes"
         self.checkpoints = self.training / "checkpoints"
+        self._images = EpisodeImages(TrainingRun(self.training).images)
 
     def begin(self, config: TrainingConfig, rollouts: str) -> None:
         """Write what the workers read, and remove what an earlier call left.
@@ -94,7 +97,7 @@ class VerlFiles:
         with self.prompts.open("wb") as file:
             for epoch in epochs:
                 for prompt in epoch:
-                    line = _dumped(prompt)
+                    line = self._dumped(prompt)
                     if line not in places:
                         places[line] = size
                         size += file.write(line.encode())
@@ -114,11 +117,11 @@ class VerlFiles:
         Args:
             step: Number of the step.
             row: Number of its prompt in the order of the training.
-            episodes: The episodes.
+            episodes: The episodes, whose images are still there.
         """
         path = self.episodes / f"{step:06d}" / f"{row:08d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, "".join(map(_dumped, episodes)))
+        write_file(path, "".join(map(self._dumped, episodes)))
 
     def take_groups(self, step: int) -> list[list[Episode]]:
         """Return the episodes of a step by group, and remove their files."""
@@ -129,6 +132,18 @@ class VerlFiles:
         ]
         shutil.rmtree(folder, ignore_errors=True)
         return groups
+
+    def _dumped(self, value: Any) -> str:
+        """Return a record of the training as a line of JSON, with the paths of its images, which records leave out.
+
+        Images are stored with the training, where all machines find them, also when those who made them have ended.
+        """
+        record = _adapter(cast(Hashable, type(value))).dump_python(value, mode="json")
+        paths = {}
+        for digest, image in _images(value).items():
+            stored = self._images.take(image) or image
+            paths[digest] = str(Path(str(stored.path)).absolute())
+        return json.dumps({"record": record, "paths": paths}) + "\n"
 
     def request_stop(self, kind: str, reason: str) -> None:
         """Ask the training process to end the training; the first request stands.
@@ -168,23 +183,17 @@ class VerlFiles:
             return []
 
 
-def _dumped(value: Any) -> str:
-    """Return a record of the training as a line of JSON, with the paths of its images, which records leave out."""
-    record = _adapter(type(value)).dump_python(value, mode="json")
-    return json.dumps({"record": record, "paths": _image_paths(value)}) + "\n"
-
-
 def _loaded(kind: type[T], line: bytes) -> T:
     """Return the record of a line, with the paths of its images."""
     data = json.loads(line)
     _put_paths(data["record"], data["paths"])
-    return _adapter(kind).validate_python(data["record"])  # type: ignore[no-any-return]
+    return _adapter(cast(Hashable, kind)).validate_python(data["record"])  # type: ignore[no-any-return]
 
 
-def _image_paths(value: Any) -> dict[str, str]:
-    """Return the paths of all images in a record, by digest."""
+def _images(value: Any) -> dict[str, ImageRef]:
+    """Return all images in a record that have a path, by digest."""
     if isinstance(value, ImageRef):
-        return {} if value.path is None else {value.sha256: str(Path(value.path).absolute())}
+        return {} if value.path is None else {value.sha256: value}
     inside: Iterable[Any] = ()
     if is_dataclass(value) or isinstance(value, Record):
         inside = vars(value).values()
@@ -192,7 +201,7 @@ def _image_paths(value: Any) -> dict[str, str]:
         inside = value.values()
     elif isinstance(value, list | tuple):
         inside = value
-    return {digest: path for each in inside for digest, path in _image_paths(each).items()}
+    return {digest: image for each in inside for digest, image in _images(each).items()}
 
 
 def _put_paths(data: Any, paths: Mapping[str, str]) -> None:
@@ -208,11 +217,11 @@ def _put_paths(data: Any, paths: Mapping[str, str]) -> None:
 
 
 @cache
-def _adapter(kind: type) -> Any:
+def _adapter(kind: Hashable) -> Any:
     """Return what writes and reads a record of the training as JSON."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(cast(Any, kind))
 
 
 def _verl_row(prompt: TrainingPrompt, row: int, place: int) -> dict[str, Any]:
