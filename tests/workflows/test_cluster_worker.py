@@ -55,12 +55,12 @@ def test_a_worker_runs_episodes_from_the_files_of_the_training(tmp_path: Path) -
         rollouts = imported(builder)(read, files.training, ThingsTeacher(look=1.0, right=1.0))
         try:
             episodes = rollouts.run([prompts[0]] * 2, step=3, seeds=[1, 2])
+            files.put_group(3, 0, episodes)
         finally:
             rollouts.close()
     assert [(each.prompt.key, each.number, each.reward.value) for each in episodes] == [
         (prompts[0].key, 0, 0.5), (prompts[0].key, 1, 0.5)
     ]  # fmt: skip
-    files.put_group(3, 0, episodes)
     [group] = files.take_groups(3)
     assert [each.reward for each in group] == [each.reward for each in episodes]
     before, after = (repr([each.trajectory for each in some]).replace("=()", "=[]") for some in (episodes, group))
