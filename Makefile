@@ -11,10 +11,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= $(shell $(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))" 2>/dev/null || echo 3)
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: demo test test-slow lint format docs browser verl clean
+.PHONY: demo train-demo test test-slow lint format docs browser verl clean
 
 demo: $(BASE)
 	@$(BIN)/python run_eval.py
+
+# Trains a small model on a CPU, three seeds with controls; the curves and figures go to reports/train_demo/.
+train-demo: $(DEV)
+	$(BIN)/python examples/train_demo.py
 
 test: $(DEV) browser
 	@$(BIN)/python -m compileall -q knowgen  # once, not in each of the processes that tests start

@@ -21,6 +21,8 @@ DESCRIPTIONS = {
     "tasks": {
         "knowgen": "the KnowGen benchmark: 630 prompts; fetch it with `knowgen task prepare knowgen`",
         "knowgen_mini": "bundled synthetic task: 48 samples, two per category, with a search backend",
+        "things": "made for training a small model on a CPU, not a benchmark: things:SEED",
+        "world": "a synthetic world that is built from its seed: world:SEED",
     },
     "generators": {
         "ark": "Seedream models of the Ark API",
@@ -34,6 +36,7 @@ DESCRIPTIONS = {
         "openai": "models of an OpenAI-compatible Images API",
         "oracle": "baseline painter with the ground truth: the upper bound",
         "painter": "the painter of the baselines as an image model: shows its references, writes what is quoted",
+        "things_painter": "draws the colour that a prompt of the task things says",
     },
     "scorers": {
         "answer": "language-model judge of an agent's answer against the ground truth",
@@ -43,10 +46,13 @@ DESCRIPTIONS = {
         "similarity": "embedding similarity (CLIP, DINO, …) to the ground-truth image",
         "similarity_prompt": "CLIP similarity of image and prompt",
         "similarity_references": "embedding similarity to the reference images that were used",
+        "things_check": "colour of an image of the task things",
         "vlm": "vision-language judge behind an OpenAI-compatible API, with the KnowGen rubric",
+        "world_answer": "rule-based check of an agent's answer in synthetic worlds: names, facts and references",
         "world_check": "rule-based scorer of synthetic worlds: text recognition and image features",
     },
     "search": {
+        "blank": "what another backend finds, with blank images, as a control: blank or blank:NAME",
         "brave": "pages and images of Brave's index; needs BRAVE_SEARCH_API_KEY",
         "chain": "several backends in order, the next one where one cannot answer or finds nothing: chain:NAME,NAME",
         "corpus": "pages and images of a folder that `knowgen corpus build` indexed; no key and no network",
@@ -58,6 +64,7 @@ DESCRIPTIONS = {
         "serper": "Google's pages and images through Serper; needs SERPER_API_KEY",
         "shuffled": "the results of other queries, as a control: shuffled or shuffled:NAME",
         "tavily": "pages and images through Tavily; needs TAVILY_API_KEY",
+        "things": "a picture of a thing of the task things: things:SEED",
         "wikimedia": "pages of Wikipedia and images of Wikimedia Commons; no key, KNOWGEN_CONTACT is asked for",
         "world": "search over the pages and images of a synthetic world",
     },
@@ -66,6 +73,7 @@ DESCRIPTIONS = {
         "openai": "models behind an OpenAI-compatible chat API",
         "replay": "replies recorded in a file or run, without a model",
         "scripted": "rules in place of a model, for synthetic worlds",
+        "things_teacher": "rules for the task things that are wrong in a known way, to fine-tune a model on",
         "vllm": "models behind vLLM, with token ids in and out",
     },
     "tools": {

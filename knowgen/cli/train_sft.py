@@ -36,6 +36,8 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     folder = out or Path("reports") / f"train__{Path(config_name).with_suffix('').as_posix().replace('/', '-')}"
     config = load_config(config_name, list(values))
     result = fine_tune(config, folder, name=config_name, fresh=fresh, report=lambda line: click.echo(line, err=True))
+    if not result.main:
+        return 0 if not result.stopped else 130
     for line in result.left_out[:3]:
         click.echo(f"left out  {line}", err=True)
     if result.stopped:

@@ -148,6 +148,13 @@ class EngineConfig(_Checked):
             metavar="N", minimum=0, default="1 per GPU", commands=JUDGING, suite=True,
         ),
     ] = None  # fmt: skip
+    executor: Annotated[
+        str,
+        Option(
+            "Where plugins run: local, ray or ray:HOST:PORT",
+            metavar="EXECUTOR", suite=True,
+        ),
+    ] = "local"  # fmt: skip
     timeout: Annotated[
         float,
         Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True),

@@ -13,7 +13,15 @@ from typing import TypeVar
 
 from knowgen.core.errors import AccountError, ConfigError, KnowgenError, ServiceUnavailableError
 from knowgen.core.retry import exponential
-from knowgen.engine.retry import LeftOutError, StoppedError, WorkerDiedError, describe, is_transient, service_failure
+from knowgen.engine.retry import (
+    LeftOutError,
+    StoppedError,
+    WorkerDiedError,
+    WorkerLostError,
+    describe,
+    is_transient,
+    service_failure,
+)
 from knowgen.engine.services import Service
 
 T = TypeVar("T")
@@ -80,7 +88,8 @@ class Attempts:
         if not is_transient(error) or self._deaths >= MAX_WORKER_DEATHS:
             self.failed += 1
             raise error
-        self._count(error)
+        if not isinstance(error, WorkerLostError):
+            self._count(error)
         return self._wait()
 
     def _add_rejection(self, error: AccountError, limit: int) -> float:

@@ -30,6 +30,7 @@ from knowgen.engine.retry import (
     PluginDisabledError,
     StoppedError,
     WorkerDiedError,
+    WorkerLostError,
     is_transient,
 )
 from knowgen.engine.run_state import RunState
@@ -101,6 +102,7 @@ class Dispatcher:
         self._disabled_slots = 0
         self._busy = 0
         self._disabled = ""
+        self._reported: set[str] = set()
         self._machine_failed = False
         self._stopped = False
 
@@ -210,10 +212,15 @@ class Dispatcher:
                 try:
                     await self._process(slot, batch)
                 except DeviceDisabledError as error:
-                    self._disable_slot(batch, str(error))
-                    return
+                    disabled = str(error)
+                else:
+                    disabled = ""
                 finally:
                     self._busy -= 1
+                if disabled:
+                    self._disable_slot(batch, disabled)
+                    await self._executor.room_again(slot)
+                    self._disabled_slots -= 1
         except Exception as error:  # noqa: BLE001 - a bug of the engine itself: the run must not hang on it
             self._state.fail(error)
             self.stop()
@@ -363,7 +370,7 @@ class Dispatcher:
         if not event.id:
             waiting.clear()
         if isinstance(error, WorkerDiedError):
-            self._deaths += error is not self._last_death  # all calls of one process get the same error
+            self._deaths += not _same_death(error, self._last_death)
             self._last_death = error
             if self._deaths >= MAX_DEATHS:
                 error = PluginDisabledError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
@@ -434,10 +441,22 @@ class Dispatcher:
     def _disable_slot(self, batch: list[QueuedRequest], reason: str) -> None:
         """Give a slot's batch to the other slots; disable the plugin if none is left."""
         self._disabled_slots += 1
-        logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
+        if reason not in self._reported:  # once for all slots of a worker
+            self._reported.add(reason)
+            logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
         self._queue.put_back(batch)
         if self._disabled_slots >= self.slots:
             self._disable(f"{self._where}: no device is left; the last error: {reason}", machine=True)
             return
         for _ in batch:
             self._wake_slot()
+
+
+def _same_death(error: WorkerDiedError, last: WorkerDiedError | None) -> bool:
+    """Return whether two errors are of one death.
+
+    All calls of a process get the same error, and all processes of a lost machine are one loss.
+    """
+    if isinstance(error, WorkerLostError) and isinstance(last, WorkerLostError):
+        return error.machine_name == last.machine_name
+    return error is last

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from knowgen.core.run_config import EngineConfig, declared_fields
-
-BUILD_SECONDS = 3600.0
-"""Time limit for building a plugin: its import, its constructor and `setup`, which may download and load a model."""
+from knowgen.engine.cluster import Cluster
+from knowgen.engine.retry import BUILD_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +25,7 @@ class EngineOptions(EngineConfig):
         tries: Attempts in this run at a request that fails with a transient error.
         max_attempts: Attempts over all runs of the directory; after that a failure is final.
         gpus: GPUs over which a generator that can use one is spread.
+        cluster: The machines on which plugins run; None for this one.
         fresh: Whether judges are asked again where a reply is cached.
         reading: Which reading of a reply the run's protocol counts. A judge is paused for replies that this reading
             cannot use.
@@ -37,12 +37,18 @@ class EngineOptions(EngineConfig):
     tries: int = 4
     max_attempts: int = 12
     gpus: int = 0
+    cluster: Cluster | None = None
     fresh: bool = False
     reading: Literal["strict", "lenient"] = "strict"
 
     @classmethod
     def of(
-        cls, config: EngineConfig, *, gpus: int = 0, reading: Literal["strict", "lenient"] = "strict"
+        cls,
+        config: EngineConfig,
+        *,
+        gpus: int = 0,
+        reading: Literal["strict", "lenient"] = "strict",
+        cluster: Cluster | None = None,
     ) -> EngineOptions:
         """Return the options of a run's configuration.
 
@@ -50,11 +56,13 @@ class EngineOptions(EngineConfig):
             config: The user's options.
             gpus: GPUs over which a generator that can use one is spread.
             reading: Which reading of a reply counts.
+            cluster: The machines on which plugins run; None for this one.
         """
         given = {name: getattr(config, name) for name in declared_fields(EngineConfig)}
         limit = max(BUILD_SECONDS, config.patience)
         fresh = bool(getattr(config, "fresh", False))
-        return cls(**{**given, "gpus": gpus, "fresh": fresh, "reading": reading, "build_timeout": limit})
+        own = {"gpus": gpus, "fresh": fresh, "reading": reading, "build_timeout": limit, "cluster": cluster}
+        return cls(**{**given, **own})
 
 
 @dataclass

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen.core.metering import Meter
+from knowgen.engine.cluster import name_of
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
 from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
 from knowgen.engine.executors.invoke import answer, generate, score
+from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.executors.subprocess import SubprocessExecutor
-from knowgen.engine.executors.worker_process import WorkerLaunch
 from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.run_state import RunState
@@ -45,6 +46,8 @@ def generator_workers(handle: GeneratorHandle, options: EngineOptions) -> int:
     """
     if handle.component_ref is None:
         return 0
+    if options.cluster is not None:
+        return options.cluster.place(name_of(handle)).workers
     if options.workers is not None:
         return options.workers
     if handle.component_ref.bundled:
@@ -59,6 +62,8 @@ def scorer_workers(handle: ScorerHandle, options: EngineOptions) -> int:
     project.
     """
     ref, capabilities = handle.component_ref, handle.capabilities
+    if ref is not None and options.cluster is not None:
+        return options.cluster.place(name_of(handle)).workers
     if ref is None or (options.workers == 0 and not ref.bundled):
         return 0
     if capabilities.shape == "score_batch":
@@ -92,9 +97,17 @@ def agent_slots(handle: AgentHandle, options: EngineOptions) -> int:
 def agent_workers(handle: AgentHandle, options: EngineOptions) -> int:
     """Return the number of worker processes of an agent; 0 if it runs in this process, as one of this project does."""
     ref = handle.component_ref
+    if ref is not None and options.cluster is not None:
+        return options.cluster.place(name_of(handle)).workers
     if ref is None or options.workers == 0:
         return 0
     return 0 if ref.bundled else 1
+
+
+def _in_workers(launch: WorkerLaunch, options: EngineOptions, bridge: LoopBridge, meter: Meter) -> Executor:
+    """Return the executor of worker processes: on the nodes of the run's cluster, or on this machine."""
+    hosts = None if options.cluster is None else options.cluster.hosts(launch)
+    return SubprocessExecutor(launch, bridge, meter, hosts)
 
 
 def max_items_in_flight(
@@ -128,7 +141,7 @@ def generator_executor(
         meter: Meter of paid calls.
         folder: Folder for logs and for images in transfer.
     """
-    where, shape = f"generator {handle.spec.name!r}", handle.capabilities.shape
+    where, shape = name_of(handle), handle.capabilities.shape
     workers = generator_workers(handle, options)
     if handle.component_ref is not None and workers:
         calls = -(-generator_slots(handle, options)[0] // workers)
@@ -136,7 +149,7 @@ def generator_executor(
             handle.component_ref, shape, where, folder, workers, calls,
             accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
         )  # fmt: skip
-        return SubprocessExecutor(launch, bridge, meter)
+        return _in_workers(launch, options, bridge, meter)
     plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
     if shape == "generate":
         return LoopExecutor(bridge, plugin, generate, meter, where, reuse=not options.fresh)
@@ -165,10 +178,10 @@ def generator_dispatcher(
         batch_size=batch,
         timeout=handle.capabilities.deadline or options.timeout,
         result_name="image",
-        where=f"generator {handle.spec.name!r}",
+        where=name_of(handle),
         fill=handle.capabilities.shape == "generate_batch",
         limiter=CapacityLimiter(2 * slots * batch + 2),
-        failures=FailureLog(folder, f"generator {handle.spec.name!r}"),
+        failures=FailureLog(folder, name_of(handle)),
     )
 
 
@@ -176,7 +189,7 @@ def agent_dispatcher(
     handle: AgentHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
 ) -> Dispatcher:
     """Return the dispatcher of an agent; arguments as for `generator_dispatcher`."""
-    where, capabilities = f"agent {handle.spec.name!r}", handle.capabilities
+    where, capabilities = name_of(handle), handle.capabilities
     slots, workers = agent_slots(handle, options), agent_workers(handle, options)
     executor: Executor
     if handle.component_ref is not None and workers:
@@ -185,7 +198,7 @@ def agent_dispatcher(
             handle.component_ref, capabilities.shape, where, folder, workers, calls,
             accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
         )  # fmt: skip
-        executor = SubprocessExecutor(launch, bridge, meter)
+        executor = _in_workers(launch, options, bridge, meter)
     else:
         plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
         executor = LoopExecutor(bridge, plugin, answer, meter, where, reuse=not options.fresh)
@@ -207,7 +220,7 @@ def scorer_dispatcher(
     handle: ScorerHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
 ) -> Dispatcher:
     """Return the dispatcher of a scorer; arguments as for `generator_dispatcher`."""
-    where, capabilities = f"scorer {handle.spec.name!r}", handle.capabilities
+    where, capabilities = name_of(handle), handle.capabilities
     slots, batch = scorer_slots(handle, options)
     executor: Executor
     workers = scorer_workers(handle, options)
@@ -217,7 +230,7 @@ def scorer_dispatcher(
             handle.component_ref, capabilities.shape, where, folder, workers, calls,
             accelerated=capabilities.local, build_timeout=options.build_timeout, reuse=not options.fresh,
         )  # fmt: skip
-        executor = SubprocessExecutor(launch, bridge, meter)
+        executor = _in_workers(launch, options, bridge, meter)
     else:
         plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
         if capabilities.shape == "score":

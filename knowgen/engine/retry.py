@@ -101,12 +101,32 @@ class WorkerDiedError(TransientError):
         self.machine = machine
 
 
+class WorkerLostError(WorkerDiedError):
+    """A worker process was lost with its machine, or with the process that watches it there.
+
+    That says nothing about the plugin, so the request is repeated elsewhere and no attempt is counted, unless it is
+    lost again and again.
+
+    Args:
+        what: What happened.
+        machine_name: Which machine; workers that are lost together with it are one loss.
+    """
+
+    def __init__(self, what: str, machine_name: str) -> None:
+        super().__init__(what, machine=True)
+        self.machine_name = machine_name
+
+
 class DeviceDisabledError(Exception):
     """The device of a slot failed too often. The slot takes no more work; its requests go to other slots."""
 
 
 class EventLoopBlockedError(TransientError):
     """Another call blocked the event loop in which a call ran."""
+
+
+BUILD_SECONDS = 3600.0
+"""Time limit for building a plugin: its import, its constructor and `setup`, which may download and load a model."""
 
 
 def slow_build(where: str, seconds: float, hint: str) -> ConfigError:

@@ -45,6 +45,10 @@ class ObservedExecutor:
         """Return slot number `slot`, with the generator built."""
         return _ObservedSlot(await self._inner.ready_slot(slot, batch), self._on_start)
 
+    async def room_again(self, slot: int) -> None:
+        """Wait until a slot whose device was disabled has a place again."""
+        await self._inner.room_again(slot)
+
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """End an invocation that has run out of time."""
         return await self._inner.abandon(slot, invocation)

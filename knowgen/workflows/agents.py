@@ -158,6 +158,8 @@ def _named_agent(
         search = search_for(arguments.get("search"), task, plugin, search_args, in_worker=in_worker)
         arguments["search"] = search.backend
         capabilities = replace(capabilities, privileged=capabilities.privileged or search.privileged)
+    if _policy_is_local(arguments):
+        capabilities = replace(capabilities, wants_device=True)
     description.check({name: value for name, value in arguments.items() if not name.startswith("search.")})
     parts, keyed = _parts(arguments)
     spec = AgentSpec(
@@ -178,6 +180,12 @@ def _named_agent(
         query_price=query_price(search.backend, _split(arguments, "search")[1]) if search.backend is not None else None,
         price_known=_price_known(arguments),
     )
+
+
+def _policy_is_local(arguments: Mapping[str, Any]) -> bool:
+    """Return whether an agent's policy loads a model where the agent runs."""
+    policy = arguments.get("policy")
+    return isinstance(policy, str) and bool(policy) and getattr(locate("policies", policy).target, "local", False)
 
 
 def _price_known(arguments: Mapping[str, Any]) -> bool | None:

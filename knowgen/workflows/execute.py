@@ -12,6 +12,7 @@ from knowgen.engine.options import EngineOptions
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
+from knowgen.workflows.cluster import cluster_of
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.run import Run
 
@@ -36,9 +37,15 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
     path, config = Path(out).absolute(), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would delete the images to be scored", where=str(path), fix="remove --fresh")
-    options = EngineOptions.of(config, gpus=_gpus(plan, path), reading=get_protocol(config.protocol).reading)
     with contextlib.ExitStack() as stack:
         stack.callback(plan.release)
+        cluster = stack.enter_context(cluster_of(plan))
+        options = EngineOptions.of(
+            config,
+            gpus=0 if cluster is not None else _gpus(plan, path),
+            reading=get_protocol(config.protocol).reading,
+            cluster=cluster,
+        )
         store = stack.enter_context(RunStore.open(path, plan.spec, fresh=config.fresh))
         if plan.remember is not None:
             plan.remember(store)

@@ -41,6 +41,7 @@ class FineTuned:
         stopped: Why it ended early; empty when it is complete.
         used: Number of conversations; 0 where the training was complete before.
         left_out: Why each of the other conversations was not used.
+        main: Whether this is the main process of the training, the one that wrote it.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class FineTuned:
     stopped: str = ""
     used: int = 0
     left_out: list[str] = field(default_factory=list)
+    main: bool = True
 
 
 def fine_tune(
@@ -111,7 +113,7 @@ def _fine_tuned(
     except OSError as error:
         raise explain_os_error(error, run.path) from error
     used, left_out = (len(known[0].numbers), known[0].left_out) if known else (0, [])
-    return FineTuned(run.path, result.weights, result.steps, result.stopped, used, left_out)
+    return FineTuned(run.path, result.weights, result.steps, result.stopped, used, left_out, main)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from knowgen.core.tracebacks import is_local
@@ -41,12 +42,13 @@ def source_digest(file: Path, module: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def local_files(file: Path, module: str) -> dict[str, Path]:
+def local_files(file: Path, module: str, beside: tuple[str, ...] = ()) -> dict[str, Path]:
     """Return a source file and the local modules that it imports, directly or not, by module name.
 
     Args:
         file: The source file.
         module: Name under which it is imported.
+        beside: Folders that come last on the import path where it is imported, if that is another process.
 
     Raises:
         OSError: The file cannot be read.
@@ -57,12 +59,23 @@ def local_files(file: Path, module: str) -> dict[str, Path]:
     while waiting and len(found) < MAX_FILES:
         name, path = waiting.pop()
         for imported in _imports(path, name):
-            for inner, source in _sources(imported):
+            for inner, source in _sources(imported, beside):
                 if source.resolve() not in known:
                     known.add(source.resolve())
                     found[inner] = source
                     waiting.append((inner, source))
     return found
+
+
+def module_files(module: str, beside: tuple[str, ...] = ()) -> dict[str, Path]:
+    """Return the source files of a local module, of its packages, and of the local modules that they import.
+
+    Nothing is imported. Arguments as for `local_files`; empty for a module that is not local or has no source file.
+    """
+    found: dict[str, Path] = {}
+    for name, path in _sources(module, beside):
+        found |= local_files(path, name, beside)
+    return found if module in found else {}
 
 
 def _imports(path: Path, module: str) -> Iterator[str]:
@@ -84,12 +97,12 @@ def _imports(path: Path, module: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
 
 
-def _sources(name: str) -> Iterator[tuple[str, Path]]:
+def _sources(name: str, beside: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """Yield the local source files of a dotted name: of its packages, and of the module itself."""
     top, *rest = name.split(".")
     if top in sys.stdlib_module_names:
         return
-    origin, folders = _located(top)
+    origin, folders = _located(top, beside)
     if origin is not None:
         yield top, origin
     path = top
@@ -104,14 +117,14 @@ def _sources(name: str) -> Iterator[tuple[str, Path]]:
 
 
 @cache
-def _located(top: str) -> tuple[Path | None, tuple[Path, ...]]:
+def _located(top: str, beside: tuple[str, ...]) -> tuple[Path | None, tuple[Path, ...]]:
     """Return the source file and the folders of a top-level module; None and none if it is not local."""
     loaded = sys.modules.get(top)
     file = getattr(loaded, "__file__", None)
     folders = tuple(str(folder) for folder in getattr(loaded, "__path__", ()))
     if loaded is None:
         try:
-            spec = importlib.util.find_spec(top)
+            spec = importlib.util.find_spec(top) or PathFinder.find_spec(top, list(beside))
         except Exception:  # noqa: BLE001 - finders of other packages may raise anything
             return None, ()
         if spec is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knowgen.core.errors import UsageError
+from knowgen.core.executors import check_executor
 from knowgen.core.run_config import RunConfig, refuse_unused
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, RunShard, RunSpec, ScorerSpec, Selection, select
@@ -88,6 +89,7 @@ def plan(
         }
     )
     get_protocol(config.protocol)
+    check_executor(config)
     in_worker = config.workers != 0
     whole = open_task(task, in_worker=in_worker) if isinstance(task, str) else task
     system = resolve_system(generator, config.generator_args or {}, whole, in_worker=in_worker)
@@ -220,6 +222,7 @@ def plan_scoring(
     )
     refuse_unused(config, "score")
     get_protocol(config.protocol)
+    check_executor(config)
     opened = open_source(
         Path(source),
         open_task(task, in_worker=config.workers != 0) if isinstance(task, str) else task,

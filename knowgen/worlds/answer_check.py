@@ -225,7 +225,7 @@ def _shows(file: tuple[Path, str], look: str) -> bool:
         raise UnscorableError(f"a reference image does not open: {error.what}") from error
     subject = json.loads(look)
     if "colour" in subject:
-        return colour_of(image) == subject["colour"]
+        return bool(colour_of(image) == subject["colour"])
     from knowgen.worlds.checker.image_features import ImageFeatures
     from knowgen.worlds.checker.matching import SubjectVerdict, match_subject
     from knowgen.worlds.rendering.appearance import Appearance

@@ -37,6 +37,12 @@ class SlowSlots:
 
         return Slot()
 
+    async def room_again(self, slot: int) -> None:
+        raise AssertionError("no device is disabled")
+
+    def drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """Do nothing: no call waits."""
+
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         return TimeoutOutcome(left_behind=False)
 

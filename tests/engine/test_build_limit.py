@@ -11,7 +11,8 @@ import pytest
 from knowgen.core.errors import ConfigError
 from knowgen.core.run_config import RunConfig
 from knowgen.engine.executors import in_process, worker_process
-from knowgen.engine.options import BUILD_SECONDS, EngineOptions
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.retry import BUILD_SECONDS
 from tests.helpers import isolated
 from tests.helpers.engine import Bench, Plain, quick
 from tests.helpers.isolated import generator_in_worker, scorer_in_worker

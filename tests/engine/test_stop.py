@@ -22,8 +22,8 @@ from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
 from knowgen.engine.executors.invoke import generate
+from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.executors.subprocess import SubprocessExecutor
-from knowgen.engine.executors.worker_process import WorkerLaunch
 from knowgen.engine.retry import StoppedError
 from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GeneratedImage

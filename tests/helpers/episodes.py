@@ -61,6 +61,9 @@ class InLoop:
         invocation.emit(event)
         invocation.emit(END)
 
+    async def room_again(self, slot: int) -> None:
+        raise AssertionError("no device is disabled")
+
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         invocation.closed = True
         if task := self.running.get(invocation):

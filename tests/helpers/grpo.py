@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,7 @@ class PictureRollouts:
         messages.append(Message("assistant", first.text))
         images: tuple[ImageRef, ...] = ()
         if self.shows(prompt.key, number):
-            images = (shown_picture(self.folder, prompt.truth.extra["colour"], 32 * (1 + number % 2)),)
+            images = (shown_picture(self.folder, prompt.truth.extra["colour"], 32 * (1 + seed % 2)),)
         messages.append(Message("user", "<tool_response>\nIMG_001\n</tool_response>", images))
         second = await session.reply(messages)
         messages.append(Message("assistant", second.text))
@@ -172,11 +173,23 @@ class Training:
     rollouts: PictureRollouts | None = None
     evaluate: Callable[[int, Path], float | None] | None = None
 
+    @property
+    def runs(self) -> list[tuple[int, list[str], list[int]]]:
+        """Number of the step, keys and seeds of each call of its rollouts."""
+        assert self.rollouts is not None
+        return self.rollouts.steps
+
+    def sampled_with(self, step: int) -> set[str]:
+        """Return the versions of the weights that sampled the episodes of a step."""
+        trajectories = [episode.trajectory for episode in self.episodes[step] if episode.trajectory is not None]
+        return {segment.weights for each in trajectories for segment in each.segments if segment.sampled}
+
     def tools(self, *, resume: bool = False) -> TrainingTools:
         """Return what the backend is given."""
 
         def rollouts(policy: Policy) -> PictureRollouts:
-            self.rollouts = PictureRollouts(policy, self.folder / "pictures", self.config, **self.options)
+            pictures = self.folder / f"pictures-{os.getpid()}"  # another process may be reading a file of its own
+            self.rollouts = PictureRollouts(policy, pictures, self.config, **self.options)
             return self.rollouts
 
         def log(step: int, figures: dict[str, float], episodes: Sequence[Episode]) -> None:

@@ -80,7 +80,7 @@ class VllmServer(LocalServer):
                 self.answer(*server.get(self.path, self.headers.get("Authorization", "")))
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
                 self.answer(*server.post(self.path, dict(self.headers), body))
 
             def answer(self, status: int, data: Mapping[str, Any]) -> None:

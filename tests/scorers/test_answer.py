@@ -194,10 +194,15 @@ def test_the_request_says_that_no_text_is_required(truth_image: ImageRef) -> Non
     assert "Required text: none" in server.calls[0].text
 
 
-def test_an_answer_without_references_or_truth_is_not_sent(truth_image: ImageRef) -> None:
-    score, server = score_with([Step()], item(truth_image, references=()))
-    assert score.status is ScoreStatus.NOT_APPLICABLE and "no references" in score.strict.reason
-    assert server.calls == []
+def test_an_answer_without_references_is_left_out_of_a_run_and_judged_where_it_is_asked_for(
+    truth_image: ImageRef,
+) -> None:
+    assert scorer_capabilities(AnswerJudge).needs == {"references"}
+    score, server = score_with([Step(verdict(0.25))], item(truth_image, references=()))
+    assert score.strict.values == {"answer": 0.25} and '"reference_images": []' in server.calls[0].text
+
+
+def test_an_answer_without_truth_is_not_sent() -> None:
     sample, truth, generation = item(None)
     with pytest.raises(UnscorableError, match="neither an image nor required text"):
         score_with([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))

@@ -10,7 +10,7 @@ import pytest
 from knowgen.agents.records import Ending
 from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError, TransientError
 from knowgen.core.metering import paid_call
-from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Score
+from knowgen.core.records import GenerationStatus
 from tests.helpers.episodes import (
     MemoryLedger,
     ScriptedAgent,
@@ -319,42 +319,3 @@ def test_episodes_of_a_group_are_numbered_and_share_the_seed_of_their_images() -
     assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
     assert all(e.generation is not None and e.generation.repeat == e.number for e in episodes)
     assert all(score.repeat == episode.number for episode in episodes for score in episode.reward.scores)
-
-
-def test_groups_that_run_at_once_keep_their_calls_apart() -> None:
-    requests = []
-
-    async def slow(request: Any) -> Any:
-        requests.append(request.id)
-        await asyncio.sleep(5)
-        return await red_image(request)
-
-    class Groups(Step):
-        async def _steps(self, prompts: Any, steps: int) -> Any:
-            runner = self.runner()
-            groups = [runner.run([prompt] * 3, 1, [1, 2, 3]) for prompt in prompts]
-            return [episode for group in await asyncio.gather(*groups) for episode in group]
-
-    episodes = Groups(painter=slow).run([prompt_of("a"), prompt_of("b")])
-    assert len(set(requests)) == 6
-    assert [(each.prompt.key, each.number) for each in episodes] == [(f"t/{key}", n) for key in "ab" for n in range(3)]
-    assert [score.repeat for each in episodes for score in each.reward.scores] == [0, 0, 1, 1, 2, 2] * 2
-
-
-def test_a_judge_of_answers_judges_one_without_references_where_none_is_required() -> None:
-    from knowgen.scorers.vlm.answer import AnswerJudge
-    from tests.helpers.judge_server import JudgeServer
-    from tests.helpers.judge_server import Step as Reply
-
-    sample, truth = prompt_of().sample, GroundTruth(sample_id="a", required_text=("1907",))
-    generation = Generation(sample_id="a", status=GenerationStatus.NOT_RUN, used_prompt="a crest")
-
-    async def judged(url: str) -> Score:
-        judge = AnswerJudge("any", base_url=url)
-        try:
-            return await judge.score(sample, truth, generation)
-        finally:
-            await judge.close()
-
-    with JudgeServer([Reply(reply='{"rationale": "x", "answer": 0.25}')]) as server:
-        assert asyncio.run(judged(server.url)).strict.values == {"answer": 0.25}

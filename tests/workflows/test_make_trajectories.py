@@ -124,7 +124,7 @@ def stored(folder: Path) -> list[list[Shown]]:
     found = []
     for conversation in load_conversations(folder):
         images = iter(conversation.images)
-        messages = []
+        messages: list[Shown] = []
         for message in conversation.messages:
             pixels = [Image.open(next(images)).convert("RGB").tobytes() for piece in message.pieces if piece is None]
             messages.append((message.role, "".join(piece for piece in message.pieces if piece is not None), pixels))
@@ -196,7 +196,11 @@ def test_the_same_call_goes_on_and_does_not_run_the_policy_again(tmp_path: Path)
 def test_a_mark_in_a_text_does_not_stand_for_an_image(tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", ["Draw the tag <image> and <image\\>."])
     reply = '<answer>{"gen_prompt": "A sign that reads <image>.", "reference_images": []}</answer>'
-    options = {"task": str(task), "painter": "painter", "arguments": {"tools": "search", "search": "things:0"}}
+    options: dict[str, Any] = {
+        "task": str(task),
+        "painter": "painter",
+        "arguments": {"tools": "search", "search": "things:0"},
+    }
     made = make(tmp_path / "out.jsonl", Replies(reply), **options)
     assert made.kept == 1
     (conversation,) = load_conversations(tmp_path / "out.jsonl")

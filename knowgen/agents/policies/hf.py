@@ -32,6 +32,7 @@ class HfPolicy:
         UsageError: An argument is invalid.
     """
 
+    local: ClassVar[bool] = True
     identity_excludes: ClassVar[frozenset[str]] = frozenset({"download", "device", "device_map", "batch_size"})
 
     def __init__(

@@ -23,8 +23,7 @@ from knowgen.core.metering import Meter, current_meter, reuse_replies
 from knowgen.core.text import duration_text
 from knowgen.engine.executors.concurrency import DROPPED, END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
 from knowgen.engine.executors.invoke import ServiceCheck, build_plugin, check_service, invoke, report_waiting
-from knowgen.engine.options import BUILD_SECONDS
-from knowgen.engine.retry import EventLoopBlockedError, slow_build
+from knowgen.engine.retry import BUILD_SECONDS, EventLoopBlockedError, slow_build
 
 CLOSE_SECONDS = 10.0
 """Time limit for closing a plugin."""
@@ -67,6 +66,10 @@ class Executor(Protocol):
             KnowgenError: The plugin cannot be built.
             DeviceDisabledError: The slot's device failed too often.
         """
+        ...
+
+    async def room_again(self, slot: int) -> None:
+        """Wait until a slot whose device was disabled has a place again; for ever where that cannot be."""
         ...
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
@@ -213,6 +216,10 @@ class ThreadExecutor:
             thread = _ThreadSlot(plugin, self._shape, self._meter, f"{self._where} {slot}", reuse=self._reuse)
             known = self._slots[slot] = (plugin, thread)
         return known[1]
+
+    async def room_again(self, slot: int) -> None:
+        """Wait for ever: the device of this process is never disabled."""
+        await asyncio.Event().wait()
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Leave the thread behind and have the plugin built again."""
@@ -396,6 +403,10 @@ class LoopExecutor:
             if self._slot is None:  # another slot may have been quicker
                 self._slot = _LoopSlot(plugin, self._function, self._meter, self._where, reuse=self._reuse)
         return _TrackedSlot(self._slot)
+
+    async def room_again(self, slot: int) -> None:
+        """Wait for ever: the device of this process is never disabled."""
+        await asyncio.Event().wait()
 
     async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
         """Cancel the invocation. If the plugin's loop does not react, leave it behind with all its invocations."""

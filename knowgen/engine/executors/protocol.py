@@ -8,7 +8,7 @@ numbered, so that many can be open at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +167,40 @@ def _unpack_item(data: dict[str, Any]) -> tuple[Any, ...]:
         generation.model_copy(update={"image": _placed(generation.image, image_path)}),
         *data["judge_repeat"],
     )
+
+
+def packed_images(one: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return path and SHA-256 of each image of a packed request, item or answer that has a path."""
+    return [(path, record["sha256"]) for record, path in _image_places(one) if path is not None and record is not None]
+
+
+def _image_places(one: dict[str, Any]) -> list[tuple[dict[str, Any] | None, str | None]]:
+    if "answer" in one:
+        names = sorted(one["paths"])
+        return [pair for name in names for pair in zip(one["answer"][name], one["paths"][name], strict=True)]
+    if "request" in one:
+        request = one["request"]
+        truth = request["truth"] or {}
+        return [*zip(request["references"], one["references"], strict=True), (truth.get("image"), one["truth"])]
+    if "paths" in one:
+        return list(zip((one["truth"]["image"], one["generation"]["image"]), one["paths"], strict=True))
+    return []
+
+
+def move_images(one: dict[str, Any], moved: Mapping[str, str]) -> None:
+    """Replace paths of images in a packed request, item or answer.
+
+    Args:
+        one: The packed data, which is changed.
+        moved: New paths by old ones.
+    """
+
+    def new(path: str | None) -> str | None:
+        return path if path is None else moved.get(path, path)
+
+    if "answer" in one:
+        one["paths"] = {name: list(map(new, paths)) for name, paths in one["paths"].items()}
+    elif "request" in one:
+        one["references"], one["truth"] = list(map(new, one["references"])), new(one["truth"])
+    elif "paths" in one:
+        one["paths"] = list(map(new, one["paths"]))

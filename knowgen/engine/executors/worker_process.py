@@ -1,96 +1,52 @@
-"""One worker process as the run sees it: start it, give it calls, receive their results, see it end."""
+"""One worker process as the run sees it: have it build its plugin, give it calls, receive their results, see it end."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-import os
-import re
-import signal
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from knowgen.core.guarded_import import NOTICE_SECONDS
-from knowgen.core.import_path import child_environment
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.metering import Meter
 from knowgen.core.records import Score, Usage
 from knowgen.core.text import duration_text
-from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
-from knowgen.engine.executors.child_process import ending, kill_group, start_child, wait_for_end
 from knowgen.engine.executors.concurrency import DROPPED, END, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.image_transfer import unpack_image
-from knowgen.engine.executors.output_log import OutputLog
+from knowgen.engine.executors.links import WorkerLaunch, WorkerLink
 from knowgen.engine.executors.protocol import pack_batch, pack_error, unpack_error
-from knowgen.engine.options import BUILD_SECONDS
 from knowgen.engine.retry import ContractError, WorkerDiedError, describe, slow_build
 from knowgen.engine.snapshot import unpack_answer
-from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
+from knowgen.generators.contract import GeneratedImage
 from knowgen.search.leaks import TruthGuard
 
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
-_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
-"""Has the C library of Linux keep freed memory for the next image. By default it gives the memory of each image back,
-and to fetch it again took 5 ms of processor time for an image of 1024 x 1024.
-"""
 _CANCEL_SECONDS = 1.0
 _END_SECONDS = 1.0
-_LOG_SECONDS = 0.5
 
 _log = logging.getLogger("knowgen.engine")
 
-
-@dataclass(frozen=True)
-class WorkerLaunch:
-    """How the workers of one plugin are started.
-
-    Attributes:
-        component_ref: What the plugin is built from.
-        shape: Name of the method that is called.
-        where: Name of the plugin, for messages.
-        folder: The run directory.
-        workers: Number of workers.
-        concurrency: Calls at once in each worker.
-        accelerated: Whether they use an accelerator if there is one.
-        build_timeout: Time limit in seconds for building the plugin.
-        reuse: Whether a cached reply may answer a judge's request.
-    """
-
-    component_ref: ComponentRef
-    shape: str
-    where: str
-    folder: Path
-    workers: int
-    concurrency: int = 1
-    accelerated: bool = False
-    build_timeout: float = BUILD_SECONDS
-    reuse: bool = True
-
-    def log(self, number: int) -> Path:
-        """Return the log file of a worker."""
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.component_ref.name).strip("-")[-80:]
-        return self.folder / "logs" / f"{self.component_ref.kind}-{name}-{number}.log"
+OnDeath = Callable[[list[Invocation[Any]], WorkerDiedError], None]
 
 
 class WorkerProcess:
     """One worker process.
 
     Args:
-        launch: How it is started.
+        launch: How it was started.
         number: Its number among the workers of the plugin.
         device: Device of its plugin.
+        link: The process itself, and the connection to it.
         bridge: Bridge into the engine's event loop.
         meter: Meter of its paid calls.
-        on_death: Called in the loop with the calls that were open when the process ended.
+        on_death: Called in the loop with the calls that were open when the process ended, and the error.
 
     Attributes:
+        device: Device of its plugin.
         ready: Resolves when the plugin is built, or fails with the error, also when that takes too long.
         dead: Whether the process has ended.
         hanging: The calls that were open when the process was found to hang; empty before.
@@ -102,11 +58,13 @@ class WorkerProcess:
         launch: WorkerLaunch,
         number: int,
         device: Device,
+        link: WorkerLink,
         bridge: LoopBridge,
         meter: Meter,
-        on_death: Callable[[list[Invocation[Any]]], None] = lambda calls: None,
+        on_death: OnDeath = lambda calls, error: None,
     ) -> None:
-        self._launch, self._bridge, self._meter, self._on_death = launch, bridge, meter, on_death
+        self._launch, self._link, self._bridge, self._meter = launch, link, bridge, meter
+        self._on_death, self.device = on_death, device
         self._calls: dict[int, Invocation[Any]] = {}
         self._call_numbers = itertools.count()
         self._cancelled: dict[int, asyncio.Future[None]] = {}
@@ -115,27 +73,12 @@ class WorkerProcess:
         self.ready: asyncio.Future[None] = bridge.loop.create_future()
         self.dead = False
         self.hanging: list[Invocation[Any]] = []
-        self._ended = threading.Event()
         self._fault = ""
         self.log = launch.log(number)
-        self._output = OutputLog(self.log)
-        self._process = self._start(device)
         self._send(self._build_message(device))
         self._limit_build()
-        for target in (self._receive, self._send_messages, self._wait):
+        for target in (self._receive, self._send_messages):
             threading.Thread(target=target, name=f"knowgen worker {number}", daemon=True).start()
-
-    def _start(self, device: Device) -> subprocess.Popen[bytes]:
-        environment = child_environment()
-        environment["KNOWGEN_DEVICE"] = device.name
-        if device.visible:
-            environment["CUDA_VISIBLE_DEVICES"] = device.visible
-        for name in _THREAD_LIMITS:
-            environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // self._launch.workers)))
-        for name, value in _KEPT_MEMORY.items():
-            environment.setdefault(name, value)
-        process, self._channel = start_child("knowgen.engine.executors.worker_main", self._output.writer, environment)
-        return process
 
     def _build_message(self, device: Device) -> dict[str, Any]:
         component_ref = self._launch.component_ref
@@ -167,9 +110,10 @@ class WorkerProcess:
         self.ready.add_done_callback(cancel)
 
     def _report_slow_build(self) -> None:
+        state = self._link.waits_for or f"where it is stands in logs/{self.log.name}"
         _log.warning(
-            "%s has not been built in its worker process after %s; where it is stands in logs/%s",
-            self._launch.where, duration_text(NOTICE_SECONDS), self.log.name,
+            "%s has not been built in its worker process after %s; %s",
+            self._launch.where, duration_text(NOTICE_SECONDS), state,
         )  # fmt: skip
 
     def _end_slow_build(self) -> None:
@@ -218,17 +162,17 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process and its child processes."""
-        kill_group(self._process)
+        self._link.kill()
 
     @property
     def device_failed(self) -> bool:
         """Return whether the process ended because its device failed."""
-        return self.dead and self._process.returncode == GPU_FAULT_CODE
+        return self.dead and self._link.device_failed
 
     @property
     def running(self) -> bool:
         """Return whether the process is running."""
-        return self._process.returncode is None
+        return not self._link.wait(0)
 
     # -- threads ---------------------------------------------------------------------------------------------------
 
@@ -238,30 +182,23 @@ class WorkerProcess:
     def _send_messages(self) -> None:
         while (message := self._outgoing.get()) is not None:
             try:
-                self._channel.send(message)
+                self._link.send(message)
             except OSError:
                 break  # the process has ended; another thread reports it
 
-    def _wait(self) -> None:
-        """Wait for the process itself, not for those that its plugin started, which are killed."""
-        wait_for_end(self._process)
-        self._ended.set()
-        self._channel.shut()  # a process that the plugin left behind may hold the other end
-
     def _receive(self) -> None:
         try:
-            while (received := self._channel.receive()) is not None:
+            while (received := self._link.receive()) is not None:
                 self._on_message(*received)
         except Exception as error:  # noqa: BLE001 - a plugin may write anything to the connection
             self._fault = f"sent what is not a message ({describe(error)})"
             self.kill()
-        if not self._ended.wait(_END_SECONDS):
+        if not self._link.wait(_END_SECONDS):
             self._fault = self._fault or "closed its connection to the run"
             self.kill()
-            self._ended.wait()
-        self._output.wait(_LOG_SECONDS)
+            self._link.wait()
         self._outgoing.put(None)
-        self._channel.close()
+        self._link.close()
         self._bridge.post(self._on_exit)
 
     def _on_message(self, message: dict[str, Any], payload: bytes) -> None:
@@ -322,7 +259,7 @@ class WorkerProcess:
         """Fail the open calls, all with one error, because it was one death."""
         calls, self._calls = list(self._calls.values()), {}
         error = self._death("the worker process")
-        self._on_death([invocation for invocation in calls if not invocation.closed])
+        self._on_death([invocation for invocation in calls if not invocation.closed], error)
         for invocation in calls:
             if not invocation.closed:
                 invocation.deliver(InvocationEvent("error", "", error))
@@ -330,15 +267,7 @@ class WorkerProcess:
                 invocation.closed = True
 
     def _death(self, who: str) -> WorkerDiedError:
-        """Return the error for the end of the process. A device that failed and a kill are faults of the machine."""
-        killed = not self._fault and self._process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
-        return WorkerDiedError(f"{who} {self._exit_text()}", machine=killed or self.device_failed)
-
-    def _exit_text(self) -> str:
-        code, log = self._process.returncode, f"see logs/{self.log.name}"
-        if self._fault:
-            return f"{self._fault}; {log}"
-        return f"{ending(code)}; {log}"
+        return self._link.death(who, self._fault, self.log)
 
 
 def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:

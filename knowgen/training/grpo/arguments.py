@@ -87,6 +87,7 @@ def grpo_arguments(config: TrainingConfig, folder: Path, *, steps: int, processe
         remove_unused_columns=False,
         gradient_checkpointing=config.model.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
+        ddp_find_unused_parameters=False,  # every row has an image, see `rows`
         ddp_timeout=int(_LONGEST_WAIT.total_seconds()),
         save_strategy="steps",
         save_steps=checkpoint_interval(config),

@@ -54,9 +54,21 @@ class BestWeights:
         known = [(value, -step) for step, value in self.headlines.items() if value is not None]
         return -max(known)[1] if known else None
 
-    def add(self, step: int, headline: float | None) -> bool:
-        """Store the headline of a step, and return whether it is the best one."""
+    def is_best(self, headline: float) -> bool:
+        """Return whether a headline is higher than all so far."""
+        return all(value is None or headline > value for value in self.headlines.values())
+
+    def add(self, step: int, headline: float | None, *, write: bool = True) -> None:
+        """Store the headline of a step.
+
+        Args:
+            step: The step.
+            headline: Its headline; None where the evaluation gave none.
+            write: Whether the file is written, which one process does for all.
+        """
         self.headlines[step] = headline
+        if not write:
+            return
         best = self.best
         data = {
             "step": best,
@@ -65,4 +77,3 @@ class BestWeights:
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_file(self._file, json.dumps(data, indent=1) + "\n")
-        return best == step

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError
+from knowgen.core.errors import AccountError, BudgetReachedError, KnowgenError, ServiceUnavailableError
+from knowgen.core.text import error_summary
 from knowgen.training.backends.contract import Episode, Rollouts, TrainingPrompt
 from knowgen.training.grpo.interrupts import InterruptSwitch
 from knowgen.training.grpo.prompt_plan import PromptPlan
@@ -148,11 +149,13 @@ class Collector:
         except _EXPECTED as error:
             stop = _reason(error)
         except Exception as error:  # noqa: BLE001 - the other processes must not wait for this one
-            stop, failure = f"another process failed: {error}", error
-        stops = [each for each in self._share([stop]) if each]
+            failure = error
+        ends = self._share([(stop, "" if failure is None else error_summary(failure))])
         if failure is not None:
             raise failure
-        if stops:
+        if failed := [text for _, text in ends if text]:
+            raise KnowgenError(f"another process failed: {failed[0]}", where="backend trl")
+        if stops := [text for text, _ in ends if text]:
             raise TrainingStopped(INTERRUPTED if INTERRUPTED in stops else stops[0])
         return episodes
 

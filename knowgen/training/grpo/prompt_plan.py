@@ -5,12 +5,12 @@ A training that is resumed at a step therefore samples what it would have sample
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 
 from knowgen.core.errors import DataError
 from knowgen.training.backends.contract import TrainingPrompt
+from knowgen.training.seeds import derived_seed
 
 _KEPT_EPOCHS = 2
 """Epochs in memory at once: a batch of prompts may lie across the end of one."""
@@ -60,8 +60,7 @@ class PromptPlan:
 
     def seed_of(self, position: int, number: int, attempt: int = 0) -> int:
         """Return the seed of a trajectory: the same for the same training, position, number and attempt."""
-        named = f"{self._seed} {position} {number} {attempt}"
-        return int.from_bytes(hashlib.sha256(named.encode()).digest()[:4]) >> 1
+        return derived_seed(self._seed, "episode", position, number, attempt)
 
     def _epoch_of(self, position: int) -> int:
         while self._starts[-1] <= position:

@@ -27,7 +27,6 @@ class Row:
         sampled: 1 for each id of the completion that the policy sampled, 0 for all others.
         logprobs: Log-probability of each id of the completion by the engine; 0 where it was not sampled.
         images: Images in the order of their placeholders; None for the blank one.
-        trained: Whether a policy sampled any of it.
     """
 
     prompt: list[int]
@@ -35,7 +34,6 @@ class Row:
     sampled: list[int]
     logprobs: list[float]
     images: list[ImageRef | None]
-    trained: bool
 
 
 class RowBuilder:
@@ -66,7 +64,7 @@ class RowBuilder:
         while segments and not segments[-1].sampled:
             segments.pop()
         if not segments:
-            return self._with_image(Row(list(self._empty), [self._end], [0], [0.0], [], False))
+            return self._with_image(Row(list(self._empty), [self._end], [0], [0.0], []))
         first, *rest = segments
         if first.sampled:
             raise self._error(episode, "its first ids were sampled, without a prompt")
@@ -77,7 +75,6 @@ class RowBuilder:
                 [int(segment.sampled) for segment in rest for _ in segment.ids],
                 [value for segment in rest for value in self._logprobs(episode, segment)],
                 self._images(episode, segments),
-                True,
             )
         )
 
@@ -107,7 +104,6 @@ class RowBuilder:
             row.sampled + [0] * len(tail),
             row.logprobs + [0.0] * len(tail),
             [None],
-            row.trained,
         )
 
     def _error(self, episode: Episode, what: str) -> KnowgenError:

@@ -25,7 +25,7 @@ from trl.trainer.utils import add_fused_lm_head
 from knowgen.local_models.pixels import PixelCache
 from knowgen.training.backends.contract import Episode
 from knowgen.training.batches import blank_image
-from knowgen.training.config import GrpoSection
+from knowgen.training.config import VISION_MODULES, GrpoSection
 from knowgen.training.grpo.collection import Collected, Collector
 from knowgen.training.grpo.rows import Row, RowBuilder
 
@@ -83,6 +83,7 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         self.add_callback(_Hooks(self))
         self.tools = [_no_tool]  # TRL takes images from the whole row, and not from the prompt, where there are tools
         self.rollout: Rollout
+        self.num_iterations: int
         self._grpo, self._log = grpo, log
         self._collected = Collected([], [], 0, 0, 0.0, 0)
         self._positions: list[int] = []
@@ -121,8 +122,7 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         step = self.state.global_step + 1
         started = time.perf_counter()
         if self.use_vllm and self.state.global_step != self._last_loaded_step:
-            self.vllm_generation.sync_weights()
-            self._last_loaded_step = self.state.global_step
+            self._send_weights()
         with self.rollout.sampling(f"step-{self.state.global_step}"):
             self._collected = self.rollout.collector.collect(self._positions, step)
         self._rollout_seconds = time.perf_counter() - started
@@ -140,6 +140,16 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
             images,
             images,
         )
+
+    def _send_weights(self) -> None:
+        """Send the weights to the server; all processes take part."""
+        self.vllm_generation.sync_weights()
+        self._last_loaded_step = self.state.global_step
+        vision = (each for name, each in self.model.named_parameters() if any(m in name for m in VISION_MODULES))
+        if self.accelerator.is_main_process and any(parameter.requires_grad for parameter in vision):
+            # TRL resets the prefix cache alone, and the server keeps what the vision tower made of each image
+            client = self.vllm_generation.vllm_client
+            client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
 
     def _mask(self, place: int, row: Row) -> list[int]:
         """Return which ids of a completion are trained on."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import PartialState
 from transformers import TrainerCallback
 
 from knowgen.agents.policies.contract import Policy
@@ -78,7 +78,7 @@ class TrlTraining:
                 config,
                 self._checkpoints,
                 steps=steps,
-                processes=PartialState().num_processes,
+                processes=int(os.environ.get("WORLD_SIZE", "1")),  # as torchrun and accelerate launch say
                 dtype=training_dtype(config.model),
             )
             self.trainer = AgentGrpoTrainer(
@@ -90,6 +90,7 @@ class TrlTraining:
                 log=tools.log,
             )
         self.trainer.add_callback(_BeforeStep(self))
+        rows = RowBuilder(policy_model.processor, _WHERE)
         policy, pixels = self._policy(policy_model)
         self._rollouts: Rollouts = tools.rollouts(policy)
         self.trainer.rollout = Rollout(
@@ -102,7 +103,7 @@ class TrlTraining:
                 process=self.trainer.accelerator.process_index,
                 interrupt=self._interrupt,
             ),
-            RowBuilder(policy_model.processor, _WHERE),
+            rows,
             pixels,
             policy.sampling,
         )
@@ -160,25 +161,25 @@ class TrlTraining:
             return
         candidate = self._tools.folder / "candidate"
         self._export(candidate)
-        stop = ""
+        headline, stop = None, ""
         if self.trainer.accelerator.is_main_process:
             try:
                 headline = self._tools.evaluate(step, candidate)
-                self._keep_if_best(candidate, step, headline)
+                self._keep_if_best(candidate, headline)
             except KeyboardInterrupt:
                 stop = INTERRUPTED
             finally:
                 shutil.rmtree(candidate, ignore_errors=True)
-        if any(self.trainer.everywhere([stop])):
-            raise TrainingStopped(INTERRUPTED)
+        headline, stop = self.trainer.everywhere([(headline, stop)])[0]
+        if stop:
+            raise TrainingStopped(stop)
+        self._best.add(step, headline, write=self.trainer.accelerator.is_main_process)
 
-    def _keep_if_best(self, candidate: Path, step: int, headline: float | None) -> None:
-        best = self._best.best
-        earlier = None if best is None else self._best.headlines[best]
-        if self._keeps_best and headline is not None and (earlier is None or headline > earlier):
-            replace_folder(candidate, self._model_folder)  # before the headline: a kill between them repeats both
+    def _keep_if_best(self, candidate: Path, headline: float | None) -> None:
+        """Make weights the result; their headline is stored after that, so that a kill between the two repeats both."""
+        if self._keeps_best and headline is not None and self._best.is_best(headline):
+            replace_folder(candidate, self._model_folder)
             remove_leftovers(self._model_folder)
-        self._best.add(step, headline)
 
     @property
     def _keeps_best(self) -> bool:
@@ -188,9 +189,12 @@ class TrlTraining:
         """Write a checkpoint of the last whole step and the result of the training."""
         step = self.trainer.state.global_step
         newest = last_checkpoint(self._checkpoints)
-        if step > 0 and (newest is None or newest.name != f"checkpoint-{step}"):
+        missing = step > 0 and (newest is None or newest.name != f"checkpoint-{step}")
+        kept = self._keeps_best and self._best.best is not None and self._model_folder.is_dir()
+        missing, kept = self.trainer.everywhere([(missing, kept)])[0]  # what the main process sees
+        if missing:
             self.trainer.save_checkpoint()
-        if not (self._keeps_best and self._best.best is not None and self._model_folder.is_dir()):
+        if not kept:
             self._export(self._model_folder)
 
     def _export(self, folder: Path) -> None:

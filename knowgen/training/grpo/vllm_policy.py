@@ -10,7 +10,8 @@ Two protocols of one server, vLLM 0.31 (looked up in November 2026):
         --weight-transfer-config '{"backend": "nccl"}'
 
 TRL calls `/health`, `/server_info`, `/get_world_size` and `/init_weight_transfer_engine` once, and before each step
-`/start_weight_update`, `/update_weights`, `/finish_weight_update` and `/reset_prefix_cache`. With the log-probabilities
+`/start_weight_update`, `/update_weights`, `/finish_weight_update` and `/reset_prefix_cache`. Where the vision tower is
+trained, `/reset_encoder_cache` is called besides. With the log-probabilities
 of `processed_logprobs` the temperature is part of them, as in the trainer; with top_p below 1 they are those after the
 cut, and the ratio with the trainer's is below 1.
 """

@@ -235,6 +235,8 @@ def _trainer(
         processing_class=policy.processor,
         callbacks=[watch.callback()],
     )
+    # the model says no; but TRL computes the loss, and weighs all tokens of a step alike, however they are divided
+    trainer.model_accepts_loss_kwargs = True
     trainer.remove_callback(PrinterCallback)
     watch.trainer = trainer
     return trainer

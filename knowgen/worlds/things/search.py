@@ -54,7 +54,7 @@ class ThingsSearch:
         return []
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
-        """Return a new picture of the thing that the query names; an empty list where there is no such thing.
+        """Return a new picture of the thing that the query names; an empty list where no thing has that name.
 
         Raises:
             ConfigError: The picture cannot be written.

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import islice
 
 from knowgen.core.errors import DataError, UsageError
-from knowgen.core.records import GroundTruth, ImageRef, Sample
+from knowgen.core.records import GroundTruth, ImageRef, Sample, group_of
 from knowgen.tasks.things_words import PROMPT
 from knowgen.worlds.things.pictures import PictureFiles
 from knowgen.worlds.things.world import RECIPE_VERSION, draw_thing, things_of
@@ -18,6 +18,9 @@ from knowgen.worlds.things.world import RECIPE_VERSION, draw_thing, things_of
 NAME = "things"
 SAMPLES = 100
 """Number of samples of a task that is named without one."""
+
+CATEGORY = "art"
+"""Category of all samples. It is one that has a group, because samples without a group are left out of a mean."""
 
 
 class ThingsTask:
@@ -75,7 +78,13 @@ class ThingsTask:
     def samples(self) -> Iterator[Sample]:
         """Yield the samples in order."""
         for name in self._things:
-            yield Sample(id=name.replace(" ", "-"), prompt=f"{PROMPT}{name}", category=NAME, text_required=False)
+            yield Sample(
+                id=name.replace(" ", "-"),
+                prompt=f"{PROMPT}{name}",
+                category=CATEGORY,
+                group=group_of(CATEGORY),
+                text_required=False,
+            )
 
     def truth(self, sample_id: str) -> GroundTruth:
         """Return the ground truth of a sample: name and colour, and a picture that no search returns.

@@ -66,9 +66,7 @@ def test_each_step_is_logged_with_its_figures_and_episodes(make_training: MakeTr
         assert figures["grad_norm"] > 0 and figures["gap_max"] < 1e-4
         episodes = training.episodes[step]
         assert [episode.number for episode in episodes] == [0, 1, 2, 3] * 2
-        assert {segment.weights for e in episodes for segment in e.trajectory.segments if segment.sampled} == {
-            f"step-{step - 1}"
-        }
+        assert training.sampled_with(step) == {f"step-{step - 1}"}
     rollouts = training.rollouts
     assert rollouts is not None and rollouts.closed
     assert [keys for _, keys, _ in rollouts.steps] == [
@@ -93,7 +91,7 @@ def test_the_weights_change_and_are_exported_with_all_that_the_model_came_with(
 def test_several_steps_on_the_same_episodes(make_training: MakeTraining) -> None:
     training = make_training(max_steps=4, iterations=2)
     train(training)
-    assert [step for step, _, _ in training.rollouts.steps] == [1, 3]
+    assert [step for step, _, _ in training.runs] == [1, 3]
     assert [len(training.episodes[step]) for step in (1, 2, 3, 4)] == [8, 0, 8, 0]
     assert "gap_max" not in training.figures[2]
     assert training.figures[1]["clipped"] == 0 and training.figures[2]["clipped"] > 0
@@ -134,12 +132,12 @@ def test_a_killed_training_goes_on_from_its_checkpoint_as_if_nothing_had_happene
     killed = make_training("killed", {"before": kill}, max_steps=4, checkpoints={"every": 2})
     with pytest.raises(KnowgenError, match="mid-step"):
         train(killed)
-    assert sorted(killed.figures) == [1, 2, 3] and killed.rollouts.closed
+    assert sorted(killed.figures) == [1, 2, 3] and killed.rollouts is not None and killed.rollouts.closed
     killed.options.clear()
     killed.figures.clear()
     result = train(killed, resume=True)
     assert result.steps == 4 and sorted(killed.figures) == [3, 4]
-    assert killed.rollouts.steps == whole.rollouts.steps[2:]
+    assert killed.runs == whole.runs[2:]
     for step in (3, 4):
         for name in ("loss", "grad_norm", "learning_rate", "clipped", "entropy", "without_spread"):
             expected = whole.figures[step][name]
@@ -273,7 +271,7 @@ def test_groups_without_spread_give_way_to_other_prompts(make_training: MakeTrai
         keys = [episode.prompt.key for episode in episodes]
         assert keys[4:] == [kept] * 4 and keys[0] != gone and len(set(keys[:4])) == 1
         assert [episode.number for episode in episodes] == [0, 1, 2, 3] * 2
-    runs = [len(keys) for _, keys, _ in training.rollouts.steps]
+    runs = [len(keys) for _, keys, _ in training.runs]
     assert runs[0] == 8 and set(runs) == {4, 8}  # only the group is run again
 
 
@@ -283,8 +281,8 @@ def test_groups_that_stay_without_spread_are_replaced_a_few_times(make_training:
     )
     train(training)
     assert training.figures[1]["replaced"] == 6 and training.figures[1]["without_spread"] == 1
-    assert len(training.rollouts.steps) == 4
-    assert len({tuple(seeds) for _, _, seeds in training.rollouts.steps}) == 4
+    assert len(training.runs) == 4
+    assert len({tuple(seeds) for _, _, seeds in training.runs}) == 4
 
 
 def test_rows_that_cannot_be_divided_are_refused(make_training: MakeTraining) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import TrainingConfig
 from knowgen.workflows.fine_tuning import FineTuned, fine_tune
 from tests.helpers import conversations
+from tests.helpers.processes import run_python
 from tests.helpers.tiny_models import tiny_vlm
 
 torch = pytest.importorskip("torch")
@@ -108,6 +110,38 @@ def test_a_training_that_is_interrupted_and_continued_ends_with_the_same_weights
     assert_same_weights(again.weights, whole.weights)
     steps, expected = TrainingRun(tmp_path / "run").metrics(), TrainingRun(tmp_path / "whole").metrics()
     assert [values["loss"] for values in steps.values()] == [values["loss"] for values in expected.values()]
+
+
+def test_a_step_does_not_depend_on_how_its_conversations_are_divided(vlm: Path, data: Path, tmp_path: Path) -> None:
+    losses = []
+    for batch_size, accumulation in ((2, 1), (1, 2)):
+        sections = {"sft": {"max_steps": 3, "batch_size": batch_size, "accumulation": accumulation}}
+        folder = tmp_path / f"{batch_size}"
+        fine_tune(config_of(vlm, data, **sections), folder, name="test")
+        losses.append([values["loss"] for values in TrainingRun(folder).metrics().values()])
+    # conversations have different lengths: a mean of means would differ in the third digit
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_one_of_them_without_images_train_as_one(vlm: Path, data: Path, tmp_path: Path) -> None:
+    config = config_of(vlm, data, optimizer={"learning_rate": 1e-3, "schedule": "constant"}, checkpoints={"every": 2})
+    alone = fine_tune(config, tmp_path / "one", name="test")
+    divided = config.model_copy(update={"sft": config.sft and config.sft.model_copy(update={"batch_size": 1})})
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(divided.model_dump(mode="json")))
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "knowgen")
+
+    done = run_python(*launch, "train", "sft", "--config", file, "-o", tmp_path / "two", timeout=600)
+
+    assert done.stdout.count("6 conversations, 0 left out; 4 steps") == 1  # said by the main process alone
+    figures = [TrainingRun(tmp_path / name).metrics() for name in ("one", "two")]
+    for step in range(1, 5):
+        for name in ("loss", "grad_norm", "token_accuracy"):
+            assert figures[1][step][name] == pytest.approx(figures[0][step][name], rel=1e-4), (step, name)
+    expected = weights(alone.weights)
+    for name, value in weights(tmp_path / "two" / "model").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=2e-3)
 
 
 def test_adapters_are_trained_and_merged(vlm: Path, data: Path, tmp_path: Path) -> None:
