@@ -20,6 +20,7 @@ from knowgen.training.episode_images import EpisodeImages
 from knowgen.training.rollouts import AgentRollouts
 from knowgen.training.step_log import StepLog
 from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
+from knowgen.workflows.cluster_worker import WORKER_ROLLOUTS
 from knowgen.workflows.open_training import described, open_directory
 from knowgen.workflows.training_plan import NoPolicy, TrainingPlan
 
@@ -136,6 +137,7 @@ def _trained(
             ),
             evaluate=evaluate,
             resume=not fresh,
+            worker_rollouts=WORKER_ROLLOUTS,
         )
         with quiet_libraries():
             result = plan.backend.train(tools)
