@@ -197,15 +197,15 @@ def test_a_signal_drops_the_step_that_samples(make_training: MakeTraining, numbe
 def test_a_signal_during_the_gradient_lets_the_step_end(
     make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from knowgen.training.grpo.trainer import AgentGrpoTrainer
+    from knowgen.training.grpo.trainer import GrpoOnEpisodes
 
-    computed = AgentGrpoTrainer._compute_loss
+    computed = GrpoOnEpisodes._compute_loss
 
     def interrupted(self: Any, model: Any, inputs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return computed(self, model, inputs)
 
-    monkeypatch.setattr(AgentGrpoTrainer, "_compute_loss", interrupted)
+    monkeypatch.setattr(GrpoOnEpisodes, "_compute_loss", interrupted)
     training = make_training(max_steps=3)
     result = train(training)
     assert (result.steps, result.stopped) == (1, "interrupted")

@@ -72,6 +72,8 @@ def test_the_correction_weights_each_token_by_trainer_over_engine(
     from tests.helpers.hand_grpo import gradients
 
     step = first_step(training, tiny_policy_model())
+    assert training.rollouts is not None
+    training.rollouts.close()
     corrected = gradients(step.model, step.loss())
     plain = gradients(step.model, step.by_hand(on_policy=True).loss)
     for name, value in plain.items():
