@@ -9,9 +9,11 @@ nearest known one.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -279,6 +281,35 @@ class CheckpointConfig(Section):
     """Number of checkpoints that are kept, besides the best one."""
 
 
+class VerlSection(Section):
+    """What the backend `verl` needs beside the rest: the cluster, and how the model is spread over its GPUs."""
+
+    nodes: Count = 1
+    """Number of machines."""
+    gpus_per_node: Count = 8
+    """GPUs of each machine; all of them sample and train in turn."""
+    ray: str = ""
+    """Address of a running Ray cluster, such as `auto`; a cluster of this machine alone is started when empty."""
+    strategy: Literal["fsdp", "fsdp2"] = "fsdp2"
+    """How weights, gradients and optimizer are sharded."""
+    shard_size: Count | None = None
+    """GPUs over which the weights are sharded, with a copy in each such group; all GPUs when null."""
+    sequence_parallel: Count = 1
+    """GPUs that share one trajectory in the gradient."""
+    offload: bool = False
+    """Whether weights and optimizer are kept in main memory while trajectories are sampled."""
+    tokens_per_gpu: Count | None = None
+    """Tokens of one forward pass of a GPU, at least those of the longest trajectory; `grpo.micro_batch` when null."""
+    tensor_parallel: Count = 1
+    """GPUs of one vLLM engine."""
+    gpu_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.6
+    """Share of a GPU's memory that vLLM takes while it samples."""
+    workers: Count = 8
+    """Processes that run agents; each has an equal part of the limits on services and of the budget."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further settings of verl by their full names, such as `trainer.v1.trainer_mode`; they replace all others."""
+
+
 class TrainingConfig(Section):
     """A training.
 
@@ -300,6 +331,7 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     sft: SftSection | None = None
     grpo: GrpoSection | None = None
+    verl: VerlSection = VerlSection()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     keep_episodes: bool = True
@@ -318,6 +350,17 @@ class TrainingConfig(Section):
         if getattr(self, self.method) is None:
             object.__setattr__(self, self.method, SftSection() if self.method == "sft" else GrpoSection())
         return self
+
+
+def grpo_of(config: TrainingConfig) -> GrpoSection:
+    """Return the section on GRPO.
+
+    Raises:
+        ConfigError: The method is another one.
+    """
+    if config.grpo is None:
+        raise ConfigError(f"the method is {config.method}", where="training", fix="set method: grpo")
+    return config.grpo
 
 
 def load_config(name: str | Path, overrides: list[str] | None = None) -> TrainingConfig:
@@ -339,6 +382,40 @@ def load_config(name: str | Path, overrides: list[str] | None = None) -> Trainin
         return TrainingConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explained(error), where=str(name)) from error
+
+
+def option_rows() -> list[tuple[str, str, str]]:
+    """Return key, default and meaning of every option, for the documentation.
+
+    Options of an entry of a list have `[]` in their key. The default is in JSON; empty for one that must be given.
+    """
+    return list(_rows_of(TrainingConfig, ""))
+
+
+def _rows_of(section: type[Section], before: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in section.model_fields.items():
+        inner = _inner_section(field.annotation)
+        meaning = " ".join((field.description or "").split())
+        if inner is None:
+            yield f"{before}{name}", "" if field.is_required() else _default_text(field), meaning
+            continue
+        many = get_origin(field.annotation) is tuple
+        if many or name == "lora":
+            yield f"{before}{name}", _default_text(field), meaning
+        yield from _rows_of(inner, f"{before}{name}{'[]' if many else ''}.")
+
+
+def _inner_section(annotation: Any) -> type[Section] | None:
+    """Return the section that a field holds, or that the entries of its list are."""
+    kinds = [annotation, *get_args(annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _default_text(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def bundled_configs() -> list[str]:
@@ -425,5 +502,4 @@ def _section_of(section: Any, part: int | str) -> Any:
     field = getattr(section, "model_fields", {}).get(part)
     if field is None:
         return section
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+    return _inner_section(field.annotation)

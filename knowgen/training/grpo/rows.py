@@ -18,7 +18,7 @@ from knowgen.training.backends.contract import Episode
 
 
 @dataclass(frozen=True)
-class EpisodeRow:
+class TrainingRow:
     """An episode as the trainer takes it.
 
     Attributes:
@@ -42,15 +42,16 @@ class RowBuilder:
     Args:
         processor: Processor of the model.
         where: Name of the training in errors.
+        blank_images: Whether a row without images gets a blank one; not for trainers that see to it themselves.
     """
 
-    def __init__(self, processor: Any, where: str) -> None:
+    def __init__(self, processor: Any, where: str, *, blank_images: bool = True) -> None:
         renderer = Renderer(processor.tokenizer, where)
-        self._end, self._where = renderer.end, where
+        self._end, self._where, self._blank_images = renderer.end, where, blank_images
         self._empty = renderer.reply_header()
         self._blank = renderer.image_run(1)
 
-    def row(self, episode: Episode) -> EpisodeRow:
+    def row(self, episode: Episode) -> TrainingRow:
         """Return the row of an episode.
 
         An episode in which the policy sampled nothing, because a service failed or the prompt was too long, gets a row
@@ -63,12 +64,12 @@ class RowBuilder:
         while segments and not segments[-1].sampled:
             segments.pop()
         if not segments:
-            return self._with_image(EpisodeRow(list(self._empty), [self._end], [0], [0.0], []))
+            return self._with_image(TrainingRow(list(self._empty), [self._end], [0], [0.0], []))
         first, *rest = segments
         if first.sampled:
             raise self._error(episode, "its first ids were sampled, without a prompt")
         return self._with_image(
-            EpisodeRow(
+            TrainingRow(
                 list(first.ids),
                 [token for segment in rest for token in segment.ids],
                 [int(segment.sampled) for segment in rest for _ in segment.ids],
@@ -92,12 +93,12 @@ class RowBuilder:
             raise self._error(episode, f"the image {missing[0]} is in none of its messages")
         return [shown[digest] for digest in named]
 
-    def _with_image(self, row: EpisodeRow) -> EpisodeRow:
-        """Return a row that has an image."""
-        if row.images:
+    def _with_image(self, row: TrainingRow) -> TrainingRow:
+        """Return a row that has an image, where every row must have one."""
+        if row.images or not self._blank_images:
             return row
         tail = self._blank
-        return EpisodeRow(
+        return TrainingRow(
             row.prompt,
             row.completion + tail,
             row.sampled + [0] * len(tail),

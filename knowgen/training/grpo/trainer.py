@@ -20,7 +20,7 @@ from knowgen.training.backends.contract import Episode
 from knowgen.training.batches import blank_image
 from knowgen.training.config import VISION_MODULES, GrpoSection
 from knowgen.training.grpo.collection import Collected, Collector
-from knowgen.training.grpo.rows import EpisodeRow, RowBuilder
+from knowgen.training.grpo.rows import RowBuilder, TrainingRow
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
@@ -155,7 +155,7 @@ class GrpoOnEpisodes(GRPOTrainer):  # type: ignore[misc]
             client = self.vllm_generation.vllm_client
             client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
 
-    def _mask(self, place: int, row: EpisodeRow) -> list[int]:
+    def _mask(self, place: int, row: TrainingRow) -> list[int]:
         """Return which ids of a completion are trained on."""
         trajectory = self._collected.episodes[place].trajectory
         left_out = trajectory is not None and trajectory.ending in self._grpo.masked_endings
