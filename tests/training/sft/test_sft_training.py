@@ -92,7 +92,10 @@ def test_it_learns_and_freezes_the_vision_tower_and_the_projector(vlm: Path, dat
     assert description["config"]["optimizer"]["learning_rate"] == 0.01
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2, "dropout": 0.1}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "lora",
+    [pytest.param(None, id="full"), pytest.param({"rank": 2, "dropout": 0.1}, id="lora", marks=pytest.mark.slow)],
+)
 def test_a_training_that_is_interrupted_and_continued_ends_with_the_same_weights(
     vlm: Path, data: Path, tmp_path: Path, lora: dict[str, Any] | None
 ) -> None:
