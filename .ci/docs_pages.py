@@ -10,10 +10,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from knowgen.core.run_config import run_fields
+from knowgen.training.config import option_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_OPTIONS = "<!-- run options -->"
 """Replaced by a table of the options of a run."""
+
+TRAINING_OPTIONS = "<!-- training options -->"
+"""Replaced by a table of the options of a training."""
 
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
@@ -37,7 +41,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Insert the table of run options where a page asks for it."""
+    """Insert the tables of options where a page asks for them."""
+    if TRAINING_OPTIONS in markdown:
+        markdown = markdown.replace(TRAINING_OPTIONS, training_table())
     if RUN_OPTIONS not in markdown:
         return markdown
     rows = [
@@ -45,3 +51,12 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         for each in run_fields()
     ]
     return markdown.replace(RUN_OPTIONS, "\n".join(["| keyword | flag | meaning [default] |", "|---|---|---|", *rows]))
+
+
+def training_table() -> str:
+    """Return the table of the options of a training."""
+    rows = [
+        f"| `{key}` | {f'`{default}`' if default else 'required'} | {meaning} |"
+        for key, default, meaning in option_rows()
+    ]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])

@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "tasks": {
         "knowgen": "the KnowGen benchmark: 630 prompts; fetch it with `knowgen task prepare knowgen`",
         "knowgen_mini": "bundled synthetic task: 48 samples, two per category, with a search backend",
+        "rl_items": "published training prompts with ground-truth images; rl_items:test for the held-out ones",
         "things": "made for training a small model on a CPU, not a benchmark: things:SEED",
         "world": "a synthetic world that is built from its seed: world:SEED",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from knowgen.cli.check_training import command as check
 from knowgen.cli.train_grpo import command as grpo
 from knowgen.cli.train_sft import command as sft
 
@@ -15,3 +16,4 @@ def command() -> None:
 
 command.add_command(sft)
 command.add_command(grpo)
+command.add_command(check)

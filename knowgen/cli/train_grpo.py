@@ -45,7 +45,8 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     )
     plan = plan_training(config, config_name)
     trained = train_grpo(plan, folder, fresh=fresh, show=lambda line: click.echo(line, err=True))
-    _closing_lines(trained, config, folder)
+    if trained.leads:
+        _closing_lines(trained, config, folder)
     return exit_code(trained.result.stopped)
 
 

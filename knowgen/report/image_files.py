@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -50,6 +51,14 @@ class ShownImage:
     width: int = 0
     height: int = 0
     fault: str = ""
+
+
+def image_entry(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
+    """Return the files of an image for the scripts of a page, or why it cannot be shown."""
+    image = shown.get(digest, ShownImage(fault="its file is not in the run directory"))
+    if image.fault:
+        return {"fault": image.fault}
+    return {"small": image.small, "large": image.large, "width": image.width, "height": image.height}
 
 
 def make_images(

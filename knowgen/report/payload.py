@@ -10,8 +10,9 @@ from typing import Any
 
 from knowgen.report.details import cut
 from knowgen.report.gallery import STATE_WORDS, Gallery, GalleryCell, GalleryEntry
-from knowgen.report.image_files import ShownImage
+from knowgen.report.image_files import ShownImage, image_entry
 from knowgen.report.numbers import in_words
+from knowgen.report.trajectory import with_pictures
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
@@ -95,12 +96,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _image(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
-    if not digest:
-        return None
-    image = shown[digest]
-    if image.fault:
-        return {"fault": image.fault}
-    return {"small": image.small, "large": image.large, "width": image.width, "height": image.height}
+    return image_entry(digest, shown) if digest else None
 
 
 def chunks(collected: Gallery) -> Iterator[list[dict[str, Any]]]:
@@ -127,14 +123,7 @@ def trajectories(collected: Gallery, shown: Mapping[str, ShownImage]) -> Iterato
 def _trajectory(cell: GalleryCell | None, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
     if cell is None or cell.trajectory is None:
         return None
-    details = cell.trajectory.details()
-    steps = [{**step, "images": _pictures(step["images"], shown)} for step in details["steps"]]
-    return {**details, "steps": steps, "chosen": _pictures(details["chosen"], shown)}
-
-
-def _pictures(images: Sequence[Mapping[str, Any]], shown: Mapping[str, ShownImage]) -> list[dict[str, Any]]:
-    absent = {"fault": "its file is not in the run directory"}
-    return [{**each, "image": _image(each["image"], shown) if each["image"] in shown else absent} for each in images]
+    return with_pictures(cell.trajectory.details(), shown)
 
 
 GLOBAL = "KNOWGEN_DATA"

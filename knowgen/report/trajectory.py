@@ -11,6 +11,7 @@ from typing import Any
 
 from knowgen.core.records import AgentAnswer, Generation, ImageRef
 from knowgen.report.details import LONGEST_TEXT, as_pairs, as_text, cut
+from knowgen.report.image_files import ShownImage, image_entry
 
 LONGEST_THOUGHT = 4_000
 LONGEST_RESULT = 6_000
@@ -75,6 +76,16 @@ def trajectory_details(answer: AgentAnswer, fallback: str = "") -> dict[str, Any
         "chosen": _chosen(answer.references, answer.reference_notes),
         **_steps(answer.trajectory),
     }
+
+
+def with_pictures(details: Mapping[str, Any], shown: Mapping[str, ShownImage]) -> dict[str, Any]:
+    """Return the details of a trajectory with the files of its images in place of their digests."""
+
+    def pictures(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{**each, "image": image_entry(each["image"], shown)} for each in images]
+
+    steps = [{**step, "images": pictures(step["images"])} for step in details["steps"]]
+    return {**details, "steps": steps, "chosen": pictures(details["chosen"])}
 
 
 def recorded_details(generation: Generation) -> dict[str, Any] | None:

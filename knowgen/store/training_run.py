@@ -1,6 +1,6 @@
 """The directory of a training: its description, the figures of each step, its episodes, and their images.
 
-    training.json                 method, configuration, versions, model: written once for each call
+    training.json                 description, written once for each call
     metrics.jsonl                 one line per step and kind; of several for a step the last one counts
     episodes/000012.jsonl         one line for each episode of step 12
     images/ab/<sha256>.png        images of the episodes, by content
@@ -9,18 +9,23 @@
     best.json                     the best evaluated step and its headline
     model/                        exported weights
 
+Fields of the description: method, config (every value), versions (by package), model, started, and at the end of a call
+steps and stopped (why it ended early; empty when it is complete). None is required to read the directory.
+
 Names of figures: reward, reward_std, reward_image, reward_text, masked, without_spread (shares), ending/ENDING
 (shares), searched, calls, references, tokens_sampled, tokens_context, images_seen, gap_mean, gap_max, loss, grad_norm,
 learning_rate, clipped (shares), seconds, share/PART of the time, cost, cost_total; for fine-tuning loss,
-tokens_per_second; for an evaluation headline.
+tokens_per_second; for an evaluation headline. A figure that is not a finite number is stored as text, such as "nan".
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pydantic import Field
 
@@ -121,8 +126,11 @@ class TrainingRun:
 
     def add_metrics(self, step: int, values: Mapping[str, float], kind: MetricKind = "train") -> None:
         """Append the figures of a step."""
-        line = json.dumps({"step": step, "kind": kind, "values": dict(values)})
-        with (self.path / self.METRICS).open("a", encoding="utf-8") as file:
+        stored = {name: value if math.isfinite(value) else str(float(value)) for name, value in values.items()}
+        line = json.dumps({"step": step, "kind": kind, "values": stored})
+        path = self.path / self.METRICS
+        _drop_half_line(path)
+        with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def metrics(self, kind: MetricKind = "train") -> dict[int, dict[str, float]]:
@@ -139,7 +147,7 @@ class TrainingRun:
                         break  # the process was killed while it wrote
                     raise
                 if entry["kind"] == kind:
-                    steps[entry["step"]] = entry["values"]
+                    steps[entry["step"]] = {name: float(value) for name, value in entry["values"].items()}
         return dict(sorted(steps.items()))
 
     def episodes_file(self, step: int) -> Path:
@@ -169,6 +177,29 @@ class TrainingRun:
             except ValueError as error:
                 raise DataError("is not an episode of a training", where=f"{path}:{number}") from error
 
+    def episode_count(self, step: int) -> int:
+        """Return the number of stored episodes of a step, without reading what they hold; 0 without a file."""
+        path = self.episodes_file(step)
+        return sum(1 for _ in numbered_lines(path)) if path.is_file() else 0
+
     def evaluation(self, step: int) -> Path:
         """Return the run directory of the evaluation at a step."""
         return self.path / "evaluations" / f"{step:06d}"
+
+
+def _drop_half_line(path: Path) -> None:
+    """Remove a line without an end, which a killed process left; the next one would be appended to it."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0 or _byte(file, end - 1) == b"\n":
+            return
+        while end > 0 and _byte(file, end - 1) != b"\n":
+            end -= 1
+        file.truncate(end)
+
+
+def _byte(file: BinaryIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(1)

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from knowgen.report import tables
-from knowgen.report.html import MARKER, OWN, write_report
+from knowgen.report.folder import MARKER, OWN
+from knowgen.report.html import write_report
 from knowgen.report.tables import format_figure, score_name, with_interval
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.report.view import ReportRun

@@ -9,9 +9,11 @@ nearest known one.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -231,7 +233,7 @@ class GrpoSection(Section):
     clip_high: Annotated[float, Field(ge=0.0)] = 0.28
     """The ratio of probabilities is clipped at 1 + clip_high."""
     kl: NotNegative = 0.0
-    """Weight of the divergence from the first model; 0 for none."""
+    """Weight of the divergence from the first model; 0 for none. With adapters that is the model without them."""
     old_logprobs: Literal["engine", "trainer", "corrected"] = "engine"
     """Log-probabilities of the sampled tokens that the ratio compares with: those of the engine that sampled them, or
     those that the trainer computes before the first step on them. With `corrected` they are the trainer's, and each
@@ -382,6 +384,40 @@ def load_config(name: str | Path, overrides: list[str] | None = None) -> Trainin
         raise ConfigError(_explained(error), where=str(name)) from error
 
 
+def option_rows() -> list[tuple[str, str, str]]:
+    """Return key, default and meaning of every option, for the documentation.
+
+    Options of an entry of a list have `[]` in their key. The default is in JSON; empty for one that must be given.
+    """
+    return list(_rows_of(TrainingConfig, ""))
+
+
+def _rows_of(section: type[Section], before: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in section.model_fields.items():
+        inner = _inner_section(field.annotation)
+        meaning = " ".join((field.description or "").split())
+        if inner is None:
+            yield f"{before}{name}", "" if field.is_required() else _default_text(field), meaning
+            continue
+        many = get_origin(field.annotation) is tuple
+        if many or name == "lora":
+            yield f"{before}{name}", _default_text(field), meaning
+        yield from _rows_of(inner, f"{before}{name}{'[]' if many else ''}.")
+
+
+def _inner_section(annotation: Any) -> type[Section] | None:
+    """Return the section that a field holds, or that the entries of its list are."""
+    kinds = [annotation, *get_args(annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _default_text(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, ensure_ascii=False)
+
+
 def bundled_configs() -> list[str]:
     """Return the names of the bundled configurations, such as `grpo/paper`."""
     paths = (path for path in CONFIGS.rglob("*.yaml") if path.parent != ACCELERATE)
@@ -466,5 +502,4 @@ def _section_of(section: Any, part: int | str) -> Any:
     field = getattr(section, "model_fields", {}).get(part)
     if field is None:
         return section
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+    return _inner_section(field.annotation)

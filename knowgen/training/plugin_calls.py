@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from knowgen.core.errors import (
     AccountError,
     BudgetReachedError,
+    ConfigError,
+    KnowgenError,
     NotRecordedError,
     RefusalError,
     ServiceUnavailableError,
@@ -209,6 +211,15 @@ class PainterCalls:
         if self.handle.capabilities.checks_service:
             await check_service(self._dispatcher.check, self._service)
 
+    async def check_once(self) -> None:
+        """Check its service with one call, without waiting for it.
+
+        Raises:
+            KnowgenError: It would take no calls, or the check itself failed.
+        """
+        if self.handle.capabilities.checks_service:
+            await _checked_once(self._dispatcher, self._service.name)
+
     async def close(self) -> None:
         """Close the image model."""
         await self._dispatcher.close()
@@ -296,6 +307,15 @@ class ScorerCalls:
         if self.handle.capabilities.checks_service:
             await check_service(self._dispatcher.check, self._service)
 
+    async def check_once(self) -> None:
+        """Check its service with one call, without waiting for it.
+
+        Raises:
+            KnowgenError: It would take no calls, or the check itself failed.
+        """
+        if self.handle.capabilities.checks_service:
+            await _checked_once(self._dispatcher, self._service.name)
+
     async def close(self) -> None:
         """Close the scorer."""
         await self._dispatcher.close()
@@ -305,3 +325,12 @@ class ScorerCalls:
         self._dispatcher.kill()
         await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
         await self._dispatcher.close()
+
+
+async def _checked_once(dispatcher: Dispatcher, name: str) -> None:
+    try:
+        await dispatcher.check()
+    except KnowgenError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"check_service failed: {describe(error)}", where=name) from error

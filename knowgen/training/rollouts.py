@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from knowgen.agents.gen_searcher import GenSearcher
 from knowgen.agents.policies.contract import Policy
+from knowgen.core.errors import KnowgenError
 from knowgen.core.leaks import LeakGuard, current_leak_guard
 from knowgen.core.metering import current_meter
 from knowgen.engine.budget import SpendingStore
@@ -193,6 +194,28 @@ class AgentRollouts:
         except Exception as error:
             raise self._services.final_error(error) from error
 
+    def check_each(self) -> list[tuple[str, KnowgenError | None]]:
+        """Check every part by itself, the policy included: its name, and why it would take no calls."""
+        return self._wait(self._check_each())
+
+    async def _check_each(self) -> list[tuple[str, KnowgenError | None]]:
+        agent = self._agent
+        parts: list[tuple[str, Callable[[], Awaitable[Any]] | None]] = [
+            (name, getattr(part, "check_service", None))
+            for name, part in (("policy", agent.policy), ("search", agent.search), ("summary model", agent.summary))
+            if part is not None
+        ]
+        parts += [(f"{_kind(plugin)} {plugin.handle.spec.name}", plugin.check_once) for plugin in self._plugins]
+        found: list[tuple[str, KnowgenError | None]] = []
+        for name, check in parts:
+            try:
+                if check is not None:
+                    await check()
+                found.append((name, None))
+            except KnowgenError as error:
+                found.append((name, error))
+        return found
+
     def run(self, prompts: Sequence[TrainingPrompt], *, step: int, seeds: Sequence[int]) -> list[Episode]:
         """Run one episode for each prompt; see `Rollouts`.
 
@@ -259,6 +282,10 @@ class AgentRollouts:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=ABORT_SECONDS)
+
+
+def _kind(plugin: PainterCalls | ScorerCalls) -> str:
+    return "image model" if isinstance(plugin, PainterCalls) else "scorer"
 
 
 def training_agent(config: TrainingConfig, policy: Policy, *, common_search: bool = True) -> GenSearcher:

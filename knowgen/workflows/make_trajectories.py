@@ -195,7 +195,9 @@ def make_conversations(
     run = execute(planned, files.run, before_calls)
     made = MadeConversations(files, run)
     names = [scorer.name for scorer in run.spec.scorers]
-    reading = _Scores(run.path, names[0] if scored else "", names[-1] if text_scored else "", planned.config.protocol)
+    reading = _RewardReadings(
+        run.path, names[0] if scored else "", names[-1] if text_scored else "", planned.config.protocol
+    )
     try:
         files.conversations.parent.mkdir(parents=True, exist_ok=True)
         with RunStore.read(run.path) as store, draft_of(files.conversations) as draft:
@@ -236,7 +238,7 @@ def _refused(answer: AgentAnswer, figures: Mapping[str, float | None], keep: Kee
     return None
 
 
-class _Scores:
+class _RewardReadings:
     """The scores of a run's images and answers.
 
     Args:

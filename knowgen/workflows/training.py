@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from knowgen.agents.policies.contract import Policy
 from knowgen.local_models.quiet import quiet_libraries
@@ -45,12 +46,14 @@ class GrpoTraining:
         result: Number of steps, exported weights, and why it ended early.
         headlines: Headline of each evaluation by step.
         rewards: Mean reward of each step.
+        leads: Whether this process leads the training, and so has its figures.
     """
 
     run: TrainingRun
     result: TrainingResult
     headlines: dict[int, float]
     rewards: dict[int, float]
+    leads: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,12 @@ def train_grpo(
             tasks = {task.name: task.version for task in plan.prompts.tasks()}
             description = described(config, plan.name, steps=plan.steps, tasks=tasks)
             open_directory(run, description, may_change=may_change, fresh=fresh)
-            return _trained(plan, run, process, show, fresh=fresh)
+            trained = _trained(plan, run, process, show, fresh=fresh)
+            run.describe({**description, "steps": trained.result.steps, "stopped": trained.result.stopped})
+            return trained
         finally:
             lock.release()
-    return _trained(plan, run, process, lambda line: None, fresh=fresh)
+    return _joined(plan, run, process, fresh=fresh)
 
 
 def _locked(folder: Path) -> RunLock:
@@ -117,8 +122,7 @@ def _trained(
         def rollouts(policy: Policy) -> AgentRollouts:
             return AgentRollouts(config, policy, plan.parts, folder=run.path, images=images, ledger=ledger, notice=show)
 
-        if process.main:
-            _check_services(rollouts)
+        _check_services(rollouts)
         tools = TrainingTools(
             folder=run.path,
             prompts=plan.prompts,
@@ -147,6 +151,33 @@ def _trained(
         {step: values["headline"] for step, values in evaluations.items() if "headline" in values},
         {step: values["reward"] for step, values in steps.items() if "reward" in values},
     )
+
+
+def _joined(plan: TrainingPlan, run: TrainingRun, process: _Process, *, fresh: bool) -> GrpoTraining:
+    """Take part in a training that another process leads, which alone writes figures and evaluates.
+
+    Nothing is written before the backend asks for rollouts: the leading process may be emptying the directory.
+    """
+    images = EpisodeImages(run.images)
+    ledgers: list[TrainingLedger] = []
+
+    def rollouts(policy: Policy) -> AgentRollouts:
+        ledgers.append(TrainingLedger(run.path, process.number))
+        config = _with_share_of_budget(plan.config, ledgers[-1], process)
+        return AgentRollouts(config, policy, plan.parts, folder=run.path, images=images, ledger=ledgers[-1])
+
+    def elsewhere(*_: object) -> NoReturn:
+        raise RuntimeError("only the leading process of a training writes figures and evaluates")
+
+    evaluate = elsewhere if plan.config.evaluation.task else None
+    tools = TrainingTools(run.path, plan.prompts, rollouts, elsewhere, evaluate, resume=not fresh)
+    try:
+        with quiet_libraries():
+            result = plan.backend.train(tools)
+    finally:
+        for ledger in ledgers:
+            ledger.close()
+    return GrpoTraining(run, result, {}, {}, leads=False)
 
 
 def _check_services(rollouts: Callable[[Policy], AgentRollouts]) -> None:

@@ -136,12 +136,18 @@ def test_each_worker_has_a_gpu_of_its_own_and_keys_of_its_node(tmp_path: Path, m
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_workers_and_the_cluster_that_was_started(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "token").write_text("a" * 64)  # otherwise Ray makes one in the home of the user
     with short_folder() as folder:
         command = [sys.executable, "-m", "knowgen", "run", "--task", "knowgen_mini", "--generator", "slow.py:Slow"]
         process = subprocess.Popen(
             [*command, "--executor", "ray", "--out", "run"],
             cwd=tmp_path,
-            env={**child_environment(), "RAY_TMPDIR": str(folder), "MARK_OF_TEST": str(tmp_path)},
+            env={
+                **child_environment(),
+                "RAY_TMPDIR": str(folder),
+                "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+                "MARK_OF_TEST": str(tmp_path),
+            },
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -20,9 +20,10 @@ from PIL import Image
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import DIMENSIONS, GenerationStatus, ImageRef, ParsedScore, Row, ScoreStatus
 from knowgen.report.details import as_text, recognised
+from knowgen.report.folder import MARKER
 from knowgen.report.gallery import read_cell
 from knowgen.report.headline import answer
-from knowgen.report.html import MARKER, write_report
+from knowgen.report.html import write_report
 from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment

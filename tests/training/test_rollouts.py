@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 
 from knowgen.agents.records import Ending
-from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError, TransientError
+from knowgen.core.errors import (
+    AccountError,
+    BudgetReachedError,
+    RefusalError,
+    ServiceUnavailableError,
+    TransientError,
+)
 from knowgen.core.metering import paid_call
 from knowgen.core.records import GenerationStatus
+from knowgen.engine.retry import WorkerDiedError
+from knowgen.generators.contract import GeneratedImage
 from tests.helpers.episodes import (
     MemoryLedger,
     ScriptedAgent,
@@ -150,6 +158,31 @@ def test_a_hanging_image_model_masks_its_episode_and_frees_its_place() -> None:
     assert first.reward.text == 1.0, "the half that was there is kept for the record"
     assert first.generation is not None and first.generation.status is GenerationStatus.FAILED
     assert second.reward.value == pytest.approx(0.75)
+
+
+def test_an_image_model_that_crashes_masks_its_episode() -> None:
+    calls: list[str] = []
+
+    async def crashes(request: Any) -> Any:
+        calls.append(request.id)
+        if request.id.endswith("-0"):
+            raise WorkerDiedError("its process died with signal 9", machine=True)
+        return await red_image(request)
+
+    first, second = Step(painter=crashes).run([prompt_of("a"), prompt_of("b")])
+    assert first.reward.masked and first.reward.reason == "no image: its process died with signal 9"
+    assert calls.count("1-0") > 1 and second.reward.value == pytest.approx(0.75)
+
+
+def test_an_image_that_cannot_be_used_masks_its_episode() -> None:
+    async def refuses(request: Any) -> Any:
+        if request.id.endswith("-0"):
+            return GeneratedImage(status=GenerationStatus.REFUSED, reason="names a living person")
+        raise RefusalError("not this prompt")
+
+    first, second = Step(painter=refuses).run([prompt_of("a"), prompt_of("b")])
+    assert first.reward.reason == "no image: names a living person"
+    assert second.reward.reason == "no image: not this prompt" and second.reward.masked
 
 
 def test_a_failing_search_is_tried_again_and_then_masks_its_episode() -> None:

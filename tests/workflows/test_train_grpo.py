@@ -211,6 +211,32 @@ def test_a_second_call_goes_on_and_a_complete_training_is_not_repeated(training:
     assert len(training.lines) == 3
 
 
+def test_a_further_process_writes_no_figures_and_spends_its_share(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = "grpo.reward.text_args.price_call=0.1"
+    training.call(always(), price, "grpo.services.budget=2", "grpo.max_steps=1")
+    written = {
+        path: path.read_bytes() for path in (training.folder / "training.json", training.folder / "metrics.jsonl")
+    }
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    calls: list[Call] = []
+
+    def judge(call: Call) -> Step:
+        calls.append(call)
+        return Step(reply=verdict())
+
+    monkeypatch.setattr(ScriptedBackend, "logs", False)
+    trained = training.call(judge, price, "grpo.services.budget=2", "grpo.max_steps=9")
+    assert not trained.leads
+    assert trained.result.stopped == "budget" and len(calls) == 8, "half of what the first process left"
+    assert {path: path.read_bytes() for path in written} == written and len(training.lines) == 1
+    ledger = TrainingLedger(training.folder)
+    assert [ledger.spent(), ledger.total()] == pytest.approx([0.4, 1.2])
+    ledger.close()
+
+
 def test_another_training_is_refused_and_fresh_starts_again(training: Training, tmp_path: Path) -> None:
     training.call(always(), "grpo.max_steps=1")
     with pytest.raises(ConfigError, match=r"the training began with optimizer.learning_rate=1e-06, not 0.001; choose"):

@@ -231,6 +231,9 @@ def _check_reachable(address: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise ConfigError(f"{where} cannot be joined within {JOIN_SECONDS:g} s", fix=fix) from error
     if trial.returncode != 0:
+        if "InvalidAuthToken" in trial.stdout + trial.stderr:
+            fix = "set RAY_AUTH_MODE=token, and copy ~/.ray/auth_token of its head to this machine"
+            raise ConfigError(f"{where} asks for a token that this process does not have", fix=fix)
         reason = one_line((trial.stdout or trial.stderr).strip(), 300)
         raise ConfigError(f"{where} cannot be joined: {reason}")
 

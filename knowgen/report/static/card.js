@@ -3,24 +3,6 @@
 (() => {
   const page = window.KNOWGEN;
   const { make, number } = page;
-  const loading = new Map();
-
-  // Data are in scripts of several samples each; a script is added when one of its samples is shown.
-  page.load = (name) => {
-    if (!loading.has(name)) {
-      loading.set(
-        name,
-        new Promise((resolve, reject) => {
-          const script = document.createElement("script");
-          script.src = "data/" + name + ".js";
-          script.onload = () => resolve(window.KNOWGEN_DATA[name]);
-          script.onerror = () => reject(new Error("data/" + name + ".js is missing from this folder"));
-          document.head.append(script);
-        }),
-      );
-    }
-    return loading.get(name);
-  };
 
   function details(position) {
     const size = page.data.chunk;

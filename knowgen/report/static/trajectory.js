@@ -116,13 +116,15 @@
     );
   }
 
-  function timeline(system, record) {
+  // The rounds of a trajectory below a heading; also for the pages of trainings.
+  page.timeline = (heading, record) => {
     const longest = Math.max(...record.steps.map((step) => step.policy.seconds + step.tools.seconds), 0);
-    const heading = make("h4", null, page.key(system), " ", make("bdi", null, system.label));
     const more = record.more_steps ? freeText(count(record.more_steps, "more step") + " in the run directory", "quiet") : null;
     const legend = make("p", { class: "spent", "aria-hidden": "true" }, make("i", { class: "policy" }), " policy ", make("i", { class: "tools" }), " tools");
     return make("section", null, heading, record.steps.length ? legend : freeText("No step is recorded."), make("ol", { class: "timeline", role: "list" }, record.steps.map((step) => item(step, longest)), end(record)), more);
-  }
+  };
+
+  const name = (system) => make("h4", null, page.key(system), " ", make("bdi", null, system.label));
 
   function line(agent) {
     return [words(agent.ending), count(agent.steps, "step"), count(agent.calls, "call"), count(agent.chosen, "reference"), agent.blocked ? agent.blocked + " blocked" : "", agent.fallback ? "fallback" : ""].filter(Boolean).join(", ");
@@ -139,7 +141,7 @@
       if (!fold.open || body.childElementCount) return;
       const size = page.data.trajectories;
       page.load("trajectories-" + Math.floor(position / size)).then(
-        (entries) => body.replaceChildren(...agents.map((index) => timeline(page.data.systems[index], entries[position % size][index]))),
+        (entries) => body.replaceChildren(...agents.map((index) => page.timeline(name(page.data.systems[index]), entries[position % size][index]))),
         (error) => body.replaceChildren(make("p", { class: "note" }, error.message)),
       );
     });

@@ -14,7 +14,7 @@ from knowgen.core.errors import AccountError, BudgetReachedError, KnowgenError, 
 from knowgen.core.text import error_summary
 from knowgen.training.backends.contract import Episode, Rollouts, TrainingPrompt
 from knowgen.training.grpo.interrupts import InterruptSwitch
-from knowgen.training.grpo.prompt_plan import PromptPlan
+from knowgen.training.grpo.prompt_schedule import PromptSchedule
 
 INTERRUPTED, BUDGET = "interrupted", "budget"
 
@@ -72,7 +72,7 @@ class Collector:
 
     def __init__(
         self,
-        plan: PromptPlan,
+        plan: PromptSchedule,
         rollouts: Rollouts,
         *,
         group: int,

@@ -18,7 +18,7 @@ from knowgen.training.backends.contract import Episode
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """An episode as the trainer takes it.
 
     Attributes:
@@ -51,7 +51,7 @@ class RowBuilder:
         self._empty = renderer.reply_header()
         self._blank = renderer.image_run(1)
 
-    def row(self, episode: Episode) -> Row:
+    def row(self, episode: Episode) -> TrainingRow:
         """Return the row of an episode.
 
         An episode in which the policy sampled nothing, because a service failed or the prompt was too long, gets a row
@@ -64,12 +64,12 @@ class RowBuilder:
         while segments and not segments[-1].sampled:
             segments.pop()
         if not segments:
-            return self._with_image(Row(list(self._empty), [self._end], [0], [0.0], []))
+            return self._with_image(TrainingRow(list(self._empty), [self._end], [0], [0.0], []))
         first, *rest = segments
         if first.sampled:
             raise self._error(episode, "its first ids were sampled, without a prompt")
         return self._with_image(
-            Row(
+            TrainingRow(
                 list(first.ids),
                 [token for segment in rest for token in segment.ids],
                 [int(segment.sampled) for segment in rest for _ in segment.ids],
@@ -93,12 +93,12 @@ class RowBuilder:
             raise self._error(episode, f"the image {missing[0]} is in none of its messages")
         return [shown[digest] for digest in named]
 
-    def _with_image(self, row: Row) -> Row:
+    def _with_image(self, row: TrainingRow) -> TrainingRow:
         """Return a row that has an image, where every row must have one."""
         if row.images or not self._blank_images:
             return row
         tail = self._blank
-        return Row(
+        return TrainingRow(
             row.prompt,
             row.completion + tail,
             row.sampled + [0] * len(tail),

@@ -27,7 +27,7 @@ from knowgen.training.backends.contract import Episode
 from knowgen.training.batches import blank_image
 from knowgen.training.config import VISION_MODULES, GrpoSection
 from knowgen.training.grpo.collection import Collected, Collector
-from knowgen.training.grpo.rows import Row, RowBuilder
+from knowgen.training.grpo.rows import RowBuilder, TrainingRow
 
 StepLog = Callable[[int, dict[str, float], Sequence[Episode]], None]
 
@@ -151,7 +151,7 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
             client = self.vllm_generation.vllm_client
             client.session.post(f"{client.base_url}/reset_encoder_cache").raise_for_status()
 
-    def _mask(self, place: int, row: Row) -> list[int]:
+    def _mask(self, place: int, row: TrainingRow) -> list[int]:
         """Return which ids of a completion are trained on."""
         trajectory = self._collected.episodes[place].trajectory
         left_out = trajectory is not None and trajectory.ending in self._grpo.masked_endings

@@ -27,7 +27,7 @@ from knowgen.training.grpo.checkpoints import BestWeights, last_checkpoint
 from knowgen.training.grpo.collection import INTERRUPTED, Collector, TrainingStopped
 from knowgen.training.grpo.interrupts import InterruptSwitch
 from knowgen.training.grpo.local_policy import LocalPolicy
-from knowgen.training.grpo.prompt_plan import PromptPlan
+from knowgen.training.grpo.prompt_schedule import PromptSchedule
 from knowgen.training.grpo.rows import RowBuilder
 from knowgen.training.grpo.trainer import AgentGrpoTrainer, Rollout
 from knowgen.training.grpo.vllm_policy import VllmTrainedPolicy
@@ -65,7 +65,7 @@ class TrlTraining:
         assert config.grpo is not None
         self._config, self._tools, self._processor = config, tools, policy_model.processor
         self._grpo: GrpoSection = config.grpo
-        self._plan = PromptPlan(tools.prompts, config.seed)
+        self._plan = PromptSchedule(tools.prompts, config.seed)
         self._interrupt = InterruptSwitch()
         self._checkpoints, self._model_folder = tools.folder / "checkpoints", tools.folder / "model"
         self._best = BestWeights(tools.folder / "best.json")

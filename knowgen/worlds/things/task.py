@@ -27,7 +27,8 @@ class ThingsTask:
     """The task `things:SEED` with 100 samples, or `things:SAMPLES:SEED`.
 
     Seeds that are both even or both odd have the same names in other colours; an even and an odd one have no name in
-    common. The search backend is `things:SEED`.
+    common. So test on the other half, and do not train with `fresh_seed`, which goes through both. The search backend
+    is `things:SEED`.
 
     Args:
         model: The seed, with the number of samples and a colon before it where that is not 100.
@@ -45,8 +46,6 @@ class ThingsTask:
 
     default_scorers = ("things_check",)
     limit = "first"
-    seed_step = 2
-    """What is added to the seed for a fresh task of the same names."""
 
     def __init__(self, model: str = "0") -> None:
         self.seed, self.size = read_seed(model, f"task {NAME}", SAMPLES)

@@ -12,7 +12,7 @@ from tests.helpers import grpo_process
 from tests.helpers.grpo import tiny_policy_model
 from tests.helpers.grpo_loss import first_step, move
 from tests.helpers.hand_grpo import gradients, largest_difference
-from tests.training.grpo.test_training import distance, weights
+from tests.training.grpo.test_training import weights
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """A group lies in both of them, one of them has no pictures, and one episode is masked."""
     alone = grpo_process.training(tmp_path / "alone", micro_batch=6)
+    alone.evaluate = lambda step, folder: float(step)
     TrlBackend(alone.config).train_model(alone.tools(), tiny_policy_model())
     folder = tmp_path / "both"
     folder.mkdir()
@@ -43,7 +44,11 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
             for gap, advantage in zip(main["gaps"][str(step)], advantages, strict=True)
         )
     assert json.loads((folder / "best.json").read_text())["step"] == 2
-    assert distance(weights(alone.folder / "model"), weights(folder / "model")) < 1e-4
+    before = tiny_policy_model().model.state_dict()
+    ours, theirs = weights(alone.folder / "model"), weights(folder / "model")
+    moved = sum(float((ours[name] - before[name]).abs().sum()) for name in ours)
+    apart = sum(float((ours[name] - theirs[name]).abs().sum()) for name in ours)
+    assert moved > 0.1 and apart < 0.02 * moved
 
 
 def test_a_failure_in_one_process_stops_all_of_them(tmp_path: Path) -> None:

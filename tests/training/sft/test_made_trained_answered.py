@@ -36,5 +36,5 @@ def test_a_small_model_learns_the_protocol_and_to_look(tmp_path: Path) -> None:
     with RunStore.read(tmp_path / "run") as store:
         answers = [answer for _, answer in store.answers()]
         values = [row.strict.values["colour"] for row in store.rows("things_check")]
-    assert sum(answer.status is AnswerStatus.OK for answer in answers) >= 25  # untrained: none
-    assert sum(values) / len(values) > 0.5  # by chance one in six
+    assert sum(answer.status is AnswerStatus.OK for answer in answers) >= 12  # untrained: none
+    assert sum(values) / len(values) > 0.35  # by chance one in six of those with an answer

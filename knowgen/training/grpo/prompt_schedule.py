@@ -16,7 +16,7 @@ _KEPT_EPOCHS = 2
 """Epochs in memory at once: a batch of prompts may lie across the end of one."""
 
 
-class PromptPlan:
+class PromptSchedule:
     """The prompts of a training, as one sequence over all epochs.
 
     Args:
