@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "checkpoints", "keep_episodes", "evaluation", "model.attention", "model.download", "model.gradient_checkpointing",
     "grpo.services", "grpo.painter.urls", "grpo.painter.concurrency", "grpo.painter.timeout", "grpo.micro_batch",
     "grpo.rollout.url", "grpo.rollout.batch_size", "grpo.rollout.concurrency",
+    "verl.ray", "verl.workers", "verl.offload", "verl.tokens_per_gpu", "verl.tensor_parallel", "verl.gpu_memory",
     *(f"*.{name}" for name in sorted(IDENTITY_EXCLUDES | {"base_url"})),
 )  # fmt: skip
 """Parts of a configuration that may differ when a training is continued: its next step does not depend on them."""
