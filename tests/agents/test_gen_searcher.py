@@ -151,7 +151,7 @@ def test_what_decides_an_answer_is_kept_as_plain_attributes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"prompt": "mine"}, "prompt must be own or upstream"),
+        ({"prompt": "mine"}, "prompt must be own, short, upstream or a YAML file"),
         ({"images": "middle"}, "images must be first or last"),
         ({"fallback": "blank"}, "fallback must be draw or fail"),
         ({"rounds": 0}, "rounds must be a whole number >= 1"),
