@@ -128,6 +128,8 @@ def test_the_way_on_a_cpu_runs_as_the_guide_has_it(tmp_path: Path) -> None:
     fewer = {"make": ["--limit", "16"], "sft": ["sft.max_steps=2", "sft.batch_size=4"], "grpo": ["grpo.max_steps=2"]}
     commands = [shlex.split(line) for line in lines if line.startswith("knowgen ")]
     assert [words[2] for words in commands[:5]] == ["make", "check", "sft", "check", "grpo"]
+    (alone,) = re.findall(r"^knowgen train check .*--no-rollout$", GUIDE, re.MULTILINE)
+    commands.append(shlex.split(alone))
     for words in commands:
         extra = fewer.get(words[2], []) if words[1] in ("train", "trajectories") else []
         done = run_python("-m", *words, *extra, check=False, cwd=tmp_path)

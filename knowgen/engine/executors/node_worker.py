@@ -214,8 +214,13 @@ class NodeWorker:
 
     # -- from the run to the worker process ------------------------------------------------------------------------
 
-    def send(self, message: Message) -> list[str]:
-        """Give the worker process a message; if images must be sent first, return their hashes instead."""
+    def send(self, message: Message, as_it_is: bool = False) -> list[str]:
+        """Give the worker process a message; if images must be sent first, return their hashes instead.
+
+        Args:
+            message: The message.
+            as_it_is: Whether it is given although images are missing, because the run cannot send them.
+        """
         if message["do"] == "build":
             message["name"] = self._renamed.get(message["name"], message["name"])
             message["args"] = {
@@ -223,10 +228,11 @@ class NodeWorker:
                 for name, value in message["args"].items()
             }
         missing = self._locate(message)
-        if not missing:
-            with contextlib.suppress(OSError):  # the process has ended, which its last message says
-                self._channel.send(message)
-        return missing
+        if missing and not as_it_is:
+            return missing
+        with contextlib.suppress(OSError):  # the process has ended, which its last message says
+            self._channel.send(message)
+        return []
 
     def give(self, path: str, sha256: str, data: bytes) -> None:
         """Keep an image that was sent.

@@ -16,7 +16,7 @@ from knowgen.worlds.things.pictures import PictureFiles
 from knowgen.worlds.things.world import RECIPE_VERSION, draw_thing, things_of
 
 NAME = "things"
-SAMPLES = 100
+SAMPLES = 800
 """Number of samples of a task that is named without one."""
 
 CATEGORY = "art"
@@ -24,14 +24,14 @@ CATEGORY = "art"
 
 
 class ThingsTask:
-    """The task `things:SEED` with 100 samples, or `things:SAMPLES:SEED`.
+    """The task `things:SEED` with 800 samples, or `things:SAMPLES:SEED`.
 
     Seeds that are both even or both odd have the same names in other colours; an even and an odd one have no name in
     common. So test on the other half, and do not train with `fresh_seed`, which goes through both. The search backend
     is `things:SEED`.
 
     Args:
-        model: The seed, with the number of samples and a colon before it where that is not 100.
+        model: The seed, with the number of samples and a colon before it where that is not 800.
 
     Raises:
         UsageError: It is not of that form, or there are fewer names.

@@ -49,7 +49,7 @@ def test_seeds_of_one_half_have_the_same_names_in_other_colours() -> None:
 
 def test_the_size_of_a_task_stands_before_its_seed() -> None:
     small, large = load_task("things:5:3"), load_task("things:3")
-    assert (len(small), len(large)) == (5, 100)
+    assert (len(small), len(large)) == (5, 800)
     assert [one.id for one in small.samples()] == [one.id for one in large.samples()][:5]
     assert small.search == large.search == "things:3"
     assert small.version != large.version != load_task("things:4").version
