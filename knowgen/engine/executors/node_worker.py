@@ -39,6 +39,8 @@ LONGEST_REPLY = 64 * 2**20
 
 _CHUNK = 1 << 16
 _OUTPUT_SECONDS = 0.5
+_END_SECONDS = 0.002
+"""How long a result waits for the end of its call, which mostly follows at once, so that both cross together."""
 
 Message = dict[str, Any]
 
@@ -198,8 +200,9 @@ class NodeWorker:
             messages.append({**message, "payload": len(payload)})
             payloads.append(payload)
             size += len(payload)
+            seconds = _END_SECONDS if message["event"] == "result" else 0.0
             try:
-                received = self._outgoing.get_nowait() if size < LONGEST_REPLY else None
+                received = self._outgoing.get(seconds > 0, seconds) if size < LONGEST_REPLY else None
             except Empty:
                 received = None
         return messages, payloads[0] if len(payloads) == 1 else b"".join(payloads)
