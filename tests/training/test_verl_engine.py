@@ -84,7 +84,7 @@ def test_prompt_and_completion_keep_to_their_limits(processor: Any) -> None:
         Servers([], stop_reason=None),
     ],
 )
-def test_a_failure_of_the_servers_is_not_a_result_of_the_policy(servers: Servers, processor: Any) -> None:
+def test_a_failure_of_the_servers_does_not_count_as_a_result_of_the_policy(servers: Servers, processor: Any) -> None:
     with pytest.raises(ServiceUnavailableError):
         sampled(engine_of(servers, processor), [1, 2])
 
