@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base-installed
 DEV := $(VENV)/.dev-installed
+VERL := .venv-verl/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Tests wait for processes and servers about a third of the time, so one more than there are cores run at once.
 WORKERS ?= $(shell $(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))" 2>/dev/null || echo 3)
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: demo train-demo test test-slow lint format docs browser clean
+.PHONY: demo train-demo test test-slow lint format docs browser verl clean
 
 demo: $(BASE)
 	@$(BIN)/python run_eval.py
@@ -23,7 +24,7 @@ test: $(DEV) browser
 	@$(BIN)/python -m compileall -q knowgen  # once, not in each of the processes that tests start
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
-test-slow: $(DEV) browser
+test-slow: $(DEV) browser $(VERL)
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(DEV)
@@ -62,6 +63,18 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	fi
 
+# verl needs an older transformers. Its environment has those packages that differ, and finds all others in $(VENV).
+verl: $(VERL)
+
+$(VERL): pyproject.toml $(DEV)
+	@echo "Installing verl in .venv-verl (once; two minutes) ..."
+	@rm -rf .venv-verl
+	@$(BIN)/python -m venv .venv-verl
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> "$$(.venv-verl/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_development.pth"
+	@.venv-verl/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[verl]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-verl build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

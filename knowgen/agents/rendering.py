@@ -150,5 +150,5 @@ def image_token_count(image_processor: Any, width: int, height: int) -> int:
         width: Width of the image in pixels.
         height: Height of the image in pixels.
     """
-    patches = int(image_processor.get_number_of_image_patches(height, width))
+    patches = int(image_processor.get_number_of_image_patches(height, width, {}))  # transformers 5.10 needs the mapping
     return patches // int(image_processor.merge_size) ** 2

@@ -14,8 +14,9 @@ steps and stopped (why it ended early; empty when it is complete). None is requi
 
 Names of figures: reward, reward_std, reward_image, reward_text, masked, without_spread (shares), ending/ENDING
 (shares), searched, calls, references, tokens_sampled, tokens_context, images_seen, gap_mean, gap_max, loss, grad_norm,
-learning_rate, clipped (shares), seconds, share/PART of the time, cost, cost_total; for fine-tuning loss,
-tokens_per_second; for an evaluation headline. A figure that is not a finite number is stored as text, such as "nan".
+learning_rate, clipped (shares), entropy, kl, replaced (groups without spread that gave way to other prompts), seconds,
+share/PART of the time, cost, cost_total; for fine-tuning loss, tokens_per_second; for an evaluation headline. A figure
+that is not a finite number is stored as text, such as "nan".
 """
 
 from __future__ import annotations

@@ -281,6 +281,35 @@ class CheckpointConfig(Section):
     """Number of checkpoints that are kept, besides the best one."""
 
 
+class VerlSection(Section):
+    """What the backend `verl` needs beside the rest: the cluster, and how the model is spread over its GPUs."""
+
+    nodes: Count = 1
+    """Number of machines."""
+    gpus_per_node: Count = 8
+    """GPUs of each machine; all of them sample and train in turn."""
+    ray: str = ""
+    """Address of a running Ray cluster, such as `auto`; a cluster of this machine alone is started when empty."""
+    strategy: Literal["fsdp", "fsdp2"] = "fsdp2"
+    """How weights, gradients and optimizer are sharded."""
+    shard_size: Count | None = None
+    """GPUs over which the weights are sharded, with a copy in each such group; all GPUs when null."""
+    sequence_parallel: Count = 1
+    """GPUs that share one trajectory in the gradient."""
+    offload: bool = False
+    """Whether weights and optimizer are kept in main memory while trajectories are sampled."""
+    tokens_per_gpu: Count | None = None
+    """Tokens of one forward pass of a GPU, at least those of the longest trajectory; `grpo.micro_batch` when null."""
+    tensor_parallel: Count = 1
+    """GPUs of one vLLM engine."""
+    gpu_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.6
+    """Share of a GPU's memory that vLLM takes while it samples."""
+    workers: Count = 8
+    """Processes that run agents; each has an equal part of the limits on services and of the budget."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further settings of verl by their full names, such as `trainer.v1.trainer_mode`; they replace all others."""
+
+
 class TrainingConfig(Section):
     """A training.
 
@@ -302,6 +331,7 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     sft: SftSection | None = None
     grpo: GrpoSection | None = None
+    verl: VerlSection = VerlSection()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     keep_episodes: bool = True
@@ -320,6 +350,17 @@ class TrainingConfig(Section):
         if getattr(self, self.method) is None:
             object.__setattr__(self, self.method, SftSection() if self.method == "sft" else GrpoSection())
         return self
+
+
+def grpo_of(config: TrainingConfig) -> GrpoSection:
+    """Return the section on GRPO.
+
+    Raises:
+        ConfigError: The method is another one.
+    """
+    if config.grpo is None:
+        raise ConfigError(f"the method is {config.method}", where="training", fix="set method: grpo")
+    return config.grpo
 
 
 def load_config(name: str | Path, overrides: list[str] | None = None) -> TrainingConfig:

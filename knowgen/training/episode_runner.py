@@ -10,6 +10,8 @@ too long, references that the rule does not allow. A failure of anything else ma
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +47,7 @@ class _Draft:
 
     Attributes:
         prompt: The prompt.
-        place: Number among the episodes of the call, which distinguishes open calls of plugins.
+        place: Number among all episodes, which distinguishes open calls of plugins.
         number: Number within its group.
         step: The step.
         seed: Seed of its sampling.
@@ -123,27 +125,36 @@ class EpisodeRunner:
         self._rule = ReferencesRule(self._reward.least_references, self._reward.most_references)
         self._places = asyncio.Semaphore(config.grpo.rollout.concurrency)
         self._agent_service = services.new_service("the agent")
+        self._numbers = itertools.count()
+        self._open_searches: Counter[str] = Counter()
 
     async def run(self, prompts: Sequence[TrainingPrompt], step: int, seeds: Sequence[int]) -> list[Episode]:
-        """Run one episode for each prompt; see `Rollouts.run`. All tasks have ended when it returns or raises."""
+        """Run one episode for each prompt; see `Rollouts.run`. All tasks have ended when it returns or raises.
+
+        Several calls may run at once.
+        """
         if not prompts:
             return []
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts with {len(seeds)} seeds")
         counts: dict[str, int] = {}
         drafts = []
-        for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        for prompt, seed in zip(prompts, seeds, strict=True):
             number = counts.get(prompt.key, 0)
             counts[prompt.key] = number + 1
-            drafts.append(_Draft(prompt, place, number, step, seed))
+            drafts.append(_Draft(prompt, next(self._numbers), number, step, seed))
         tasks = [asyncio.create_task(self._episode(draft)) for draft in drafts]
+        searches = {prompt.search for prompt in prompts}
+        self._open_searches.update(searches)
         try:
             await _all_or_first_error(tasks)
+            await self._searches.close_unused({name for name, calls in self._open_searches.items() if calls})
         except asyncio.CancelledError:
             raise
         except Exception as error:
             raise self._services.final_error(error) from error
-        await self._searches.close_unused({prompt.search for prompt in prompts})
+        finally:
+            self._open_searches.subtract(searches)
         return [task.result() for task in tasks]
 
     async def _episode(self, draft: _Draft) -> Episode:

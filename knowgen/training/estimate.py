@@ -238,7 +238,7 @@ class TrainingEstimate:
     Attributes:
         memory: Memory of one GPU for each role, such as training and sampling.
         step: Parts of the time of a step in seconds.
-        steps: Number of steps.
+        steps: Number of steps; 0 when unknown.
         assumptions: What is assumed.
     """
 
@@ -263,13 +263,13 @@ def estimate_sft(
         config: The configuration.
         gpu: The GPU.
         gpus: Number of GPUs.
-        conversations: Number of conversations.
+        conversations: Number of conversations; 0 when unknown.
         lengths: Tokens of conversations, of which the mean counts.
     """
     assert config.sft is not None
     sft = config.sft
     batch = sft.batch_size * sft.accumulation * gpus
-    steps = sft.max_steps or max(1, int(conversations * sft.epochs / batch))
+    steps = sft.max_steps or (max(1, int(conversations * sft.epochs / batch)) if conversations else 0)
     memory = training_memory(sizes, config, gpu, gpus, min(sft.max_tokens, max(lengths)), sft.batch_size)
     mean = sum(training_seconds(sizes, config, gpu, gpus, [length]) for length in lengths) / len(lengths)
     return TrainingEstimate((("training", memory),), (Part("training", mean * batch),), steps, ASSUMPTIONS)

@@ -7,7 +7,6 @@ yielded as they are done, because a model that is loaded and services that are c
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,11 +21,13 @@ from knowgen.agents.protocol import written_answer, written_call
 from knowgen.agents.records import Message, Segment
 from knowgen.agents.rendering import Renderer
 from knowgen.core.errors import KnowgenError, UsageError
+from knowgen.core.home import expand_user
 from knowgen.core.text import count, duration_text
+from knowgen.core.text_files import parse_strict_json
 from knowgen.training.config import SftSection, TrainingConfig
 from knowgen.training.estimate import TrainingEstimate, estimate_grpo, estimate_sft, memory_text
 from knowgen.training.gpus import Gpu
-from knowgen.training.model_sizes import ModelSizes
+from knowgen.training.model_sizes import QWEN3_VL_8B, ModelSizes
 from knowgen.workflows.report_training import changed_values
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ MOST_ENCODED = 500
 
 PATIENCE = 60.0
 """Maximum time that the check waits for a service, in seconds."""
+
+KNOWN_SIZES = {"Qwen/Qwen3-VL-8B-Instruct": QWEN3_VL_8B, "GenSearcher/Gen-Searcher-8B": QWEN3_VL_8B}
+"""Sizes of published models, for estimates on a machine that does not have them."""
 
 _PIECE = 240
 """Maximum number of characters that are shown of a piece of context at each of its ends."""
@@ -84,42 +88,46 @@ def check_training(
     yield TrainingCheckSection(
         "configuration", tuple(f"{key} = {here}   (default {usual})" for key, here, usual in changed)
     )
+    check = (_Sft if config.method == "sft" else _Grpo)(config, name)
     try:
-        yield from (_Sft if config.method == "sft" else _Grpo)(config, name, gpus).sections(rollout)
+        yield from check.sections(rollout)
     except KnowgenError as error:
         yield TrainingCheckSection("cannot go on", problems=(error,))
+    for gpu, number in gpus:
+        yield _estimate_section(check, gpu, number)
 
 
 class _Sft:
-    """The check of a fine-tuning."""
+    """The check of a fine-tuning. What it has found, its estimates use; without that they assume the longest."""
 
-    def __init__(self, config: TrainingConfig, name: str, gpus: Sequence[tuple[Gpu, int]]) -> None:
-        self._config, self._name, self._gpus = config, name, gpus
+    def __init__(self, config: TrainingConfig, name: str) -> None:
+        self.config, self._name = config, name
+        self.section = config.sft or SftSection()
+        self._lengths: list[int] = []
+        self._conversations = 0
+
+    def estimate(self, sizes: ModelSizes, gpu: Gpu, number: int) -> TrainingEstimate:
+        lengths = self._lengths or [self.section.max_tokens]
+        return estimate_sft(sizes, self.config, gpu, number, conversations=self._conversations, lengths=lengths)
 
     def sections(self, rollout: bool) -> Iterator[TrainingCheckSection]:
         from knowgen.training.conversations import Conversations
         from knowgen.training.sft.trainer import encoder_of, require_training_packages
 
-        section = self._config.sft or SftSection()
+        section = self.section
         require_training_packages(self._name)
         conversations = Conversations(section.conversations)
-        processor, sizes = model_parts(self._config, self._name)
+        self._conversations = len(conversations)
+        processor = model_processor(self.config, self._name)
         renderer = Renderer(processor.tokenizer, self._name)
         renderer.check_template(self._name)
         encoder = encoder_of(section, renderer, processor)
         whole = encoder_of(section.model_copy(update={"max_tokens": 2**31}), renderer, processor)
-        lengths, data, masks = _encoded(
+        self._lengths, data, masks = _encoded(
             conversations, encoder, whole, section.max_tokens, processor.tokenizer, renderer.image
         )
         yield data
         yield TrainingCheckSection("masks", masks=masks)
-        if lengths:
-            yield from _estimates(
-                self._gpus,
-                lambda gpu, number: estimate_sft(
-                    sizes, self._config, gpu, number, conversations=len(conversations), lengths=lengths
-                ),
-            )
 
 
 def _encoded(
@@ -159,25 +167,26 @@ def _encoded(
 class _Grpo:
     """The check of a training with GRPO."""
 
-    def __init__(self, config: TrainingConfig, name: str, gpus: Sequence[tuple[Gpu, int]]) -> None:
+    def __init__(self, config: TrainingConfig, name: str) -> None:
         assert config.grpo is not None
         services = config.grpo.services
         impatient = services.model_copy(update={"patience": min(services.patience, PATIENCE)})
         self._grpo = config.grpo.model_copy(update={"services": impatient})
-        self._config = config.model_copy(update={"grpo": self._grpo})
-        self._name, self._gpus = name, gpus
+        self.config = self._config = config.model_copy(update={"grpo": self._grpo})
+        self._name, self._steps = name, self._grpo.max_steps or 0
+
+    def estimate(self, sizes: ModelSizes, gpu: Gpu, number: int) -> TrainingEstimate:
+        return estimate_grpo(sizes, self.config, gpu, number, steps=self._steps)
 
     def sections(self, rollout: bool) -> Iterator[TrainingCheckSection]:
         from knowgen.workflows.training_plan import plan_training
 
         plan = plan_training(self._config, self._name)
-        processor, sizes = model_parts(self._config, self._name)
+        self._steps = plan.steps
+        processor = model_processor(self._config, self._name)
         yield self._data(plan, processor)
         with tempfile.TemporaryDirectory(prefix="knowgen-check-") as folder:
             yield from self._live(plan, Path(folder), processor, rollout=rollout)
-        yield from _estimates(
-            self._gpus, lambda gpu, number: estimate_grpo(sizes, self._config, gpu, number, steps=plan.steps)
-        )
 
     def _data(self, plan: TrainingPlan, processor: Any) -> TrainingCheckSection:
         prompts = plan.prompts(0)
@@ -298,28 +307,49 @@ class _FixedSession:
         """Do nothing."""
 
 
-def model_parts(config: TrainingConfig, where: str) -> tuple[Any, ModelSizes]:
-    """Return processor and sizes of a model, without its weights.
+def model_processor(config: TrainingConfig, where: str) -> Any:
+    """Return the processor of a model, without its weights.
 
     Raises:
         UsageError: No model is named.
         MissingDependencyError: A package or the model is not on this machine.
-        ConfigError, DataError: It is not a vision-language model whose sizes are known.
+        ConfigError, DataError: It is not a vision-language model.
     """
     from knowgen.local_models.vlm import load_processor
     from knowgen.local_models.vlm_weights import find_weights_folder
-    from knowgen.training.models import MINI, load_policy_model
+    from knowgen.training.models import MINI
 
     model = config.model
     if not model.path:
         raise UsageError("no model is named", where="model.path", fix="set it to a folder or a name on the hub")
     if model.path.startswith(MINI):
-        policy = load_policy_model(model, where)
-        base = policy.model.get_base_model() if hasattr(policy.model, "get_base_model") else policy.model
-        return policy.processor, ModelSizes.of(base.config.to_dict(), model.path)
-    folder = find_weights_folder(model.path, model.revision, model.download, where, "model.")
-    data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return load_processor(folder, where), ModelSizes.of(data, str(folder / "config.json"))
+        from knowgen.training.mini_model import mini_processor
+
+        return mini_processor()
+    return load_processor(find_weights_folder(model.path, model.revision, model.download, where, "model."), where)
+
+
+def model_sizes(config: TrainingConfig, where: str) -> ModelSizes:
+    """Return the sizes of a model from its config.json; those of the published model are known without it.
+
+    Raises:
+        KnowgenError: They are not known.
+    """
+    from knowgen.local_models.vlm_weights import find_weights_folder
+    from knowgen.training.models import MINI
+
+    model = config.model
+    if model.path in KNOWN_SIZES:
+        return KNOWN_SIZES[model.path]
+    if model.path.startswith(MINI):
+        from knowgen.training.mini_model import build_mini
+
+        return ModelSizes.of(build_mini(0)[0].config.to_dict(), model.path)
+    file = expand_user(model.path) / "config.json"
+    if not file.is_file():
+        file = find_weights_folder(model.path, model.revision, model.download, where, "model.") / "config.json"
+    data = parse_strict_json(file.read_text(encoding="utf-8"), str(file))
+    return ModelSizes.of(data if isinstance(data, Mapping) else {}, str(file))
 
 
 def masked_text(tokenizer: Any, image: int, parts: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> MaskedText:
@@ -420,20 +450,26 @@ def _reward_section(episode: Episode, plan: TrainingPlan, answer: str) -> Traini
     return TrainingCheckSection("one reward", tuple(lines))
 
 
-def _estimates(gpus: Sequence[tuple[Gpu, int]], estimated: Any) -> Iterator[TrainingCheckSection]:
-    for gpu, number in gpus:
-        estimate: TrainingEstimate = estimated(gpu, number)
-        lines, problems = [], []
-        for role, memory in estimate.memory:
-            lines.append(f"{role}: {memory_text(memory.total)} of {memory_text(memory.available)} on each GPU")
-            lines += [f"  {memory_text(part.value):>10}  {part.name}" for part in memory.parts if part.value]
-            if not memory.fits:
-                fix = "take more or larger GPUs, low-rank adapters (model.lora), or shorter sequences"
-                what = (
-                    f"{role} needs {memory_text(memory.total)} on each, and {memory_text(memory.available)} can be used"
-                )
-                problems.append(KnowgenError(what, where=f"{number} x {gpu.name}", fix=fix))
-        parts = ", ".join(f"{part.name} {duration_text(part.value)}" for part in estimate.step)
-        lines.append(f"a step: {parts}; {count(estimate.steps, 'step')}: {duration_text(estimate.seconds)}")
-        lines += [f"assumed: {each}" for each in estimate.assumptions]
-        yield TrainingCheckSection(f"estimate for {number} x {gpu.name}", tuple(lines), tuple(problems))
+def _estimate_section(check: _Sft | _Grpo, gpu: Gpu, number: int) -> TrainingCheckSection:
+    title = f"estimate for {number} x {gpu.name}"
+    try:
+        estimate = check.estimate(model_sizes(check.config, "model.path"), gpu, number)
+    except KnowgenError as error:
+        return TrainingCheckSection(title, problems=(error,))
+    lines: list[str] = []
+    problems: list[KnowgenError] = []
+    for role, memory in estimate.memory:
+        needed, available = memory_text(memory.total), memory_text(memory.available)
+        lines.append(f"{role}: {needed} of {available} on each GPU")
+        lines += [f"  {memory_text(part.value):>10}  {part.name}" for part in memory.parts if part.value]
+        if not memory.fits:
+            fix = "take more or larger GPUs, low-rank adapters (model.lora), or shorter sequences"
+            what = f"{role} needs {needed} on each, and {available} can be used"
+            problems.append(KnowgenError(what, where=f"{number} x {gpu.name}", fix=fix))
+    parts = ", ".join(f"{part.name} {duration_text(part.value)}" for part in estimate.step)
+    total = (
+        f"{count(estimate.steps, 'step')}: {duration_text(estimate.seconds)}" if estimate.steps else "steps: unknown"
+    )
+    lines.append(f"a step: {parts}; {total}")
+    lines += [f"assumed: {each}" for each in estimate.assumptions]
+    return TrainingCheckSection(title, tuple(lines), tuple(problems))

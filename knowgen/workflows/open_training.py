@@ -42,7 +42,8 @@ def open_directory(
     if entries and not TrainingRun.at(folder):
         fix = "choose another --out"
         raise ConfigError("holds files and is not the directory of a training", where=str(folder), fix=fix)
-    if entries and not fresh:
+    begun = any(entry.name != TrainingRun.DESCRIPTION for entry in entries)  # not one that failed before its first step
+    if begun and not fresh:
         _refuse_other(run.description(), description, may_change, str(folder))
     try:
         for entry in entries if fresh else ():

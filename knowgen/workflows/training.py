@@ -20,6 +20,7 @@ from knowgen.training.episode_images import EpisodeImages
 from knowgen.training.rollouts import AgentRollouts
 from knowgen.training.step_log import StepLog
 from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
+from knowgen.workflows.cluster_worker import WORKER_ROLLOUTS
 from knowgen.workflows.open_training import described, open_directory
 from knowgen.workflows.training_plan import NoPolicy, TrainingPlan
 
@@ -27,6 +28,7 @@ MAY_CHANGE = (
     "checkpoints", "keep_episodes", "evaluation", "model.attention", "model.download", "model.gradient_checkpointing",
     "grpo.services", "grpo.painter.urls", "grpo.painter.concurrency", "grpo.painter.timeout", "grpo.micro_batch",
     "grpo.rollout.url", "grpo.rollout.batch_size", "grpo.rollout.concurrency",
+    "verl.ray", "verl.workers", "verl.offload", "verl.tokens_per_gpu", "verl.tensor_parallel", "verl.gpu_memory",
     *(f"*.{name}" for name in sorted(IDENTITY_EXCLUDES | {"base_url"})),
 )  # fmt: skip
 """Parts of a configuration that may differ when a training is continued: its next step does not depend on them."""
@@ -136,6 +138,7 @@ def _trained(
             ),
             evaluate=evaluate,
             resume=not fresh,
+            worker_rollouts=WORKER_ROLLOUTS,
         )
         with quiet_libraries():
             result = plan.backend.train(tools)

@@ -17,7 +17,7 @@ from knowgen.core.text import error_summary
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.tasks.contract import Task
 from knowgen.training.backends.contract import GrpoBackend
-from knowgen.training.config import GrpoSection, TrainingConfig
+from knowgen.training.config import GrpoSection, TrainingConfig, grpo_of
 from knowgen.training.prompts import TrainingPrompts
 from knowgen.training.rollouts import RolloutParts, training_agent
 from knowgen.workflows.described import open_task
@@ -97,26 +97,47 @@ def plan_training(config: TrainingConfig, name: str) -> TrainingPlan:
     if not config.model.path:
         raise UsageError("names no model", where="model.path", fix="add model.path=FOLDER, such as that of fine-tuning")
     backend = _backend(config)
-    prompts = TrainingPrompts(
-        config.grpo.prompts,
-        seed=config.seed,
-        curriculum=config.grpo.curriculum,
-        load=partial(open_task, in_worker=True),
-        search=partial(search_name, config.agent),
-    )
+    prompts = _prompts(config, config.grpo)
     first = prompts(0)
     tasks = prompts.tasks()
     steps, epochs = _length(config.grpo, len(first))
     prompts.refuse_overlap(epochs, config.evaluation.task)
-    common = any(not search_name(config.agent, task) for task in tasks)
-    parts = replace(_parts(config.grpo, tasks), common_search=common)
-    _check_agent(config, common_search=common)
+    parts = _parts_with_search(config, config.grpo, tasks)
+    _check_agent(config, common_search=parts.common_search)
     _check_evaluation(config)
     _check_prices(config.grpo, parts)
     if problems := backend.check():
         missing = "is not installed" in problems[0]
         raise (MissingDependencyError if missing else ConfigError)(problems[0], where=f"backend {config.backend}")
     return TrainingPlan(name, config, backend, prompts, parts, steps)
+
+
+def rollout_parts(config: TrainingConfig) -> RolloutParts:
+    """Return what takes part in the rollouts of a training, as its plan has it.
+
+    Raises:
+        UsageError: A name or an argument is wrong, or is missing.
+        DataError: A task cannot be used.
+    """
+    grpo = grpo_of(config)
+    prompts = _prompts(config, grpo)
+    prompts(0)
+    return _parts_with_search(config, grpo, prompts.tasks())
+
+
+def _prompts(config: TrainingConfig, grpo: GrpoSection) -> TrainingPrompts:
+    return TrainingPrompts(
+        grpo.prompts,
+        seed=config.seed,
+        curriculum=grpo.curriculum,
+        load=partial(open_task, in_worker=True),
+        search=partial(search_name, config.agent),
+    )
+
+
+def _parts_with_search(config: TrainingConfig, grpo: GrpoSection, tasks: list[Task]) -> RolloutParts:
+    common = any(not search_name(config.agent, task) for task in tasks)
+    return replace(_parts(grpo, tasks), common_search=common)
 
 
 def search_arguments(agent: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tests.helpers.processes import run_python
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
 
-CONVERSATIONS, LENGTH, STEPS = 10_000, 16_000, 3_750
+CONVERSATIONS, LENGTHS, STEPS = 10_000, [14_000] * 9 + [32_768], 3_750
 SFT = [
     ("sft/one-gpu-lora", "A100:1"),
     ("sft/one-gpu-lora", "H200:1"),
@@ -59,7 +59,7 @@ def rows() -> list[str]:
     for config, machine in SFT:
         loaded = load_config(config)
         gpu, count = parse_gpus(machine)
-        found = estimate_sft(QWEN3_VL_8B, loaded, gpu, count, conversations=CONVERSATIONS, lengths=[LENGTH])
+        found = estimate_sft(QWEN3_VL_8B, loaded, gpu, count, conversations=CONVERSATIONS, lengths=LENGTHS)
         lines.append(row(config, machine, found))
     for config, machine in GRPO:
         loaded = load_config(config, ["model.path=MODEL"])
@@ -128,6 +128,8 @@ def test_the_way_on_a_cpu_runs_as_the_guide_has_it(tmp_path: Path) -> None:
     fewer = {"make": ["--limit", "16"], "sft": ["sft.max_steps=2", "sft.batch_size=4"], "grpo": ["grpo.max_steps=2"]}
     commands = [shlex.split(line) for line in lines if line.startswith("knowgen ")]
     assert [words[2] for words in commands[:5]] == ["make", "check", "sft", "check", "grpo"]
+    (alone,) = re.findall(r"^knowgen train check .*--no-rollout$", GUIDE, re.MULTILINE)
+    commands.append(shlex.split(alone))
     for words in commands:
         extra = fewer.get(words[2], []) if words[1] in ("train", "trajectories") else []
         done = run_python("-m", *words, *extra, check=False, cwd=tmp_path)

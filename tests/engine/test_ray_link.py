@@ -94,6 +94,26 @@ def test_images_reach_nodes_without_a_common_file_system_once(tmp_path: Path, no
     assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob(f"knowgen.node.*{options.cluster.run}*"))
 
 
+def test_an_image_that_is_gone_fails_its_own_score(tmp_path: Path, no_common_files: None) -> None:
+    ray, scorer, bench = FakeRay((2, 0)), scorer_in_worker(SeesImages), Bench(tmp_path / "run")
+    bench.run(3, Plain(), options=quick())
+    content = RayCluster.content
+
+    def lost(cluster: RayCluster, path: str, sha256: str) -> Any:
+        if sha256 == bad:
+            Path(path).unlink()
+        return content(cluster, path, sha256)
+
+    image = bench.generations()["s1", 0].image
+    assert image is not None
+    bad = image.sha256
+    with joined(ray, scorer) as options, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayCluster, "content", lost)
+        bench.run(3, Plain(), [scorer], options)
+    reasons = {key[0]: score.strict.reason for key, score in bench.scores().items()}
+    assert reasons["s0"] == reasons["s2"] == "" and "No such file" in reasons["s1"]
+
+
 @contextmanager
 def losing(ray: FakeRay, *, keep_node: bool = False) -> Iterator[None]:
     """Lose the first worker, and its node, when it has made its first image, before that is seen."""

@@ -89,12 +89,13 @@ class PictureRollouts:
     before: Callable[[int], None] = lambda step: None
     steps: list[tuple[int, list[str], list[int]]] = field(default_factory=list)
     closed: bool = False
+    _runner: asyncio.Runner = field(default_factory=asyncio.Runner)
 
     def run(self, prompts: Sequence[TrainingPrompt], *, step: int, seeds: Sequence[int]) -> list[Episode]:
         """Run the episodes of a step."""
         self.steps.append((step, [prompt.key for prompt in prompts], list(seeds)))
         self.before(step)
-        return asyncio.run(self._run(prompts, seeds))
+        return self._runner.run(self._run(prompts, seeds))
 
     async def _run(self, prompts: Sequence[TrainingPrompt], seeds: Sequence[int]) -> list[Episode]:
         numbers: dict[str, int] = {}
@@ -128,7 +129,9 @@ class PictureRollouts:
         return episode
 
     def close(self) -> None:
-        """Note that it was closed."""
+        """Close the policy and the event loop."""
+        self._runner.run(self.policy.close())
+        self._runner.close()
         self.closed = True
 
 

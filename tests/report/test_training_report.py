@@ -245,6 +245,7 @@ def test_a_curve_is_read_by_keyboard_and_leads_to_two_steps_side_by_side(site: P
     spoken = curve.locator(".canvas").get_attribute("aria-valuetext")
     value = curve.locator("[data-line] b").first.inner_text()
     assert spoken.startswith("step 17: reward ") and value in spoken
+    assert curve.locator("figcaption").get_attribute("data-step") == "step 17"
     page.keyboard.press("Enter")
     until(page, "document.getElementById('sides').dataset.shown === '1,17'")
     assert page.locator(".side .prompt").count() == 2

@@ -207,3 +207,14 @@ def test_gpus_are_named_in_any_case() -> None:
 def test_a_model_without_known_sizes_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         ModelSizes.of(config, "config.json")
+
+
+def test_memory_and_time_are_estimated_without_data_and_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = f"sft.conversations=[{{path: '{tmp_path}/nothing'}}]"
+    assert run(["train", "check", "--config", "sft/paper", missing, "--gpus", "H100:8", "--gpus", "H200:1"]) == 3
+    out = capsys.readouterr().out
+    assert "steps: unknown" in out and "training: 34.3 GiB of 68.5 GiB" in out
+    problems = [line for line in out.splitlines() if line.startswith("  problem: ")]
+    assert len(problems) == 2 and "1 x H200: training needs 152.4 GiB on each" in problems[1]

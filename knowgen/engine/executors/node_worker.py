@@ -39,6 +39,8 @@ LONGEST_REPLY = 64 * 2**20
 
 _CHUNK = 1 << 16
 _OUTPUT_SECONDS = 0.5
+_END_SECONDS = 0.002
+"""How long a result waits for the end of its call, which mostly follows at once, so that both cross together."""
 
 Message = dict[str, Any]
 
@@ -198,8 +200,9 @@ class NodeWorker:
             messages.append({**message, "payload": len(payload)})
             payloads.append(payload)
             size += len(payload)
+            seconds = _END_SECONDS if message["event"] == "result" else 0.0
             try:
-                received = self._outgoing.get_nowait() if size < LONGEST_REPLY else None
+                received = self._outgoing.get(seconds > 0, seconds) if size < LONGEST_REPLY else None
             except Empty:
                 received = None
         return messages, payloads[0] if len(payloads) == 1 else b"".join(payloads)
@@ -214,8 +217,13 @@ class NodeWorker:
 
     # -- from the run to the worker process ------------------------------------------------------------------------
 
-    def send(self, message: Message) -> list[str]:
-        """Give the worker process a message; if images must be sent first, return their hashes instead."""
+    def send(self, message: Message, as_it_is: bool = False) -> list[str]:
+        """Give the worker process a message; if images must be sent first, return their hashes instead.
+
+        Args:
+            message: The message.
+            as_it_is: Whether it is given although images are missing, because the run cannot send them.
+        """
         if message["do"] == "build":
             message["name"] = self._renamed.get(message["name"], message["name"])
             message["args"] = {
@@ -223,10 +231,11 @@ class NodeWorker:
                 for name, value in message["args"].items()
             }
         missing = self._locate(message)
-        if not missing:
-            with contextlib.suppress(OSError):  # the process has ended, which its last message says
-                self._channel.send(message)
-        return missing
+        if missing and not as_it_is:
+            return missing
+        with contextlib.suppress(OSError):  # the process has ended, which its last message says
+            self._channel.send(message)
+        return []
 
     def give(self, path: str, sha256: str, data: bytes) -> None:
         """Keep an image that was sent.

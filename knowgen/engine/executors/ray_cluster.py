@@ -18,8 +18,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowgen.core.atomic import write_file
 from knowgen.core.errors import ConfigError, MissingDependencyError
 from knowgen.core.import_path import child_environment
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.text import one_line
 from knowgen.engine.cluster import NodeResources, Place
 from knowgen.engine.executors.links import WorkerLaunch
@@ -62,6 +64,7 @@ class RayCluster:
         self.codes: Mapping[str, PluginCode] = {}
         self._links: set[RayLink] = set()
         self._contents: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._kept: ScratchFolder | None = None
         self._lock = threading.Lock()
 
     def nodes(self) -> list[NodeResources]:
@@ -117,7 +120,7 @@ class RayCluster:
         with self._lock:
             return any(each is not link and each.where == link.where and not each.waits_for for each in self._links)
 
-    # -- images ----------------------------------------------------------------------------------------------------
+    # -- files -----------------------------------------------------------------------------------------------------
 
     def content(self, path: str, sha256: str) -> Any:
         """Return a reference to the content of a file in the object store, from which each node fetches it once.
@@ -138,11 +141,26 @@ class RayCluster:
             self._contents.move_to_end(sha256)
             return self._contents[sha256][0]
 
+    def keep(self, path: str, sha256: str, data: bytes) -> str:
+        """Keep a file of a node until the run ends, and return where it is.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with self._lock:
+            if self._kept is None:
+                self._kept = ScratchFolder("knowgen.found.")
+            place = self._kept.path / f"{sha256}{Path(path).suffix}"
+        write_file(place, data, durable=False)
+        return str(place)
+
     def close(self) -> None:
-        """End the workers that are left."""
+        """End the workers that are left, and remove the files of nodes."""
         with self._lock:
             left = list(self._links)
             self._contents.clear()
+            if self._kept is not None:
+                self._kept.close()
         for link in left:
             link.kill()
         for link in left:

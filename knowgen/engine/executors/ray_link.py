@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from knowgen.core.errors import ConfigError
-from knowgen.core.scratch import ScratchFolder
 from knowgen.core.text import error_summary, one_line
 from knowgen.engine.cluster import SMALL_CPU, Place
 from knowgen.engine.devices import CPU, Device
@@ -74,6 +73,10 @@ class LinkedCluster(Protocol):
 
     def content(self, path: str, sha256: str) -> Any:
         """Return a reference to the content of a file in the object store."""
+        ...
+
+    def keep(self, path: str, sha256: str, data: bytes) -> str:
+        """Keep a file of a node until the run ends, and return where it is."""
         ...
 
 
@@ -180,7 +183,6 @@ class RayLink:
         self._received: deque[tuple[dict[str, Any], bytes]] = deque()
         self._node, self._exit_code, self._fault, self._loss = "", None, "", ""
         self._output = OutputLog(launch.log(number))
-        self._found: ScratchFolder | None = None
         self._killer: threading.Thread | None = None
         actor = self._ray.remote(NodeWorker).options(
             num_cpus=cpus,
@@ -276,15 +278,11 @@ class RayLink:
         for path, sha256 in packed_images(answer):
             if path in moved or _has(path, sha256):
                 continue
-            if self._found is None:
-                self._found = ScratchFolder("knowgen.found.")
             try:
                 data: bytes = self._ray.get(self._actor.read.remote(path))
             except self._ray.exceptions.RayTaskError:
                 continue  # it is missing there too, which the run then records
-            place = self._found.path / f"{sha256}{Path(path).suffix}"
-            place.write_bytes(data)
-            moved[path] = str(place)
+            moved[path] = self._cluster.keep(path, sha256, data)
         move_images(answer, moved)
 
     def _lose(self, error: Exception) -> None:
@@ -312,14 +310,21 @@ class RayLink:
         if self._ended.is_set():
             raise ConnectionError("the worker has ended")
         try:
-            missing = self._ray.get(self._actor.send.remote(message))
-            if missing:
+            if missing := self._ray.get(self._actor.send.remote(message)):
                 paths = {sha256: path for one in message["batch"] for path, sha256 in packed_images(one)}
                 for sha256 in missing:
-                    self._give(paths[sha256], sha256)
-                self._ray.get(self._actor.send.remote(message))
+                    self._give_image(paths[sha256], sha256)
+                self._ray.get(self._actor.send.remote(message, True))
         except self._ray.exceptions.RayError as error:
+            self._lose(error)
             raise ConnectionError(str(error)) from error
+
+    def _give_image(self, path: str, sha256: str) -> None:
+        """Send an image. One that is gone here or has changed is missing there too, where the plugin opens it."""
+        try:
+            self._give(path, sha256)
+        except (OSError, self._ray.exceptions.RayTaskError) as error:
+            _log.warning("%s: the image %s cannot be sent: %s", self.where, path, error_summary(error, 160))
 
     # -- used by any thread ----------------------------------------------------------------------------------------
 

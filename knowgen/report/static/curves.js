@@ -22,6 +22,7 @@
   function activate(figure) {
     const canvas = figure.querySelector(".canvas");
     const plot = canvas.querySelector("svg");
+    const caption = figure.querySelector("figcaption");
     const lines = figure.dataset.names.split("|").map((entry) => ({ training: Number(entry.split(" ")[0]), name: entry.slice(entry.indexOf(" ") + 1) }));
     const outputs = lines.map((_, index) => figure.querySelector('[data-line="' + index + '"] b'));
     const labels = outputs.map((output) => output.parentElement.textContent.trim());
@@ -45,7 +46,7 @@
         outputs[index].textContent = text;
         return labels[index] + " " + text;
       });
-      figure.dataset.step = "step " + step;
+      caption.dataset.step = "step " + step;
       canvas.setAttribute("aria-valuenow", String(step));
       canvas.setAttribute("aria-valuetext", "step " + step + ": " + words.join(", "));
     }
@@ -53,7 +54,7 @@
     function clear() {
       at = -1;
       cursor.remove();
-      delete figure.dataset.step;
+      delete caption.dataset.step;
       for (const output of outputs) output.textContent = "";
     }
 

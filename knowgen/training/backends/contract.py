@@ -104,6 +104,8 @@ class TrainingTools:
         evaluate: Called with the number of a step and a folder of exported weights; returns the headline, or None
             where the evaluation gave none. None without an evaluation.
         resume: Whether an earlier call is continued from its last checkpoint.
+        worker_rollouts: `module:function` that builds the rollouts in a process on any machine of a cluster, from the
+            configuration, the directory of the training and the policy; for backends that sample there.
     """
 
     folder: Path
@@ -112,6 +114,7 @@ class TrainingTools:
     log: Callable[[int, dict[str, float], Sequence[Episode]], None]
     evaluate: Callable[[int, Path], float | None] | None = None
     resume: bool = False
+    worker_rollouts: str = ""
 
 
 @dataclass(frozen=True)

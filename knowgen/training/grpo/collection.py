@@ -43,6 +43,7 @@ class Collected:
     Attributes:
         episodes: The episodes of this process.
         usable: For each of them, whether it is compared with others: it is not masked, nor alone in its group.
+        equal: For each of them, whether all rewards of its group are equal.
         total: Number of episodes of all processes.
         used: Number of usable ones among them.
         without_spread: Share of the groups whose rewards are all equal, among those with at least two rewards.
@@ -51,6 +52,7 @@ class Collected:
 
     episodes: list[Episode]
     usable: list[bool]
+    equal: list[bool]
     total: int
     used: int
     without_spread: float
@@ -129,6 +131,7 @@ class Collector:
                 episode.reward.value is not None and counts[group] > 1
                 for episode, group in zip(episodes, groups, strict=True)
             ],
+            [group in equal for group in groups],
             len(values),
             sum(count for count in counts if count > 1),
             len(equal) / max(1, sum(count > 1 for count in counts)),

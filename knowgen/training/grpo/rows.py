@@ -42,11 +42,12 @@ class RowBuilder:
     Args:
         processor: Processor of the model.
         where: Name of the training in errors.
+        blank_images: Whether a row without images gets a blank one; not for trainers that see to it themselves.
     """
 
-    def __init__(self, processor: Any, where: str) -> None:
+    def __init__(self, processor: Any, where: str, *, blank_images: bool = True) -> None:
         renderer = Renderer(processor.tokenizer, where)
-        self._end, self._where = renderer.end, where
+        self._end, self._where, self._blank_images = renderer.end, where, blank_images
         self._empty = renderer.reply_header()
         self._blank = renderer.image_run(1)
 
@@ -93,8 +94,8 @@ class RowBuilder:
         return [shown[digest] for digest in named]
 
     def _with_image(self, row: TrainingRow) -> TrainingRow:
-        """Return a row that has an image."""
-        if row.images:
+        """Return a row that has an image, where every row must have one."""
+        if row.images or not self._blank_images:
             return row
         tail = self._blank
         return TrainingRow(

@@ -13,14 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from accelerate.utils import gather_object
-from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
-from trl import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
+from typing import TYPE_CHECKING, Any
 
 from knowgen.local_models.pixels import PixelCache
 from knowgen.training.backends.contract import Episode
@@ -29,7 +22,12 @@ from knowgen.training.config import VISION_MODULES, GrpoSection
 from knowgen.training.grpo.collection import Collected, Collector
 from knowgen.training.grpo.rows import RowBuilder, TrainingRow
 
-StepLog = Callable[[int, dict[str, float], Sequence[Episode]], None]
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+else:
+    GRPOTrainer = object
+
+LogStep = Callable[[int, dict[str, float], Sequence[Episode]], None]
 
 _BY_TOKEN = (
     "completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "sampling_per_token_logps",
@@ -55,8 +53,8 @@ class Rollout:
     sampling: Callable[[str], AbstractContextManager[None]]
 
 
-class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPO on episodes.
+class GrpoOnEpisodes(GRPOTrainer):  # type: ignore[misc]
+    """What is replaced and extended in TRL's trainer; `grpo_trainer` puts it before that.
 
     Args:
         model: The model that is trained, of transformers or peft.
@@ -68,8 +66,11 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, model: Any, processor: Any, arguments: Any, grpo: GrpoSection, prompts: int, log: StepLog
+        self, *, model: Any, processor: Any, arguments: Any, grpo: GrpoSection, prompts: int, log: LogStep
     ) -> None:
+        from datasets import Dataset
+        from transformers import PrinterCallback
+
         first = copy.deepcopy(model) if grpo.kl > 0 and not hasattr(model, "get_base_model") else None
         places = Dataset.from_dict({"prompt": [""] * prompts, "position": list(range(prompts))})
         super().__init__(
@@ -80,12 +81,13 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
             processing_class=processor,
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Hooks(self))
+        self.add_callback(_callback(self))
         self.tools = [_no_tool]  # TRL takes images from the whole row, and not from the prompt, where there are tools
         self.rollout: Rollout
+        self.before_step: Callable[[], None]
         self.num_iterations: int
         self._grpo, self._log = grpo, log
-        self._collected = Collected([], [], 0, 0, 0.0, 0)
+        self._collected = Collected([], [], [], 0, 0, 0.0, 0)
         self._positions: list[int] = []
         self._logprobs: Any = None
         self._gaps = _Gaps(0)
@@ -97,6 +99,8 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         """Keep the model before the training, from which the divergence is measured; adapters are switched off."""
         self.beta = self._grpo.kl
         if first is not None:
+            from trl.trainer.utils import add_fused_lm_head
+
             add_fused_lm_head(first.requires_grad_(False), temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(first.eval(), evaluation_mode=True)
 
@@ -165,16 +169,23 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
     def _extended(self, output: dict[str, Any]) -> dict[str, Any]:
         """Return a batch with what `_compute_loss` needs besides, and note the advantages."""
         collected = self._collected
+        # the mean of equal rewards is rounded, and their advantages are not quite 0: that would be scaled up by Adam
+        output["advantages"] = output["advantages"].masked_fill(self._tensor(collected.equal), 0.0)
         for episode, usable, advantage in zip(
             collected.episodes, collected.usable, output["advantages"].tolist(), strict=True
         ):
             episode.advantage = advantage if usable else None
         if self._grpo.old_logprobs == "engine":
             output["old_per_token_logps"] = output["sampling_per_token_logps"]
-        output["row"] = torch.arange(len(collected.episodes))
+        output["row"] = self._tensor(range(len(collected.episodes)))
         # TRL divides by all rows; those that cannot be used do not count
-        output["weight"] = torch.tensor(collected.total / max(1, collected.used), device=self.accelerator.device)
+        output["weight"] = self._tensor(collected.total / max(1, collected.used))
         return output
+
+    def _tensor(self, values: Any) -> Any:
+        import torch
+
+        return torch.tensor(values if isinstance(values, float) else list(values), device=self.accelerator.device)
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         batch = trimmed(inputs)
@@ -226,6 +237,8 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def everywhere(self, values: list[Any]) -> list[Any]:
         """Return the values of all processes, in order."""
+        from accelerate.utils import gather_object
+
         return values if self.accelerator.num_processes == 1 else gather_object(values)
 
     def save_checkpoint(self) -> None:
@@ -233,7 +246,8 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         self._save_checkpoint(self.model, None)
 
     def begin_step(self) -> None:
-        """Note that a step begins."""
+        """Do what comes before a step, and note that it begins."""
+        self.before_step()
         self._started = time.perf_counter()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -243,21 +257,32 @@ class AgentGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         """Send nothing."""
 
 
-class _Hooks(TrainerCallback):  # type: ignore[misc]
-    """Calls of the training loop.
+def grpo_trainer(**arguments: Any) -> GrpoOnEpisodes:
+    """Return TRL's trainer for episodes.
 
     Args:
-        trainer: The trainer.
+        arguments: Those of `GrpoOnEpisodes`.
     """
+    from trl import GRPOTrainer
 
-    def __init__(self, trainer: AgentGrpoTrainer) -> None:
-        self._trainer = trainer
+    trainer: GrpoOnEpisodes = type("AgentGrpoTrainer", (GrpoOnEpisodes, GRPOTrainer), {})(**arguments)
+    return trainer
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the weights where nothing can be learnt: weight decay and momentum would change them."""
-        if self._trainer.nothing_to_learn:
-            for parameter in self._trainer.model.parameters():
-                parameter.grad = None
+
+def _callback(trainer: GrpoOnEpisodes) -> Any:
+    """Return what the training loop calls."""
+    from transformers import TrainerCallback
+
+    class StepCallback(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            trainer.begin_step()
+
+        def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+            if trainer.nothing_to_learn:  # weight decay and momentum would change the weights
+                for parameter in trainer.model.parameters():
+                    parameter.grad = None
+
+    return StepCallback()
 
 
 class _KnownImages:
@@ -275,6 +300,8 @@ class _KnownImages:
 
     def __call__(self, images: Sequence[Any], return_tensors: str) -> dict[str, Any]:
         """Return the images one after another as the model takes them; None is the blank one."""
+        import torch
+
         data = [self._blank if image is None else self._pixels.of(image) for image in images]
         return {
             "pixel_values": torch.cat([pixels if self._shown else torch.zeros_like(pixels) for pixels, _ in data]),

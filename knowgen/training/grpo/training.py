@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformers import TrainerCallback
-
 from knowgen.agents.policies.contract import Policy
 from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.core.errors import ConfigError
@@ -29,7 +27,7 @@ from knowgen.training.grpo.interrupts import InterruptSwitch
 from knowgen.training.grpo.local_policy import LocalPolicy
 from knowgen.training.grpo.prompt_schedule import PromptSchedule
 from knowgen.training.grpo.rows import RowBuilder
-from knowgen.training.grpo.trainer import AgentGrpoTrainer, Rollout
+from knowgen.training.grpo.trainer import Rollout, grpo_trainer
 from knowgen.training.grpo.vllm_policy import VllmTrainedPolicy
 from knowgen.training.models import PolicyModel, export_model, training_dtype
 
@@ -81,7 +79,7 @@ class TrlTraining:
                 processes=int(os.environ.get("WORLD_SIZE", "1")),  # as torchrun and accelerate launch say
                 dtype=training_dtype(config.model),
             )
-            self.trainer = AgentGrpoTrainer(
+            self.trainer = grpo_trainer(
                 model=policy_model.model,
                 processor=policy_model.processor,
                 arguments=arguments,
@@ -89,7 +87,7 @@ class TrlTraining:
                 prompts=-(-steps // self._grpo.iterations) * rollout.prompts,
                 log=tools.log,
             )
-        self.trainer.add_callback(_BeforeStep(self))
+        self.trainer.before_step = self.evaluate
         rows = RowBuilder(policy_model.processor, _WHERE)
         policy, pixels = self._policy(policy_model)
         self._rollouts: Rollouts = tools.rollouts(policy)
@@ -225,19 +223,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-class _BeforeStep(TrainerCallback):  # type: ignore[misc]
-    """Evaluates before a step: then the step before is logged, and its checkpoint written.
-
-    Args:
-        training: The training.
-    """
-
-    def __init__(self, training: TrlTraining) -> None:
-        self._training = training
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Evaluate if it is the turn of the step before."""
-        self._training.evaluate()
-        self._training.trainer.begin_step()

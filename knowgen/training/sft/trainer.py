@@ -227,6 +227,9 @@ def _trainer(
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Write no text about the model into a checkpoint."""
 
+        def _send_telemetry(self) -> None:
+            """Send nothing."""
+
     trainer = Trainer(
         model=policy.model,
         args=arguments,

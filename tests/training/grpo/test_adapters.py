@@ -45,6 +45,7 @@ def test_only_adapters_are_trained_and_the_engine_samples_with_them(make_trainin
     assert "adapter_model.safetensors" in saved and "model.safetensors" not in saved
 
 
+@pytest.mark.slow
 def test_a_training_of_adapters_is_resumed(make_training: MakeTraining) -> None:
     whole = make_training("whole", max_steps=2, checkpoints={"every": 1})
     expected = weights(TrlBackend(whole.config).train_model(whole.tools(), adapted()).weights)

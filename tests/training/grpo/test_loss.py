@@ -35,7 +35,7 @@ def test_off_policy_the_clip_acts_on_the_ratio_to_the_engine(
     step = first_step(make_training(), policy_model)
     move(policy_model.model, 0.02)
     loss, gradient = step.differences()
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
     clipped = step.trainer._metrics["train"]["clip_ratio/region_mean"][-1]
     assert clipped > 0.05
     assert abs(step.by_hand(clip=(1e9, 1e9)).value - step.value()) > 1e-3
@@ -86,7 +86,7 @@ def test_rows_without_an_image_are_exact(shown: str, make_training: MakeTraining
     step = first_step(make_training(options={"shows": shows}), policy_model)
     move(policy_model.model, 0.02)
     loss, gradient = step.differences()
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
 
 
 def test_a_trained_vision_tower_gets_the_same_gradient(make_training: MakeTraining) -> None:
@@ -94,7 +94,7 @@ def test_a_trained_vision_tower_gets_the_same_gradient(make_training: MakeTraini
     step = first_step(make_training(options={"shows": lambda key, number: number % 2 == 0}), policy_model)
     move(policy_model.model, 0.02)
     loss, gradient = step.differences()
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
 
 
 def test_padding_of_longer_rows_is_taken_off_without_a_difference(
@@ -126,7 +126,7 @@ def test_the_divergence_from_the_first_model_is_added(make_training: MakeTrainin
     assert loss < 1e-5 and gradient < 2e-5, (loss, gradient)
     move(policy_model.model, 0.02)
     loss, gradient = step.differences(kl=0.1, first=first)
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
     without = step.by_hand().value
     assert abs(without - step.value()) > 1e-3
 
@@ -142,7 +142,7 @@ def test_a_masked_episode_counts_neither_in_the_group_nor_in_the_mean(
     step = first_step(make_training(options={"fails": failing(1)}), policy_model)
     move(policy_model.model, 0.02)
     loss, gradient = step.differences()  # by hand the episode is left out
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
     episodes = step.trainer._collected.episodes
     assert [episode.advantage is None for episode in episodes] == [number == 1 for number in range(8)]
     known = [episode.advantage for episode in episodes[:4] if episode.advantage is not None]
@@ -159,7 +159,7 @@ def test_an_episode_whose_reward_failed_after_its_end_is_masked_as_well(
     assert all(episode.trajectory is not None for episode in step.trainer._collected.episodes)
     move(policy_model.model, 0.02)
     loss, gradient = step.differences()
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
 
 
 def test_an_episode_alone_in_its_group_has_no_advantage(make_training: MakeTraining, policy_model: PolicyModel) -> None:
@@ -167,7 +167,17 @@ def test_an_episode_alone_in_its_group_has_no_advantage(make_training: MakeTrain
     assert [episode.advantage for episode in step.trainer._collected.episodes[:4]] == [None] * 4
     move(policy_model.model, 0.02)
     loss, gradient = step.differences(kl=0.1, first=step.trainer.ref_model)
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
+
+
+def test_a_group_without_spread_has_advantages_of_exactly_0(
+    make_training: MakeTraining, policy_model: PolicyModel
+) -> None:
+    """Rounded, they would be 0.0006 at a reward of .7, and the optimizer would scale them up."""
+    options = {"reward": lambda episode: EpisodeReward(0.7)}
+    step = first_step(make_training(options=options, micro_batch=12, rollout={"group": 6}), policy_model)
+    assert [episode.advantage for episode in step.trainer._collected.episodes] == [0.0] * 12
+    assert set(gradients(policy_model.model, step.loss())) and step.value() == 0
 
 
 def test_masked_endings_stay_in_the_baseline(make_training: MakeTraining, policy_model: PolicyModel) -> None:
@@ -176,5 +186,5 @@ def test_masked_endings_stay_in_the_baseline(make_training: MakeTraining, policy
     endings = [episode.trajectory.ending for episode in step.trainer._collected.episodes]
     assert set(endings) == {"no_answer", "answer"}
     loss, gradient = step.differences(left_out=["no_answer"])
-    assert loss < 1e-5 and gradient < 5e-6, (loss, gradient)
+    assert loss < 1e-5 and gradient < 1e-5, (loss, gradient)
     assert all(episode.advantage is not None for episode in step.trainer._collected.episodes)

@@ -145,6 +145,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_as_if_nothing_had_happene
     assert distance(weights(whole.folder / "model"), weights(result.weights)) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_incomplete_checkpoint_is_passed_over(make_training: MakeTraining) -> None:
     training = make_training(max_steps=2, checkpoints={"every": 1})
     train(training)
@@ -159,8 +160,14 @@ def test_an_incomplete_checkpoint_is_passed_over(make_training: MakeTraining) ->
     ("error", "reason"),
     [
         (BudgetReachedError("the budget is spent"), "budget"),
-        (AccountError("the key is rejected", where="vlm"), "vlm: the key is rejected"),
-        (ServiceUnavailableError("no answer for 30 min", service="painter"), "painter: no answer for 30 min"),
+        pytest.param(
+            AccountError("the key is rejected", where="vlm"), "vlm: the key is rejected", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ServiceUnavailableError("no answer for 30 min", service="painter"),
+            "painter: no answer for 30 min",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_service_that_is_gone_stops_the_training_with_a_checkpoint(
@@ -179,7 +186,7 @@ def test_a_service_that_is_gone_stops_the_training_with_a_checkpoint(
     assert sorted(training.figures) == [1, 2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_drops_the_step_that_samples(make_training: MakeTraining, number: int) -> None:
     def interrupt(step: int) -> None:
         if step == 2:
@@ -197,15 +204,15 @@ def test_a_signal_drops_the_step_that_samples(make_training: MakeTraining, numbe
 def test_a_signal_during_the_gradient_lets_the_step_end(
     make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from knowgen.training.grpo.trainer import AgentGrpoTrainer
+    from knowgen.training.grpo.trainer import GrpoOnEpisodes
 
-    computed = AgentGrpoTrainer._compute_loss
+    computed = GrpoOnEpisodes._compute_loss
 
     def interrupted(self: Any, model: Any, inputs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return computed(self, model, inputs)
 
-    monkeypatch.setattr(AgentGrpoTrainer, "_compute_loss", interrupted)
+    monkeypatch.setattr(GrpoOnEpisodes, "_compute_loss", interrupted)
     training = make_training(max_steps=3)
     result = train(training)
     assert (result.steps, result.stopped) == (1, "interrupted")
@@ -235,6 +242,7 @@ def test_the_best_evaluated_weights_are_the_result(make_training: MakeTraining) 
     assert not seen  # every step has been evaluated
 
 
+@pytest.mark.slow
 def test_the_last_weights_are_the_result_where_asked(make_training: MakeTraining) -> None:
     training = make_training(max_steps=2, evaluation={"every": 1, "keep": "last"})
     seen = evaluated(training)
@@ -275,6 +283,7 @@ def test_groups_without_spread_give_way_to_other_prompts(make_training: MakeTrai
     assert runs[0] == 8 and set(runs) == {4, 8}  # only the group is run again
 
 
+@pytest.mark.slow
 def test_groups_that_stay_without_spread_are_replaced_a_few_times(make_training: MakeTraining) -> None:
     training = make_training(
         options={"reward": lambda episode: EpisodeReward(0.5)}, max_steps=1, skip_equal_groups=True

@@ -34,7 +34,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield server
 
 
-@pytest.mark.parametrize("old", ["engine", "trainer", "corrected"])
+@pytest.mark.parametrize(
+    "old", ["engine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("trainer", "corrected"))]
+)
 def test_the_server_samples_each_step_with_the_weights_of_the_step_before(
     old: str, served: WeightServer, tmp_path: Path
 ) -> None:
@@ -53,13 +55,14 @@ def test_the_server_samples_each_step_with_the_weights_of_the_step_before(
         assert training.sampled_with(step) == {f"step-{step - 1}"}
 
 
+@pytest.mark.slow
 def test_a_trained_vision_tower_resets_what_the_server_keeps_of_images(served: WeightServer, tmp_path: Path) -> None:
     training = served_training(tmp_path / "run", served.address, tmp_path / "served", max_steps=1)
     TrlBackend(training.config).train_model(training.tools(), tiny_policy_model(frozen=()))
     assert served.calls[-5:] == [*UPDATE, "/reset_encoder_cache"]
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.25])
+@pytest.mark.parametrize("weight", [pytest.param(1.0, marks=pytest.mark.slow), 0.25])
 def test_the_correction_weights_each_token_by_trainer_over_engine(
     weight: float, served: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +75,8 @@ def test_the_correction_weights_each_token_by_trainer_over_engine(
     from tests.helpers.hand_grpo import gradients
 
     step = first_step(training, tiny_policy_model())
+    assert training.rollouts is not None
+    training.rollouts.close()
     corrected = gradients(step.model, step.loss())
     plain = gradients(step.model, step.by_hand(on_policy=True).loss)
     for name, value in plain.items():

@@ -73,9 +73,15 @@ def stopped_after(step: int) -> Callable[[str], None]:
     return report
 
 
-def test_it_learns_and_freezes_the_vision_tower_and_the_projector(vlm: Path, data: Path, tmp_path: Path) -> None:
+def test_it_learns_and_freezes_the_vision_tower_and_the_projector(
+    vlm: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.delenv("CI", raising=False)  # where it is set, the library sends nothing anyway
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda *args, **kwargs: sent.append(args))
     result = fine_tune(config_of(vlm, data), tmp_path / "run", name="test")
 
+    assert sent == []
     assert (result.steps, result.stopped, result.used, result.left_out) == (4, "", 6, [])
     before, after = weights(vlm), weights(result.weights)
     assert set(before) == set(after)
@@ -92,7 +98,10 @@ def test_it_learns_and_freezes_the_vision_tower_and_the_projector(vlm: Path, dat
     assert description["config"]["optimizer"]["learning_rate"] == 0.01
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 2, "dropout": 0.1}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "lora",
+    [pytest.param(None, id="full"), pytest.param({"rank": 2, "dropout": 0.1}, id="lora", marks=pytest.mark.slow)],
+)
 def test_a_training_that_is_interrupted_and_continued_ends_with_the_same_weights(
     vlm: Path, data: Path, tmp_path: Path, lora: dict[str, Any] | None
 ) -> None:
@@ -162,6 +171,13 @@ def test_a_complete_training_is_not_loaded_again(
     assert fine_tune(config, tmp_path / "run", name="test") == FineTuned(first.folder, first.weights, 1)
     with pytest.raises(ConfigError, match=r"the training began with sft\.max_steps=1, not 2"):
         fine_tune(config_of(vlm, data, sft={"max_steps": 2}), tmp_path / "run", name="test")
+
+
+def test_a_mistake_that_was_found_before_the_first_step_can_be_corrected(vlm: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no linear layer 'q_prj'"):
+        fine_tune(config_of(vlm, data, model={"lora": {"targets": ["q_prj"]}}), tmp_path / "run", name="test")
+    right = config_of(vlm, data, model={"lora": {"targets": ["q_proj"]}}, sft={"max_steps": 1})
+    assert fine_tune(right, tmp_path / "run", name="test").steps == 1
 
 
 def test_conversations_that_cannot_be_trained_are_left_out_and_counted(vlm: Path, tmp_path: Path) -> None:
