@@ -1,6 +1,6 @@
 """Train a small model on a CPU to search and to look: fine-tuning, then GRPO, with controls.
 
-    python examples/train_demo.py                      # three seeds, about 10 minutes on two idle cores
+    python examples/train_demo.py                      # three seeds and two controls
     python examples/train_demo.py --seeds 1 --steps 25 --arms real,constant
 
 The task is `things`: `draw a ko ra` names a thing whose colour stands in no text; only a picture that `image_search`
@@ -50,7 +50,7 @@ LABELS = {
 }
 COLOURS = {"real": "#0072B2", "constant": "#777777", "blind": "#D55E00"}
 
-WORLDS, NAMES, TESTED = 3, 900, 192
+WORLDS, NAMES, TESTED = 5, 900, 400
 """Worlds of the teacher, names in each, and prompts of the test."""
 
 FAILED_SAMPLES = 6
