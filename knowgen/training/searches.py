@@ -46,12 +46,12 @@ class Searches:
         """Close the backends that were not used, apart from a few."""
         unused = [name for name in self._open if name not in used]
         for name in unused[: max(0, len(unused) - MOST_UNUSED)]:
-            await _close(await self._open.pop(name))
+            await _close(self._open.pop(name))
 
     async def close(self) -> None:
         """Close the backends of tasks."""
         for name in list(self._open):
-            await _close(await self._open.pop(name))
+            await _close(self._open.pop(name))
 
 
 def _for_truth(backend: SearchBackend, truth: GroundTruth) -> SearchBackend:
@@ -60,7 +60,11 @@ def _for_truth(backend: SearchBackend, truth: GroundTruth) -> SearchBackend:
     return backend
 
 
-async def _close(backend: Any) -> None:
-    close = getattr(backend, "close", None)
+async def _close(building: asyncio.Task[SearchBackend]) -> None:
+    """Close a backend; nothing is open of one that could not be built, which its episodes have reported."""
+    await asyncio.wait([building])
+    if building.cancelled() or building.exception() is not None:
+        return
+    close = getattr(building.result(), "close", None)
     if close is not None:
         await close()

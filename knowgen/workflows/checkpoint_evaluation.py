@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.run_config import RunConfig
+from knowgen.core.spec import fingerprint
 from knowgen.core.text import one_line
 from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import OVERALL, Summary
+from knowgen.store.manifest import read_manifest, spec_difference
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import TrainingConfig
@@ -65,14 +68,18 @@ class CheckpointEvaluation:
     Args:
         config: The training.
         run: Its directory.
-        ledger: What it has spent.
+        ledger: What this process has spent.
         show: Takes a line for the user.
+
+    Attributes:
+        share: Maximum cost in US dollars of this process over all calls, of a budget that several share; None for none.
     """
 
     def __init__(
         self, config: TrainingConfig, run: TrainingRun, ledger: TrainingLedger, show: Callable[[str], None]
     ) -> None:
         self._config, self._run, self._ledger, self._show = config, run, ledger, show
+        self.share: float | None = None
         for folder in sorted((run.path / "evaluations").glob("[0-9]*")):
             self._count_cost(folder)  # of one that was killed
 
@@ -87,7 +94,7 @@ class CheckpointEvaluation:
         """
         folder = self._run.evaluation(step)
         try:
-            done = self._evaluated(weights, folder)
+            done = self._evaluated(weights, step)
         except KnowgenError as error:
             if step == 0:
                 raise
@@ -107,25 +114,45 @@ class CheckpointEvaluation:
         self._show(f"step {step}  {done.summary.scorer} on {done.summary.task}: {headline:.3f}")
         return headline
 
-    def _evaluated(self, weights: Path, folder: Path) -> Run:
+    def _evaluated(self, weights: Path, step: int) -> Run:
         assert self._config.grpo is not None
-        evaluation, services = self._config.evaluation, self._config.grpo.services
-        budget = None if services.budget is None else max(0.0, services.budget - self._ledger.total())
+        evaluation, services, folder = self._config.evaluation, self._config.grpo.services, self._run.evaluation(step)
+        left = self._left(services.budget)
         options = RunConfig(
             generator_args=agent_arguments(self._config, weights),
             limit=evaluation.limit,
-            budget=budget,
+            budget=left,
             patience=services.patience,
             timeout=self._config.grpo.painter.timeout,
         )
         scorers = [ScorerRequest(name, scorer_arguments(self._config, name)) for name in evaluation.scorers]
-        return execute(plan(evaluation.task, AGENT, scorers, options), folder)
+        planned = plan(evaluation.task, AGENT, scorers, options)
+        earlier = read_manifest(folder)
+        if earlier is None:
+            return execute(planned, folder)
+        if spec_difference(earlier.spec, planned.spec):
+            # a killed training goes on from a checkpoint before this step, and comes to it with other weights
+            self._show(f"step {step}  in place of an evaluation of weights that are gone, which was not completed")
+            return execute(replace(planned, config=replace(planned.config, fresh=True)), folder)
+        # the budget of a run is that of all its calls, and what earlier ones spent is in the ledger
+        budget = None if left is None else left + (load_run(folder).cost or 0.0)
+        return execute(replace(planned, config=replace(planned.config, budget=budget)), folder)
+
+    def _left(self, budget: float | None) -> float | None:
+        """Return what an evaluation may spend in US dollars; None for no limit."""
+        if budget is None:
+            return None
+        left = budget - self._ledger.total()
+        own = left if self.share is None else self.share - self._ledger.spent()
+        return max(0.0, min(left, own))
 
     def _count_cost(self, folder: Path) -> None:
         """Add what an evaluation has spent to what the training has spent."""
         try:
-            cost = load_run(folder).cost
+            run = load_run(folder)
+            cost = run.cost
         except KnowgenError:
             return  # it has not begun
         if cost:
-            self._ledger.record(f"evaluation {folder.name}", cost)
+            which = fingerprint(run.spec.directory_identity())[:12]  # other weights at the same step are another one
+            self._ledger.record(f"evaluation {folder.name} {which}", cost)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from knowgen.core.errors import UsageError
 from knowgen.local_models.quiet import quiet_libraries
@@ -90,7 +90,9 @@ def fine_tune(
             stack.enter_context(_own_directory(run, description, fresh=fresh))
         if done is not None:
             return done
-        evaluate = stack.enter_context(_evaluation(config, run, report)) if config.evaluation.task else None
+        evaluate: Callable[[int, Path], float | None] | None = None
+        if config.evaluation.task:
+            evaluate = stack.enter_context(_evaluation(config, run, report)) if main else _elsewhere
         return _fine_tuned(config, run, description, SftTools(out, name, True, report, evaluate=evaluate), main)
 
 
@@ -137,11 +139,16 @@ def _evaluation(
 ) -> Iterator[CheckpointEvaluation]:
     """Yield the evaluation of weights; the section `grpo` limits its conversations, as in a training with rewards."""
     whole = config if config.grpo is not None else config.model_copy(update={"grpo": GrpoSection()})
-    ledger = TrainingLedger(run.path, int(os.environ.get("RANK", "0")))
+    ledger = TrainingLedger(run.path)
     try:
         yield CheckpointEvaluation(whole, run, ledger, report)
     finally:
         ledger.close()
+
+
+def _elsewhere(step: int, weights: Path) -> NoReturn:
+    """Stand for the evaluation in a process that joins a training: it writes nothing, and counts no cost again."""
+    raise RuntimeError("only the leading process of a training evaluates")
 
 
 def _complete(run: TrainingRun) -> FineTuned | None:

@@ -15,7 +15,7 @@ from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.backends.contract import TrainingResult, TrainingTools
-from knowgen.training.config import TrainingConfig
+from knowgen.training.config import TrainingConfig, grpo_of
 from knowgen.training.episode_images import EpisodeImages
 from knowgen.training.rollouts import AgentRollouts
 from knowgen.training.step_log import StepLog
@@ -91,7 +91,9 @@ def train_grpo(
     process, run = _Process.this(), TrainingRun(folder.absolute())
     config = plan.config
     if process.main:
-        may_change = MAY_CHANGE + (LENGTH if config.optimizer.schedule == "constant" else ())
+        optimizer = config.optimizer
+        same_rate = optimizer.schedule == "constant" and optimizer.warmup_ratio == 0
+        may_change = MAY_CHANGE + (LENGTH if same_rate else ())
         lock = _locked(run.path)
         try:
             tasks = {task.name: task.version for task in plan.prompts.tasks()}
@@ -117,6 +119,8 @@ def _trained(
     try:
         evaluate = CheckpointEvaluation(plan.config, run, ledger, show) if plan.config.evaluation.task else None
         config = _with_share_of_budget(plan.config, ledger, process)
+        if evaluate is not None:
+            evaluate.share = grpo_of(config).services.budget  # the other processes may spend the rest
         images = EpisodeImages(run.images)
 
         def rollouts(policy: Policy) -> AgentRollouts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,13 @@ def test_a_wrong_argument_of_the_agent_leaves_nothing_running(tmp_path: Path) ->
             images=EpisodeImages(TrainingRun(tmp_path).images), ledger=TrainingLedger(tmp_path),
         )  # fmt: skip
     assert not [thread for thread in threading.enumerate() if thread.name == "knowgen rollouts"]
+
+
+def test_rollouts_close_although_a_search_could_not_be_built(tmp_path: Path) -> None:
+    policy = ThingsTeacher(look=1.0, right=1.0)
+    first, second = prompts("things:0", 2)
+    with Opened(tmp_path, policy) as rollouts:
+        with pytest.raises(UsageError, match="nowhere"):
+            rollouts.run([replace(first, search="nowhere"), second], step=1, seeds=[1, 2])
+        loop = rollouts._loop
+    assert loop.is_closed()

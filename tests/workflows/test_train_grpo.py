@@ -310,6 +310,71 @@ def test_weights_are_evaluated_by_a_run_whose_headline_is_a_figure(
     assert "step 0  answer:any on things:3:1: 1.000" in training.lines
 
 
+def test_an_evaluation_of_weights_that_are_gone_gives_way_to_one_of_those_there_are(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed training comes to the step once more, from a checkpoint before it, with other weights."""
+    own = checkpoint_evaluation.agent_arguments
+    rights = iter([1.0, 1.0, 0.5])
+    evaluated = checkpoint_evaluation.CheckpointEvaluation
+
+    def by_rules(config: Any, weights: Path) -> dict[str, Any]:
+        return {**own(config, weights), "policy": "things_teacher", "policy.look": 1.0, "policy.right": next(rights)}
+
+    monkeypatch.setattr(checkpoint_evaluation, "agent_arguments", by_rules)
+    with JudgeServer(always()) as judge:
+        values = [
+            "evaluation.task=things:3:1", "evaluation.painter=things_painter", "evaluation.scorers=['answer:any']",
+            "grpo.services.budget=2", "grpo.reward.image='answer:any'",
+            f"grpo.reward.image_args={{base_url: '{judge.url}', price_call: 0.3}}",
+        ]  # fmt: skip
+        config = planned(training.file, *values, judge=judge).config
+        ledger = TrainingLedger(training.folder)
+        evaluate = evaluated(config, training.run, ledger, training.lines.append)
+        evaluate.share = 0.65
+        evaluate(2, training.folder / "model")
+        assert ledger.total() == pytest.approx(0.6)  # two of three samples
+        evaluate = evaluated(config, training.run, ledger, training.lines.append)
+        assert evaluate(2, training.folder / "model") == 1.0 and ledger.total() == pytest.approx(0.9)
+        evaluate.share = None
+        assert evaluate(2, training.folder / "model") == 1.0 and ledger.total() == pytest.approx(1.8)
+        assert training.lines[-2].startswith("step 2  in place of an evaluation of weights that are gone")
+        ledger.close()
+
+
+def test_the_leading_process_evaluates_with_its_share_of_the_budget(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other processes may spend the rest at the same time."""
+    budgets: list[float | None] = []
+
+    def noted(planned: Any, folder: Path) -> Any:
+        budgets.append(planned.config.budget)
+        raise KnowgenError("not run")
+
+    monkeypatch.setattr(checkpoint_evaluation, "execute", noted)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    values = ["evaluation.task=things:3:1", "evaluation.painter=things_painter", "evaluation.scorers=['world_answer']"]
+    values += ["grpo.services.budget=8", "grpo.reward.text_args.price_call=0.1"]
+    with pytest.raises(KnowgenError, match="not run"):
+        training.call(always(), *values)
+    assert budgets == [2.0]
+    ledger, other = (TrainingLedger(training.folder, process) for process in (0, 1))
+    other.record("of a process whose share was larger", 7.0)
+    config = planned(training.file, *values).config
+    with pytest.raises(KnowgenError, match="not run"):
+        checkpoint_evaluation.CheckpointEvaluation(config, training.run, ledger, training.lines.append)(0, Path())
+    assert budgets == [2.0, 1.0]
+    ledger.close()
+    other.close()
+
+
+def test_the_number_of_steps_may_change_only_where_the_learning_rate_does_not_follow_it(training: Training) -> None:
+    training.call(always(), "grpo.max_steps=1", "optimizer.warmup_ratio=0.5")
+    with pytest.raises(ConfigError, match=r"the training began with grpo\.max_steps=1, not 2"):
+        training.call(always(), "grpo.max_steps=2", "optimizer.warmup_ratio=0.5")
+
+
 def test_an_evaluation_that_cannot_be_run_ends_only_a_training_that_has_not_begun(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:

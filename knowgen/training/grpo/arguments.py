@@ -94,6 +94,7 @@ def grpo_arguments(config: TrainingConfig, folder: Path, *, steps: int, processe
         save_total_limit=config.checkpoints.keep,
         logging_strategy="steps",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # otherwise a loss that is not a number is shown as one
         disable_tqdm=True,
         report_to=[],
         **_vllm(grpo),

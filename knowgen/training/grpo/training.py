@@ -66,7 +66,6 @@ class TrlTraining:
         self._plan = PromptSchedule(tools.prompts, config.seed)
         self._interrupt = InterruptSwitch()
         self._checkpoints, self._model_folder = tools.folder / "checkpoints", tools.folder / "model"
-        self._best = BestWeights(tools.folder / "best.json")
         rollout = self._grpo.rollout
         batches = self._plan.batches(self._grpo.epochs, rollout.prompts)
         steps = self._grpo.max_steps or batches * self._grpo.iterations
@@ -87,7 +86,9 @@ class TrlTraining:
                 prompts=-(-steps // self._grpo.iterations) * rollout.prompts,
                 log=tools.log,
             )
-        self.trainer.before_step = self.evaluate
+        self.trainer.before_step = self._before_step
+        # read when all processes have joined: until then the leading one may be emptying the directory
+        self._best = BestWeights(tools.folder / "best.json")
         rows = RowBuilder(policy_model.processor, _WHERE)
         policy, pixels = self._policy(policy_model)
         self._rollouts: Rollouts = tools.rollouts(policy)
@@ -146,6 +147,13 @@ class TrlTraining:
         finally:
             self._rollouts.close()
         return TrainingResult(self.trainer.state.global_step, self._model_folder, stopped)
+
+    def _before_step(self) -> None:
+        self.evaluate()
+        if self.trainer.state.global_step >= self.trainer.args.max_steps:
+            raise TrainingStopped(
+                ""
+            )  # the trainer goes on from the checkpoint of the last step, and would take another
 
     def evaluate(self) -> None:
         """Evaluate the weights if it is the turn of the step, and keep them if they are the best so far.

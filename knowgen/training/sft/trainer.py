@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,13 +147,12 @@ def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
     if watch.main:
         tools.started(selected, policy)
     checkpoint = last_checkpoint(tools.folder / CHECKPOINTS) if tools.resume else None
-    with SignalHandler(watch.interrupt):
+    with SignalHandler(watch.interrupt), suppress(_AfterLastStepError):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps, target = trainer.state.global_step, tools.folder / WEIGHTS
     if watch.interrupted and steps < trainer.state.max_steps:
         return TrainingResult(steps, target, stopped="interrupted")
-    watch.finish()
-    return TrainingResult(steps, target)
+    return TrainingResult(steps, target, stopped="" if watch.finish() else "interrupted")
 
 
 def require_training_packages(where: str) -> None:
@@ -245,6 +245,10 @@ def _trainer(
     return trainer
 
 
+class _AfterLastStepError(Exception):
+    """The trainer begins a step after the last one, as it does where it goes on from the checkpoint of that."""
+
+
 class _Watch:
     """Follows a training: stores its figures, marks checkpoints, evaluates, and ends it on a signal.
 
@@ -282,6 +286,8 @@ class _Watch:
                 watch._since = time.monotonic()
 
             def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.global_step >= state.max_steps:
+                    raise _AfterLastStepError
                 watch.evaluate()  # the step before is logged by now, and its checkpoint written
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -345,12 +351,20 @@ class _Watch:
     def _weights(self) -> Path:
         return self._tools.folder / WEIGHTS
 
-    def finish(self) -> None:
-        """Write the weights that are the result of the training: the best ones if any were evaluated, or the last."""
+    def finish(self) -> bool:
+        """Write the weights that are the result of the training: the best ones if any were evaluated, or the last.
+
+        Returns:
+            Whether it is done; otherwise the last evaluation was interrupted, and a further call repeats it.
+        """
+        self.interrupted = False  # a signal in the last step has nothing to end any more
         self.evaluate()
+        if self.interrupted_anywhere():
+            return False
         best = [self._keeps_best and self._best.best is not None and self._weights.is_dir()] if self.main else []
         if not any(self._everywhere(best)):
             export_from(self.trainer, self.trainer.processing_class, self._weights)
+        return True
 
     def _everywhere(self, values: list[bool]) -> list[bool]:
         """Return the values of all processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from knowgen.core.errors import AccountError, BudgetReachedError, KnowgenError, ServiceUnavailableError
 from knowgen.training.backends.contract import TrainingResult
 from knowgen.training.backends.trl import TrlBackend
+from knowgen.training.grpo.trainer import GrpoOnEpisodes
 from knowgen.training.models import PolicyModel
 from knowgen.training.rewards import EpisodeReward
 from tests.helpers.grpo import Training, tiny_policy_model
@@ -262,6 +264,38 @@ def test_an_evaluation_that_is_interrupted_stops_the_training(make_training: Mak
     result = train(training)
     assert (result.steps, result.stopped) == (1, "interrupted")
     assert json.loads((training.folder / "best.json").read_text())["headlines"] == {"0": 0.5}
+
+
+def test_no_step_follows_the_last_one_where_its_evaluation_was_interrupted(make_training: MakeTraining) -> None:
+    """The prompts of the last batch would give one more step."""
+    training = make_training(max_steps=1, iterations=2)
+    asked: list[int] = []
+
+    def evaluate(step: int, folder: Path) -> float | None:
+        asked.append(step)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return 0.1 * len(asked)
+
+    training.evaluate = evaluate
+    assert train(training).stopped == "interrupted"
+    result = train(training, resume=True)
+    assert (result.steps, result.stopped, asked) == (1, "", [0, 1, 1]) and sorted(training.figures) == [1]
+    assert json.loads((training.folder / "best.json").read_text())["step"] == 1
+
+
+def test_a_loss_that_is_not_a_number_is_shown_as_that(
+    make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = GrpoOnEpisodes._compute_loss
+
+    def diverged(self: GrpoOnEpisodes, model: Any, inputs: Any) -> Any:
+        return own(self, model, inputs) * (math.nan if self.state.global_step == 1 else 1.0)
+
+    monkeypatch.setattr(GrpoOnEpisodes, "_compute_loss", diverged)
+    training = make_training(max_steps=2)
+    train(training)
+    assert math.isfinite(training.figures[1]["loss"]) and math.isnan(training.figures[2]["loss"])
 
 
 def test_groups_without_spread_give_way_to_other_prompts(make_training: MakeTraining) -> None:

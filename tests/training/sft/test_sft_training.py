@@ -14,6 +14,7 @@ import yaml
 
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.store.training_run import TrainingRun
+from knowgen.training.backends.contract import TrainingResult
 from knowgen.training.config import TrainingConfig
 from knowgen.workflows.fine_tuning import FineTuned, fine_tune
 from tests.helpers import conversations
@@ -216,6 +217,37 @@ def test_an_evaluation_decides_which_weights_are_kept(vlm: Path, data: Path, tmp
     assert all(torch.equal(kept[name], seen[2][name]) for name in kept)
     assert json.loads((tmp_path / "best.json").read_text())["step"] == 2
     assert not (tmp_path / "candidate").exists()
+
+
+def test_the_last_evaluation_is_repeated_where_it_was_interrupted(vlm: Path, data: Path, tmp_path: Path) -> None:
+    from knowgen.training.sft.trainer import SftTools, train_sft
+
+    asked: list[int] = []
+
+    def evaluate(step: int, folder: Path) -> float:
+        asked.append(step)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return 0.1 * len(asked)
+
+    config = config_of(vlm, data, sft={"max_steps": 1}, evaluation={"every": 1})
+    assert train_sft(config, SftTools(tmp_path, "test", evaluate=evaluate)).stopped == "interrupted"
+    assert not train_sft(config, SftTools(tmp_path, "test", resume=True, evaluate=evaluate)).stopped
+    assert asked == [0, 1, 1] and json.loads((tmp_path / "best.json").read_text())["step"] == 1
+
+
+def test_a_process_that_joins_writes_nothing_and_counts_no_evaluation_again(
+    vlm: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def joined(config: TrainingConfig, tools: Any) -> TrainingResult:
+        assert tools.evaluate is not None and not tools.folder.exists()  # the leading process opens the directory
+        return TrainingResult(1, tools.folder / "model")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("knowgen.workflows.fine_tuning.train_sft", joined)
+    config = config_of(vlm, data, evaluation={"task": "things:0", "painter": "things_painter"})
+    assert not fine_tune(config, tmp_path / "run", name="test").main
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
