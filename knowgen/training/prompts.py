@@ -164,15 +164,20 @@ class TrainingPrompts:
         Raises:
             ConfigError: An epoch has that task.
         """
+        evaluated = content_of(self._whole_name(evaluation)) if evaluation else ""
         for source in self._sources if evaluation else ():
             for epoch in range(max(1, epochs) if source.fresh_seed else 1):
                 name = self._name(source, epoch)
-                if content_of(name) == content_of(evaluation):
+                if content_of(self._whole_name(name)) == evaluated:
                     raise ConfigError(
                         f"the training has the task {name!r} in epoch {epoch + 1}, on which it is evaluated",
                         where="evaluation.task",
                         fix="evaluate on a task that is not trained on, such as another seed",
                     )
+
+    def _whole_name(self, name: str) -> str:
+        """Return the name of a task with the seed that it has where none is named."""
+        return name if ":" in name else str(getattr(self._task(name), "name", name))
 
     def _name(self, source: PromptSource, epoch: int) -> str:
         """Return the name of a source's task in an epoch. A task says by how much its seed is counted up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from knowgen.core.errors import AccountError, KnowgenError, MissingDependencyErr
 from knowgen.training.backends.contract import Episode, TrainingPrompt, TrainingResult, TrainingTools
 from knowgen.training.backends.verl import backend
 from knowgen.training.backends.verl.backend import VerlBackend, unusable_settings
+from knowgen.training.backends.verl.figures import figures_of
 from knowgen.training.backends.verl.files import VerlFiles
 from knowgen.training.backends.verl.worker import part_of
 from knowgen.training.config import load_config
@@ -159,6 +161,10 @@ def test_each_step_is_logged_with_its_figures_and_its_episodes(folder: Path) -> 
     advantages = [each.advantage for each in episodes]
     assert advantages[:2] == [0.0, None] and advantages[2:] == pytest.approx([0.707, -0.707], abs=1e-3)
     assert not list(VerlFiles(folder).episodes.iterdir())
+
+
+def test_a_loss_that_is_not_a_number_is_shown_as_that() -> None:
+    assert math.isnan(figures_of({"actor/pg_loss": math.nan, "actor/grad_norm": None})["loss"])
 
 
 def test_the_best_checkpoint_by_evaluation_becomes_the_result(folder: Path) -> None:

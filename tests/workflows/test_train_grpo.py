@@ -103,6 +103,7 @@ def always(value: float = 1.0) -> Callable[[Call], Step]:
         (["agent.search=wikipedia"], "unknown search backend 'wikipedia'"),
         (["agent.rounds=-1"], "rounds"),
         (["evaluation.task=things:0", "grpo.painter.name=things_painter"], "in epoch 1, on which it is evaluated"),
+        (["evaluation.task=things", "grpo.painter.name=things_painter"], "in epoch 1, on which it is evaluated"),
         (["evaluation.task=things:1"], "evaluation.painter: names no image model"),
         (["grpo.services.budget=1", "grpo.reward.text_args={base_url: 'http://example.org/v1'}"], "price of its calls"),
     ],

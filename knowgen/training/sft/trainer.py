@@ -147,10 +147,11 @@ def train_sft(config: TrainingConfig, tools: SftTools) -> TrainingResult:
     if watch.main:
         tools.started(selected, policy)
     checkpoint = last_checkpoint(tools.folder / CHECKPOINTS) if tools.resume else None
-    with SignalHandler(watch.interrupt), suppress(_AfterLastStepError):
+    with SignalHandler(watch.interrupt), suppress(_NoFurtherStepError):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps, target = trainer.state.global_step, tools.folder / WEIGHTS
     if watch.interrupted and steps < trainer.state.max_steps:
+        watch.save_step()
         return TrainingResult(steps, target, stopped="interrupted")
     return TrainingResult(steps, target, stopped="" if watch.finish() else "interrupted")
 
@@ -245,8 +246,8 @@ def _trainer(
     return trainer
 
 
-class _AfterLastStepError(Exception):
-    """The trainer begins a step after the last one, as it does where it goes on from the checkpoint of that."""
+class _NoFurtherStepError(Exception):
+    """The step that the trainer begins is not to be taken."""
 
 
 class _Watch:
@@ -287,8 +288,10 @@ class _Watch:
 
             def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 if state.global_step >= state.max_steps:
-                    raise _AfterLastStepError
-                watch.evaluate()  # the step before is logged by now, and its checkpoint written
+                    raise _NoFurtherStepError  # going on from the checkpoint of the last step, it takes another one
+                # the step before is logged by now, and its checkpoint written
+                if watch.evaluate() and watch.interrupted_anywhere():
+                    raise _NoFurtherStepError  # a further call repeats the evaluation
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
                 if watch.interrupted_anywhere():
@@ -317,12 +320,16 @@ class _Watch:
             f"step {state.global_step}/{state.max_steps}  loss {figures['loss']:.4f}  {speed:,.0f} tokens/s"
         )
 
-    def evaluate(self) -> None:
-        """Evaluate the weights if it is the turn of the step, and keep them if they are the best so far."""
+    def evaluate(self) -> bool:
+        """Evaluate the weights if it is the turn of the step, and keep them if they are the best so far.
+
+        Returns:
+            Whether it was the turn of the step.
+        """
         step = self.trainer.state.global_step
         due = step % self._config.evaluation.every == 0 or step == self.trainer.state.max_steps
         if self._tools.evaluate is None or not due or step in self._best.headlines:
-            return
+            return False
         draft = self._tools.folder / "candidate"
         export_from(self.trainer, self.trainer.processing_class, draft)
         if self.main:
@@ -334,6 +341,14 @@ class _Watch:
                 shutil.rmtree(draft, ignore_errors=True)
         self.trainer.accelerator.wait_for_everyone()
         self._since = time.monotonic()
+        return True
+
+    def save_step(self) -> None:
+        """Write a checkpoint of the last step where there is none; all processes take part."""
+        step, newest = self.trainer.state.global_step, last_checkpoint(self._tools.folder / CHECKPOINTS)
+        missing = step > 0 and (newest is None or newest.name != f"checkpoint-{step}")
+        if self._everywhere([missing])[0]:  # what the main process sees
+            self.trainer._save_checkpoint(self.trainer.model, None)
 
     def _keep_if_best(self, draft: Path, step: int, headline: float | None) -> None:
         best = self._best.best

@@ -219,21 +219,26 @@ def test_an_evaluation_decides_which_weights_are_kept(vlm: Path, data: Path, tmp
     assert not (tmp_path / "candidate").exists()
 
 
-def test_the_last_evaluation_is_repeated_where_it_was_interrupted(vlm: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "asked"), [(1, [0, 1, 1, 2]), (2, [0, 1, 2, 2])])
+def test_an_evaluation_that_was_interrupted_is_repeated_before_any_further_step(
+    vlm: Path, data: Path, tmp_path: Path, step: int, asked: list[int]
+) -> None:
     from knowgen.training.sft.trainer import SftTools, train_sft
 
-    asked: list[int] = []
+    seen: list[int] = []
 
-    def evaluate(step: int, folder: Path) -> float:
-        asked.append(step)
-        if len(asked) == 2:
+    def evaluate(number: int, folder: Path) -> float:
+        seen.append(number)
+        if number == step and seen.count(number) == 1:
             raise KeyboardInterrupt
-        return 0.1 * len(asked)
+        return 0.1 * number
 
-    config = config_of(vlm, data, sft={"max_steps": 1}, evaluation={"every": 1})
-    assert train_sft(config, SftTools(tmp_path, "test", evaluate=evaluate)).stopped == "interrupted"
-    assert not train_sft(config, SftTools(tmp_path, "test", resume=True, evaluate=evaluate)).stopped
-    assert asked == [0, 1, 1] and json.loads((tmp_path / "best.json").read_text())["step"] == 1
+    config = config_of(vlm, data, sft={"max_steps": 2}, evaluation={"every": 1}, checkpoints={"every": 9})
+    first = train_sft(config, SftTools(tmp_path, "test", evaluate=evaluate))
+    assert (first.steps, first.stopped) == (step, "interrupted")
+    second = train_sft(config, SftTools(tmp_path, "test", resume=True, evaluate=evaluate))
+    assert (second.steps, second.stopped, seen) == (2, "", asked)
+    assert json.loads((tmp_path / "best.json").read_text())["step"] == 2
 
 
 def test_a_process_that_joins_writes_nothing_and_counts_no_evaluation_again(

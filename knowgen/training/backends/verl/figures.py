@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ SHARES = {
 
 
 def figures_of(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of a step; one that verl gives no number for is left out.
+    """Return the figures of a step; one that verl does not give is left out, and NaN is one that it gives.
 
     Example:
         >>> figures_of({"actor/pg_loss": 0.5, "timing_s/step": 20.0, "timing_s/gen": 15.0, "actor/lr": None})
@@ -43,4 +42,4 @@ def figures_of(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
