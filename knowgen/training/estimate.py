@@ -308,6 +308,8 @@ def estimate_grpo(sizes: ModelSizes, config: TrainingConfig, gpu: Gpu, gpus: int
     seconds = sampling_seconds(
         sizes, gpu, samplers, tokens=tokens, sampled=sampled, trajectories=size, at_once=held * samplers
     )
-    trained = grpo.iterations * training_seconds(sizes, config, gpu, training, [tokens] * size)
-    step = (Part("sampling", seconds), Part("training", trained))
+    trained = training_seconds(sizes, config, gpu, training, [tokens] * size)
+    step = (Part("sampling", seconds / grpo.iterations), Part("training", trained))
+    if grpo.iterations > 1:
+        notes = (*notes, f"{grpo.iterations} steps on the same trajectories, which share the time of sampling")
     return TrainingEstimate(tuple(memory), step, steps, (*notes, *ASSUMPTIONS, *SAMPLING_ASSUMPTIONS))

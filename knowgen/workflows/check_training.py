@@ -445,7 +445,8 @@ def _reward_section(episode: Episode, plan: TrainingPlan, answer: str) -> Traini
         lines.append("cost: unknown, because a service reports no price")
     else:
         rollout = plan.grpo.rollout
-        whole = episode.cost * rollout.prompts * rollout.group * plan.steps
+        sampled = -(-plan.steps // plan.grpo.iterations)  # further steps are on the same episodes
+        whole = episode.cost * rollout.prompts * rollout.group * sampled
         lines.append(f"cost: ${episode.cost:.4f}, of all episodes at this price ${whole:,.2f}")
     return TrainingCheckSection("one reward", tuple(lines))
 

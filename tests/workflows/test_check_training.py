@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -12,7 +13,8 @@ from PIL import Image
 from knowgen.cli.check_training import masked_lines
 from knowgen.cli.main import run
 from knowgen.core.errors import ConfigError
-from knowgen.training.config import ModelConfig, TrainingConfig, load_config
+from knowgen.training.backends.contract import Episode
+from knowgen.training.config import ModelConfig, TrainingConfig, grpo_of, load_config
 from knowgen.training.estimate import (
     cache_per_token,
     estimate_grpo,
@@ -23,7 +25,9 @@ from knowgen.training.estimate import (
 )
 from knowgen.training.gpus import GPUS, parse_gpus
 from knowgen.training.model_sizes import QWEN3_VL_8B, ModelSizes
-from knowgen.workflows.check_training import MaskedText
+from knowgen.training.rewards import EpisodeReward
+from knowgen.workflows.check_training import MaskedText, _reward_section
+from tests.helpers.episodes import prompt_of
 
 CALL = '<tool_call>\n{"name": "image_search", "arguments": {"query": "ko ra"}}\n</tool_call>'
 ANSWER = '<answer>\n{"gen_prompt": "a red ko ra", "reference_images": [{"img_id": "IMG_001"}]}\n</answer>'
@@ -189,6 +193,23 @@ def test_more_gpus_need_less_memory_each_and_less_time() -> None:
         c, d = (estimate_grpo(QWEN3_VL_8B, grpo, GPUS["H100"], each, steps=100) for each in (few, many))
         assert d.memory[0][1].total < c.memory[0][1].total and d.seconds < c.seconds
         assert {role for role, _ in c.memory} == {"training", "sampling"}
+
+
+def test_further_steps_on_the_same_trajectories_take_no_time_for_sampling() -> None:
+    once, twice = (
+        estimate_grpo(QWEN3_VL_8B, load_config("grpo/paper", [f"grpo.iterations={each}"]), GPUS["H100"], 8, steps=100)
+        for each in (1, 2)
+    )
+    (sampling, training), (shared, trained) = ([part.value for part in each.step] for each in (once, twice))
+    assert shared == pytest.approx(sampling / 2) and trained == training
+    assert twice.seconds == pytest.approx(50 * sampling + 100 * training)
+
+
+def test_the_cost_of_a_training_counts_each_episode_once() -> None:
+    grpo = grpo_of(load_config("grpo/paper", ["grpo.iterations=2"]))
+    episode = Episode(prompt_of("a"), 0, None, None, EpisodeReward(1.0), cost=0.01)
+    section = _reward_section(episode, SimpleNamespace(grpo=grpo, steps=4), "an answer")  # type: ignore[arg-type]
+    assert section.lines[-1] == "cost: $0.0100, of all episodes at this price $0.96"
 
 
 @pytest.mark.parametrize("text", ["T4:1", "H100:0", "H100:x", "", "H100:8:2"])
