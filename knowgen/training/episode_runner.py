@@ -18,8 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from knowgen.agents.records import Ending, Trajectory
+from knowgen.agents.time_limit import TimeLimit
 from knowgen.core.metering import spending
 from knowgen.core.records import FailureCause, Generation, GenerationRequest, GenerationStatus, ImageRef, Usage
+from knowgen.core.text import duration_text
+from knowgen.engine.retry import CallTimeoutError
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
 from knowgen.training.backends.contract import Episode, TrainingPrompt
@@ -29,6 +32,9 @@ from knowgen.training.plugin_calls import EpisodeMaskedError, PainterCalls, Scor
 from knowgen.training.rewards import EpisodeReward, ReferencesRule, combined, image_reward, masked, text_reward
 from knowgen.training.searches import Searches
 from knowgen.training.seeds import image_seed
+
+LONGEST_TRAJECTORY = 3 * 3600.0
+"""Time in seconds, without waiting for services, after which a trajectory hangs, such as in a search of a plugin."""
 
 
 class RolloutAgent(Protocol):
@@ -172,7 +178,16 @@ class EpisodeRunner:
 
         async def attempt(number: int) -> Trajectory:
             session = f"{draft.step}/{prompt.key}/{draft.seed}" + (f"/{number}" if number > 1 else "")
-            return await self._agent.run(prompt.sample.prompt, session=session, seed=draft.seed, search=search)
+            limit = TimeLimit(LONGEST_TRAJECTORY)
+            try:
+                async with limit:
+                    return await self._agent.run(prompt.sample.prompt, session=session, seed=draft.seed, search=search)
+            except TimeoutError as error:
+                if not limit.reached:
+                    raise
+                raise CallTimeoutError(
+                    f"the agent gave no answer within {duration_text(LONGEST_TRAJECTORY)}"
+                ) from error
 
         with draft.timed("agent"), spending() as spent:
             try:

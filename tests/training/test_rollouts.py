@@ -160,6 +160,16 @@ def test_a_hanging_image_model_masks_its_episode_and_frees_its_place() -> None:
     assert second.reward.value == pytest.approx(0.75)
 
 
+def test_an_agent_that_hangs_masks_its_episode_and_frees_its_place() -> None:
+    async def hangs() -> Any:
+        await asyncio.sleep(10**7)
+
+    agent = ScriptedAgent(lambda prompt, call: hangs() if "slow" in prompt else answered())
+    first, second = Step(agent).run([prompt_of("slow"), prompt_of("quick")])
+    assert first.reward.masked and first.reward.reason == "the agent gave no answer within 3 h"
+    assert first.trajectory is None and second.reward.value is not None
+
+
 def test_an_image_model_that_crashes_masks_its_episode() -> None:
     calls: list[str] = []
 
