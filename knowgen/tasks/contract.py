@@ -20,7 +20,7 @@ class Task(Protocol):
 
     A task that is ordered for it has an attribute `limit = "first"`: `--limit N` then takes its first N samples, and
     otherwise a stratified sample. One that is a part of another task has that as its attribute `whole`.
-    A seeded task of whose seeds only every N-th may be trained on has `seed_step = N`, and one whose images an image
+    One whose name ends in a seed has `seed_step`, by which a training counts it up, and one whose images an image
     model of its own draws names that as `painter`.
     """
 

@@ -252,6 +252,16 @@ class GrpoSection(Section):
     painter: PainterConfig = PainterConfig()
     services: ServicesConfig = ServicesConfig()
 
+    @field_validator("masked_endings")
+    @classmethod
+    def _known_endings(cls, endings: tuple[str, ...]) -> tuple[str, ...]:
+        from knowgen.agents.records import Ending
+
+        known = [each.value for each in Ending]
+        if unknown := [name for name in endings if name not in known]:
+            raise ValueError(f"no ending {unknown[0]!r}; name one of {', '.join(known)}")
+        return endings
+
 
 class EvaluationConfig(Section):
     """Evaluation of checkpoints on a task, by a run like any other."""
@@ -489,7 +499,9 @@ def _explained(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg']}, got {first['input']!r}" if place else str(first["msg"])
+        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        given = "" if first["type"] in ("value_error", "missing") else f", got {first['input']!r}"
+        return f"{place}: {what}{given}" if place else what
     section: Any = TrainingConfig
     for part in first["loc"][:-1]:
         section = _section_of(section, part)

@@ -104,7 +104,7 @@ def plan_training(config: TrainingConfig, name: str) -> TrainingPlan:
     prompts.refuse_overlap(epochs, config.evaluation.task)
     parts = _parts_with_search(config, config.grpo, tasks)
     _check_agent(config, common_search=parts.common_search)
-    _check_evaluation(config)
+    check_evaluation(config)
     _check_prices(config.grpo, parts)
     if problems := backend.check():
         missing = "is not installed" in problems[0]
@@ -264,7 +264,13 @@ def _check_agent(config: TrainingConfig, *, common_search: bool) -> None:
     asyncio.run(agent.close_services())
 
 
-def _check_evaluation(config: TrainingConfig) -> None:
+def check_evaluation(config: TrainingConfig) -> None:
+    """Check that checkpoints can be evaluated as a configuration with a section `grpo` says.
+
+    Raises:
+        UsageError: The task, its search, the image model or a scorer is missing or not known.
+        DataError: The task cannot be used.
+    """
     evaluation = config.evaluation
     if not evaluation.task:
         return
