@@ -494,12 +494,31 @@ def _replace(data: dict[str, Any], override: str) -> None:
     inner[keys[-1]] = value
 
 
+_WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+    "dict_type": "must have keys and values",
+    "model_type": "must have keys and values",
+    "missing": "is missing",
+}
+"""Problems in words, by pydantic's names of them."""
+
+
 def _explained(error: ValidationError) -> str:
     """Return the first problem in one line, with the nearest known key for an unknown one."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        what = _WORDS.get(
+            first["type"], first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        )
         given = "" if first["type"] in ("value_error", "missing") else f", got {first['input']!r}"
         return f"{place}: {what}{given}" if place else what
     section: Any = TrainingConfig

@@ -140,16 +140,12 @@ def with_limits(config: TrainingConfig) -> TrainingConfig:
 
 
 def tasks_of_conversations(config: TrainingConfig) -> list[Task]:
-    """Return the task that the conversations were made on, if they name one that is on this machine.
-
-    Raises:
-        UsageError, DataError: The conversations cannot be read.
-    """
+    """Return the task that the conversations were made on, if they name one and both are on this machine."""
     sources = (config.sft or SftSection()).conversations
-    name = load_conversations(sources[0].path).task if sources else ""
     try:
+        name = load_conversations(sources[0].path).task if sources else ""
         return [open_task(name, in_worker=True)] if name else []
-    except KnowgenError:  # conversations from another machine: there is no task to evaluate on
+    except KnowgenError:  # made on another machine, or removed since: nothing to evaluate on
         return []
 
 
