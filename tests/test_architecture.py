@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from knowgen.core.python_source import parse_python
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {
     "datasets",
@@ -39,7 +41,7 @@ class Source:
     def __init__(self, package: Path) -> None:
         self.package = package
         self.paths = {module_name(package, path): path for path in sorted(package.rglob("*.py"))}
-        self.trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.paths.items()}
+        self.trees = {name: parse_python(path.read_text(encoding="utf-8")) for name, path in self.paths.items()}
 
     def imports(self, name: str) -> set[str]:
         """Return the modules of the package that a module imports anywhere, inside functions too."""
@@ -155,7 +157,7 @@ def test_no_prefix_of_file_names_is_used_as_a_folder() -> None:
 def test_every_folder_with_modules_is_a_package_with_a_docstring() -> None:
     for folder in {path.parent for path in SOURCE.paths.values()}:
         init = folder / "__init__.py"
-        assert init.is_file() and ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))), folder
+        assert init.is_file() and ast.get_docstring(parse_python(init.read_text(encoding="utf-8"))), folder
 
 
 def top_imports(name: str) -> set[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.home import expand_user
+from knowgen.core.python_source import parse_python
 
 COMMIT = "e5078d31859bafee6b6b610f0cd40095cc72e2a4"
 REPOSITORY = "tulerfeng/Gen-Searcher"
@@ -118,7 +119,7 @@ def official_file(file: str, upstream_dir: str, what: str, fix: str) -> Official
     """
     source, where = _source(file, upstream_dir, what, fix)
     try:
-        return OfficialFile(ast.parse(source), where)
+        return OfficialFile(parse_python(source), where)
     except (SyntaxError, ValueError) as error:
         raise DataError(f"not a Python file ({error})", where=where) from error
 

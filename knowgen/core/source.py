@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from knowgen.core.python_source import parse_python
+
 FOLLOWED = 3
 """Maximum number of re-exports that are followed to a definition."""
 
@@ -66,7 +68,7 @@ def _definition(module: str, attribute: str) -> tuple[_Definition, ast.Module, s
 def _parsed(module: str) -> ast.Module | None:
     path = _file_of(module)
     try:
-        return ast.parse(path.read_text(encoding="utf-8")) if path is not None else None
+        return parse_python(path.read_text(encoding="utf-8")) if path is not None else None
     except (OSError, ValueError, SyntaxError):
         return None
 

@@ -16,6 +16,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from knowgen.core.python_source import parse_python
 from knowgen.core.tracebacks import is_local
 
 MAX_FILES = 5000
@@ -81,7 +82,7 @@ def module_files(module: str, beside: tuple[str, ...] = ()) -> dict[str, Path]:
 def _imports(path: Path, module: str) -> Iterator[str]:
     """Yield the names that a source file imports; `from a import b` gives `a.b`, which may be a module."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = parse_python(path.read_bytes())
     except (SyntaxError, ValueError):
         return  # it cannot be imported either
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]

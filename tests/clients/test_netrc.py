@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from knowgen.core.errors import KnowgenError, ServiceUnavailableError
+from knowgen.core.python_source import parse_python
 from knowgen.core.records import (
     Generation,
     GenerationRequest,
@@ -150,7 +151,7 @@ def test_no_client_takes_settings_from_the_environment_by_itself() -> None:
     """With `trust_env`, aiohttp sends passwords of `~/.netrc`; `HttpClient` finds proxies instead."""
     clients = 0
     for path in (Path(__file__).parents[2] / "knowgen").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse_python(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ClientSession"):
                 clients += 1
                 trusted = [ast.unparse(each.value) for each in node.keywords if each.arg == "trust_env"]

@@ -21,13 +21,14 @@ from knowgen.core.images import (
     inspect_images,
     open_rgb,
 )
+from knowgen.core.python_source import parse_python
 
 
 def test_files_are_opened_in_one_place() -> None:
     openers = [
         path.name
         for path in (Path(__file__).parents[2] / "knowgen").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parse_python(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("PIL.") == "Image.open"
     ]
     assert openers == ["images.py"]

@@ -17,6 +17,7 @@ import yaml
 
 import knowgen
 from knowgen.core import errors
+from knowgen.core.python_source import parse_python
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
@@ -83,7 +84,7 @@ def environment_names() -> set[str]:
     for path in (ROOT / "knowgen").rglob("*.py"):
         if path.name == "secrets.py":  # knows the variables of many services, to name them in errors
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse_python(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and pattern.fullmatch(node.value):
                 names.add(node.value)
     return names

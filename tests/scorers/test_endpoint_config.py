@@ -24,7 +24,7 @@ JUDGES = [
         {**SHARED, "max_tokens": 8192, "rubric": "own", "upstream_dir": "", "unreadable_attempts": 0},
         EXCLUDED | {"upstream_dir", "unreadable_attempts"},
     ),
-    (AnswerJudge, SHARED, EXCLUDED),
+    (AnswerJudge, {**SHARED, "max_tokens": 0, "rubric": "own", "upstream_dir": ""}, EXCLUDED | {"upstream_dir"}),
     (EvidenceJudge, SHARED, EXCLUDED),
 ]
 

@@ -12,6 +12,7 @@ import textwrap
 from typing import Any
 
 from knowgen.core.errors import MissingDependencyError
+from knowgen.core.python_source import parse_python
 
 RESULTS = (
     "prompt_ids_list", "completion_ids_list", "tool_mask_list", "completions", "sampling_per_token_logps_list",
@@ -89,7 +90,7 @@ def _difference(trainer: Any) -> str:
 
 
 def _tree(function: Any) -> ast.AST:
-    return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    return parse_python(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
 
 
 def _calls_of_generate(tree: ast.AST) -> list[tuple[str, ...]]:
