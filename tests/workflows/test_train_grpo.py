@@ -116,6 +116,21 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(file: Path, values:
     assert line in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_prompts_without_what_the_reward_needs_are_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare.py").write_text(
+        "from knowgen.plugin import InMemoryTask, Sample\n"
+        "def bare(): return InMemoryTask('bare', [Sample(id='1', prompt='a'), Sample(id='2', prompt='b')])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values = ["grpo.prompts=[{task: bare.py:bare}]", "grpo.reward.text=world_answer"]
+    with pytest.raises(ConfigError, match=r"^grpo.reward.text: world_answer needs subjects, which no ground truth"):
+        planned(file, *values, "agent.search=things:0")
+    with pytest.raises(UsageError, match=r"^agent.search: the agent needs a search .* bare has none; add agent.search"):
+        planned(file, *values)
+
+
 def test_what_stands_in_the_way_of_the_backend_is_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScriptedBackend, "problems", ("the GPU is missing", "and no disk"))
     with pytest.raises(ConfigError, match="the GPU is missing"):
