@@ -21,6 +21,7 @@ from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.yaml_files import read_yaml
+from knowgen.training.config_words import value_problem
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the bundled configurations."""
@@ -494,33 +495,13 @@ def _replace(data: dict[str, Any], override: str) -> None:
     inner[keys[-1]] = value
 
 
-_WORDS = {
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text",
-    "tuple_type": "must be a list",
-    "dict_type": "must have keys and values",
-    "model_type": "must have keys and values",
-    "missing": "is missing",
-}
-"""Problems in words, by pydantic's names of them."""
-
-
 def _explained(error: ValidationError) -> str:
     """Return the first problem in one line, with the nearest known key for an unknown one."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        what = _WORDS.get(
-            first["type"], first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        )
-        given = "" if first["type"] in ("value_error", "missing") else f", got {first['input']!r}"
-        return f"{place}: {what}{given}" if place else what
+        what = value_problem(first)
+        return f"{place}: {what}" if place else what
     section: Any = TrainingConfig
     for part in first["loc"][:-1]:
         section = _section_of(section, part)
