@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from knowgen.training.config import TrainingConfig
     from knowgen.workflows.training import GrpoTraining
+    from knowgen.workflows.training_plan import TrainingPlan
 
 EPILOG = """\b
 Examples:
@@ -35,18 +35,17 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
 
     A service that fails masks an episode and is counted; a failure of the policy is reward 0.
     """
+    from knowgen.cli.training_lines import training_folder
     from knowgen.training.config import load_config
     from knowgen.workflows.training import train_grpo
     from knowgen.workflows.training_plan import plan_training
 
     config = load_config(config_name, list(values))
-    folder = (
-        out or Path("reports") / f"train__{Path(config_name).with_suffix('').as_posix().strip('./').replace('/', '-')}"
-    )
+    folder = training_folder(out, config_name)
     plan = plan_training(config, config_name)
     trained = train_grpo(plan, folder, fresh=fresh, show=lambda line: click.echo(line, err=True))
     if trained.leads:
-        _closing_lines(trained, config, folder)
+        _closing_lines(trained, plan, folder)
     return exit_code(trained.result.stopped)
 
 
@@ -55,10 +54,12 @@ def exit_code(stopped: str) -> int:
     return {"": 0, "budget": 5, "interrupted": 130}.get(stopped, 6)
 
 
-def _closing_lines(trained: GrpoTraining, config: TrainingConfig, folder: Path) -> None:
+def _closing_lines(trained: GrpoTraining, plan: TrainingPlan, folder: Path) -> None:
     """Print figures before and after, where the model is, and the commands to evaluate, resume and report."""
     from knowgen.cli.common import command_line, resume_command
+    from knowgen.cli.training_lines import evaluation_command
     from knowgen.core.text import one_line
+    from knowgen.workflows.checkpoint_evaluation import fitting_task
 
     result = trained.result
     if result.stopped:
@@ -73,29 +74,7 @@ def _closing_lines(trained: GrpoTraining, config: TrainingConfig, folder: Path) 
         click.echo(f"headline {', '.join(f'{headlines[step]:.3f} at step {step}' for step in steps)}; best at {best}")
     weights = folder / result.weights.relative_to(folder.absolute())
     click.echo(f"model    {weights}")
-    click.echo(f"evaluate {_evaluation_command(config, weights)}")
+    fitting = fitting_task(plan.config, plan.grpo.prompts, plan.prompts.tasks())
+    click.echo(f"evaluate {evaluation_command(plan.config, weights, fitting)}")
     click.echo(f"resume   {resume_command()}")
     click.echo(f"report   {command_line('report', folder, '-o', folder / 'report')}")
-
-
-def _evaluation_command(config: TrainingConfig, weights: Path) -> str:
-    from knowgen.cli.common import command_line
-    from knowgen.workflows.checkpoint_evaluation import agent_arguments
-    from knowgen.workflows.training_plan import scorer_arguments
-
-    arguments = agent_arguments(config, weights)
-    arguments["painter"] = arguments.get("painter") or "GENERATOR"
-    arguments = {name: value for name, value in arguments.items() if value not in ("", None)}
-    words = [word for name, value in arguments.items() for word in ("-g", f"{name}={_text(value)}")]
-    scorers = [word for name in config.evaluation.scorers for word in ("--scorer", name)]
-    for name in config.evaluation.scorers:
-        start = "" if len(config.evaluation.scorers) == 1 else f"{name.partition(':')[0]}."
-        own = scorer_arguments(config, name)
-        scorers += [word for key, value in own.items() for word in ("-s", f"{start}{key}={_text(value)}")]
-    return command_line(
-        "run", "--task", config.evaluation.task or "TASK", "--generator", "gen_searcher", *words, *scorers
-    )
-
-
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

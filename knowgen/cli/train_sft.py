@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from knowgen.training.config import TrainingConfig
 
 EPILOG = """\b
 Examples:
@@ -29,11 +33,12 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     Trained are replies alone. The result is a model for the policy `hf:` and for vLLM.
     """
     from knowgen.cli.common import command_line, resume_command
+    from knowgen.cli.training_lines import training_folder
     from knowgen.core.text import count
     from knowgen.training.config import load_config
     from knowgen.workflows.fine_tuning import fine_tune
 
-    folder = out or Path("reports") / f"train__{Path(config_name).with_suffix('').as_posix().replace('/', '-')}"
+    folder = training_folder(out, config_name)
     config = load_config(config_name, list(values))
     result = fine_tune(config, folder, name=config_name, fresh=fresh, report=lambda line: click.echo(line, err=True))
     if not result.main:
@@ -47,5 +52,23 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     used = f"{count(result.used, 'conversation')}, {len(result.left_out)} left out; " if result.used else "complete; "
     click.echo(f"{used}{count(result.steps, 'step')} in {folder}")
     click.echo(f"model    {result.weights}")
-    click.echo(f"try      {command_line('agent', 'PROMPT', '--policy', f'hf:{result.weights}')}")
+    click.echo(_trial(config, result.weights))
+    click.echo(f"report   {command_line('report', folder, '-o', folder / 'report')}")
     return 0
+
+
+def _trial(config: TrainingConfig, weights: Path) -> str:
+    """Return the line with a command that runs the model: on a task where one is known, and else on a prompt."""
+    from knowgen.cli.common import command_line
+    from knowgen.cli.training_lines import argument_words, evaluation_command
+    from knowgen.training.config import PromptSource
+    from knowgen.workflows.checkpoint_evaluation import fitting_task
+    from knowgen.workflows.fine_tuning import tasks_of_conversations, with_limits
+
+    tasks = tasks_of_conversations(config)
+    if tasks or config.evaluation.task:
+        fitting = fitting_task(config, [PromptSource(task=task.name) for task in tasks], tasks)
+        return f"evaluate {evaluation_command(with_limits(config), weights, fitting)}"
+    agent = dict(config.agent)
+    search = ["--search", str(agent.pop("search"))] if agent.get("search") else []
+    return f"try      {command_line('agent', 'PROMPT', '--policy', f'hf:{weights}', *search, *argument_words(agent))}"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   knowgen trajectories make --task things:0 --policy things_teacher \\
-      --search things:0 -g image_pixels=4096 -o conversations
+      --painter things_painter -g prompt=short -g date=2026-01-01 \\
+      -g tools=image_search -g rounds=2 -g tool_calls=2 -o conversations
   knowgen trajectories make --task rl_items --policy openai:gpt-4.1 \\
       --search serper --painter openai:gpt-image-1 --scorer vlm:gpt-4.1 \\
       --text-scorer answer:gpt-4.1 --repeats 4 --budget 200 \\

@@ -11,6 +11,7 @@ from typing import Any
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
 from knowgen.core.text import error_summary
 from knowgen.local_models.devices import auto_dtype
+from knowgen.local_models.quiet import quiet_libraries
 from knowgen.local_models.vlm_weights import find_weights_folder, weights_id
 from knowgen.local_models.weights import offline
 
@@ -147,7 +148,7 @@ def _load_part(load: Callable[[], Any], what: str, where: str) -> Any:
         ConfigError: The loader failed.
     """
     try:
-        with offline():  # all files are in the folder, but libraries look for others on the hub
+        with quiet_libraries(), offline():  # all files are in the folder, but libraries look for others on the hub
             return load()
     except ImportError as error:
         raise MissingDependencyError(

@@ -167,13 +167,25 @@ def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generat
     """Return the needs that a sample does not meet, sorted; empty if it can be scored."""
     have = {
         "image": generation.image is not None,
-        "truth_image": truth.image is not None,
-        "required_text": bool(truth.required_text) or truth.text_required is False,
-        "subjects": bool(truth.subjects),
         "references": bool(generation.references),
         "evidence": bool(generation.evidence),
     }
-    return [need for need in sorted(needs) if not have[need]]
+    lacking = {need for need in needs - TRUTH_NEEDS if not have[need]}
+    return sorted(lacking.union(missing_truth(needs, truth)))
+
+
+TRUTH_NEEDS = frozenset({"truth_image", "required_text", "subjects"})
+"""Needs that a ground truth meets; a generation meets the others."""
+
+
+def missing_truth(needs: frozenset[str], truth: GroundTruth) -> list[str]:
+    """Return the needs that a ground truth does not meet, sorted."""
+    have = {
+        "truth_image": truth.image is not None,
+        "required_text": bool(truth.required_text) or truth.text_required is False,
+        "subjects": bool(truth.subjects),
+    }
+    return sorted(need for need in needs & TRUTH_NEEDS if not have[need])
 
 
 def ok_score(

@@ -17,6 +17,9 @@ from knowgen.store.schema import open_reader, open_writer
 SPENDING_FILE = "spending.sqlite"
 """Name of the file in the directory of a training. Its tables are those of a run's database."""
 
+SPENDING_FILES = "spending*.sqlite*"
+"""Pattern of the files of all processes, with those that SQLite writes beside them."""
+
 _ROUNDING = 1e-9
 
 

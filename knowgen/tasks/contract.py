@@ -20,6 +20,8 @@ class Task(Protocol):
 
     A task that is ordered for it has an attribute `limit = "first"`: `--limit N` then takes its first N samples, and
     otherwise a stratified sample. One that is a part of another task has that as its attribute `whole`.
+    One whose name ends in a seed has `seed_step`, by which a training counts it up, and one whose images an image
+    model of its own draws names that as `painter`.
     """
 
     name: str

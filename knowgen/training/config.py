@@ -21,6 +21,7 @@ from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.yaml_files import read_yaml
+from knowgen.training.config_words import value_problem
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the bundled configurations."""
@@ -251,6 +252,16 @@ class GrpoSection(Section):
     reward: RewardConfig = RewardConfig()
     painter: PainterConfig = PainterConfig()
     services: ServicesConfig = ServicesConfig()
+
+    @field_validator("masked_endings")
+    @classmethod
+    def _known_endings(cls, endings: tuple[str, ...]) -> tuple[str, ...]:
+        from knowgen.agents.records import Ending
+
+        known = [each.value for each in Ending]
+        if unknown := [name for name in endings if name not in known]:
+            raise ValueError(f"no ending {unknown[0]!r}; name one of {', '.join(known)}")
+        return endings
 
 
 class EvaluationConfig(Section):
@@ -489,7 +500,8 @@ def _explained(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{place}: {first['msg']}, got {first['input']!r}" if place else str(first["msg"])
+        what = value_problem(first)
+        return f"{place}: {what}" if place else what
     section: Any = TrainingConfig
     for part in first["loc"][:-1]:
         section = _section_of(section, part)

@@ -126,6 +126,14 @@ class ConversationFile(Sequence[SftConversation]):
         if not self._places:
             raise DataError("has no conversation", where=self._name, fix=fix)
 
+    @property
+    def task(self) -> str:
+        """Name of the task whose prompt the first conversation begins with; empty where the file does not say."""
+        with self.path.open("rb") as file:
+            file.seek(self._places[0])
+            row = parse_strict_json(file.readline().decode("utf-8"), f"{self.path}:1")
+        return str(row.get("task", "")) if isinstance(row, dict) else ""
+
     def __len__(self) -> int:
         """Return the number of conversations."""
         return len(self._places)

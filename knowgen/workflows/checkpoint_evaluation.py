@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,21 @@ from knowgen.stats.summary import OVERALL, Summary
 from knowgen.store.manifest import read_manifest, spec_difference
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
-from knowgen.training.config import TrainingConfig
+from knowgen.tasks.contract import Task
+from knowgen.training.config import PromptSource, TrainingConfig
+from knowgen.training.prompts import content_of, epoch_task
 from knowgen.workflows.agents import PAINTER
 from knowgen.workflows.execute import execute
 from knowgen.workflows.plan import plan
 from knowgen.workflows.resolve import ScorerRequest
 from knowgen.workflows.run import Run, load_run
 from knowgen.workflows.training_plan import AGENT, scorer_arguments
+
+FREE_PAINTER = "painter"
+"""Image model that draws by rules, for free."""
+
+BEYOND_EPOCHS = 10_001
+"""Distance to a seed that no epoch of a training with `fresh_seed` has. It is odd, for tasks that count by two."""
 
 
 def agent_arguments(config: TrainingConfig, weights: Path) -> dict[str, Any]:
@@ -60,6 +68,49 @@ def headline_of(summary: Summary) -> float | None:
     known = [(figure.value, figure.n) for figure in groups if figure.value is not None]
     count = sum(n for _, n in known)
     return sum(value * n for value, n in known) / count if count else None
+
+
+@dataclass(frozen=True)
+class FittingTask:
+    """A task that weights of a training can be evaluated on.
+
+    Attributes:
+        task: Name of the task.
+        painter: Image model for it, where the training names none.
+    """
+
+    task: str
+    painter: str
+
+
+def fitting_task(config: TrainingConfig, sources: Sequence[PromptSource], tasks: Sequence[Task]) -> FittingTask:
+    """Return the task of a training's evaluations, or else one that fits what was trained on.
+
+    That is one with a seed of which the training had nothing, where a task ends in one; `knowgen` where the agent has
+    a search for every task; and else the first task of the training itself, which has its own search.
+
+    Args:
+        config: The training.
+        sources: What its prompts are from.
+        tasks: The tasks of these.
+    """
+    painter = next((task.painter for task in tasks if hasattr(task, "painter")), FREE_PAINTER)
+    if config.evaluation.task:
+        return FittingTask(config.evaluation.task, painter)
+    general = bool(config.agent.get("search")) and not any(task.search for task in tasks)
+    return FittingTask("knowgen" if general else _unseen(sources, tasks), painter)
+
+
+def _unseen(sources: Sequence[PromptSource], tasks: Sequence[Task]) -> str:
+    """Return the first task with a seed that no epoch has, where its name ends in a seed."""
+    if not hasattr(tasks[0], "seed_step"):
+        return sources[0].task
+    counted = sources[0].model_copy(update={"fresh_seed": True})
+    trained = {content_of(source.task) for source in sources}
+    away = BEYOND_EPOCHS if any(source.fresh_seed for source in sources) else 1
+    while content_of(name := epoch_task(counted, away)) in trained:
+        away += 2  # an even number, because things of seeds that are both even have the same names
+    return name
 
 
 class CheckpointEvaluation:

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from knowgen.core.errors import UsageError
+from knowgen.core.errors import KnowgenError, UsageError
 from knowgen.local_models.quiet import quiet_libraries
 from knowgen.store.files import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
-from knowgen.training.config import GrpoSection, TrainingConfig
+from knowgen.tasks.contract import Task
+from knowgen.training.config import GrpoSection, SftSection, TrainingConfig
+from knowgen.training.conversations import load_conversations
 from knowgen.training.sft.trainer import SelectedConversations, SftTools, require_training_packages, train_sft
 from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
+from knowgen.workflows.described import open_task
 from knowgen.workflows.open_training import described, open_directory
+from knowgen.workflows.training_plan import check_evaluation
 
 if TYPE_CHECKING:
     from knowgen.training.models import PolicyModel
@@ -78,9 +82,8 @@ def fine_tune(
     """
     if config.method != "sft":
         raise UsageError(f"the method is {config.method}", where=name, fix=f"use `knowgen train {config.method}`")
-    if config.evaluation.task and not config.evaluation.painter:
-        raise UsageError("an evaluation needs an image model", where=name, fix="set evaluation.painter")
     require_training_packages(name)
+    check_evaluation(with_limits(config))
     run = TrainingRun(out)
     done = None if fresh else _complete(run)
     description = described(config, name, **({"steps": done.steps, "stopped": ""} if done else {}))
@@ -133,15 +136,29 @@ def _own_directory(run: TrainingRun, description: dict[str, Any], *, fresh: bool
         lock.release()
 
 
+def with_limits(config: TrainingConfig) -> TrainingConfig:
+    """Return a configuration with a section `grpo`, which limits conversations as in a training with rewards."""
+    return config if config.grpo is not None else config.model_copy(update={"grpo": GrpoSection()})
+
+
+def tasks_of_conversations(config: TrainingConfig) -> list[Task]:
+    """Return the task that the conversations were made on, if they name one and both are on this machine."""
+    sources = (config.sft or SftSection()).conversations
+    try:
+        name = load_conversations(sources[0].path).task if sources else ""
+        return [open_task(name, in_worker=True)] if name else []
+    except KnowgenError:  # made on another machine, or removed since: nothing to evaluate on
+        return []
+
+
 @contextmanager
 def _evaluation(
     config: TrainingConfig, run: TrainingRun, report: Callable[[str], None]
 ) -> Iterator[CheckpointEvaluation]:
-    """Yield the evaluation of weights; the section `grpo` limits its conversations, as in a training with rewards."""
-    whole = config if config.grpo is not None else config.model_copy(update={"grpo": GrpoSection()})
+    """Yield the evaluation of weights."""
     ledger = TrainingLedger(run.path)
     try:
-        yield CheckpointEvaluation(whole, run, ledger, report)
+        yield CheckpointEvaluation(with_limits(config), run, ledger, report)
     finally:
         ledger.close()
 

@@ -15,6 +15,7 @@ from knowgen.local_models.vlm_weights import weights_id
 from knowgen.local_models.weights import versions
 from knowgen.store.files import explain_os_error
 from knowgen.store.lock import LOCK_FILE
+from knowgen.store.training_ledger import SPENDING_FILES
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import ModelConfig, TrainingConfig
 
@@ -42,7 +43,8 @@ def open_directory(
     if entries and not TrainingRun.at(folder):
         fix = "choose another --out"
         raise ConfigError("holds files and is not the directory of a training", where=str(folder), fix=fix)
-    begun = any(entry.name != TrainingRun.DESCRIPTION for entry in entries)  # not one that failed before its first step
+    # one that failed before its first step has a description, and a record of what it spent
+    begun = any(entry.name != TrainingRun.DESCRIPTION and not entry.match(SPENDING_FILES) for entry in entries)
     if begun and not fresh:
         _refuse_other(run.description(), description, may_change, str(folder))
     try:

@@ -73,7 +73,8 @@ def differences_from_published(description: Mapping[str, Any]) -> list[tuple[str
 
 def changed_values(config: TrainingConfig) -> list[tuple[str, str, str]]:
     """Return key, value and default for each option that differs from its default."""
-    defaults = TrainingConfig.model_validate({"method": config.method, "model": {}})
+    sections: dict[str, Any] = {name: {} for name in ("sft", "grpo") if getattr(config, name) is not None}
+    defaults = TrainingConfig.model_validate({"method": config.method, "model": {}, **sections})
     here, usual = flattened(config.model_dump(mode="json")), flattened(defaults.model_dump(mode="json"))
     return [
         (key, as_text(here.get(key)), as_text(usual.get(key)))

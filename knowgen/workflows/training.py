@@ -11,6 +11,7 @@ from typing import NoReturn
 from knowgen.agents.policies.contract import Policy
 from knowgen.local_models.quiet import quiet_libraries
 from knowgen.scorers.vlm.endpoint_config import IDENTITY_EXCLUDES
+from knowgen.store.files import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
@@ -108,7 +109,10 @@ def train_grpo(
 
 
 def _locked(folder: Path) -> RunLock:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
     return RunLock(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, cast
@@ -15,8 +15,9 @@ from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyErro
 from knowgen.core.import_path import current_folder_last
 from knowgen.core.text import error_summary
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.scorers.contract import TRUTH_NEEDS, missing_truth
 from knowgen.tasks.contract import Task
-from knowgen.training.backends.contract import GrpoBackend
+from knowgen.training.backends.contract import GrpoBackend, TrainingPrompt
 from knowgen.training.config import GrpoSection, TrainingConfig, grpo_of
 from knowgen.training.prompts import TrainingPrompts
 from knowgen.training.rollouts import RolloutParts, training_agent
@@ -31,6 +32,9 @@ BACKENDS = {
     "verl": "knowgen.training.backends.verl:VerlBackend",
 }
 """Bundled backends."""
+
+CHECKED_TRUTHS = 8
+"""Number of prompts whose ground truths are read before a training."""
 
 KNOWN_DIMENSIONS = 4
 """Number of dimensions of a judge of images, of which the overall is the reward."""
@@ -103,13 +107,30 @@ def plan_training(config: TrainingConfig, name: str) -> TrainingPlan:
     steps, epochs = _length(config.grpo, len(first))
     prompts.refuse_overlap(epochs, config.evaluation.task)
     parts = _parts_with_search(config, config.grpo, tasks)
+    _check_truths(first[:CHECKED_TRUTHS], parts)
     _check_agent(config, common_search=parts.common_search)
-    _check_evaluation(config)
+    check_evaluation(config)
     _check_prices(config.grpo, parts)
     if problems := backend.check():
         missing = "is not installed" in problems[0]
         raise (MissingDependencyError if missing else ConfigError)(problems[0], where=f"backend {config.backend}")
     return TrainingPlan(name, config, backend, prompts, parts, steps)
+
+
+def _check_truths(prompts: Sequence[TrainingPrompt], parts: RolloutParts) -> None:
+    """Check that ground truths have what the scorers need.
+
+    Raises:
+        ConfigError: No prompt has it, so that every answer would be masked.
+    """
+    for key, scorer in (("grpo.reward.image", parts.image), ("grpo.reward.text", parts.text)):
+        if scorer is None:
+            continue
+        needs = scorer.capabilities.needs & TRUTH_NEEDS
+        lacking = [missing_truth(needs, prompt.truth) for prompt in prompts]
+        if lacking and all(lacking):
+            what = f"{scorer.spec.name} needs {', '.join(lacking[0])}, which no ground truth of the first prompts has"
+            raise ConfigError(what, where=key, fix="name another scorer, or a task with such ground truths")
 
 
 def rollout_parts(config: TrainingConfig) -> RolloutParts:
@@ -152,6 +173,9 @@ def search_name(agent: Mapping[str, Any], task: Task) -> str:
         UsageError: The agent names none, and the task has none.
     """
     requested = agent.get("search")
+    if requested is None and not task.search:
+        what = f"the agent needs a search backend, and the task {task.name} has none"
+        raise UsageError(what, where="agent.search", fix="add agent.search=NAME")
     name = search_for(requested, task, _agent(), search_arguments(agent)).backend
     return "" if name == requested else str(name)
 
@@ -264,7 +288,13 @@ def _check_agent(config: TrainingConfig, *, common_search: bool) -> None:
     asyncio.run(agent.close_services())
 
 
-def _check_evaluation(config: TrainingConfig) -> None:
+def check_evaluation(config: TrainingConfig) -> None:
+    """Check that checkpoints can be evaluated as a configuration with a section `grpo` says.
+
+    Raises:
+        UsageError: The task, its search, the image model or a scorer is missing or not known.
+        DataError: The task cannot be used.
+    """
     evaluation = config.evaluation
     if not evaluation.task:
         return

@@ -30,7 +30,13 @@ FOLDER = "worlds"
 """Name of the folder of built worlds in the cache folder."""
 
 
-def seeded_world(model: str = "0") -> FolderTask:
+class SeededWorld(FolderTask):
+    """A world whose name ends in its seed; every other seed is another world."""
+
+    seed_step = 1
+
+
+def seeded_world(model: str = "0") -> SeededWorld:
     """Return the world of a seed, which is built on the first call.
 
     Args:
@@ -41,7 +47,7 @@ def seeded_world(model: str = "0") -> FolderTask:
         ConfigError: The world cannot be written.
     """
     seed, samples = read_seed(model, "task world", SAMPLES)
-    return FolderTask(_built(seed, samples), f"world:{model}")
+    return SeededWorld(_built(seed, samples), f"world:{model}")
 
 
 def _built(seed: int, samples: int) -> Path:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from knowgen.core.errors import ConfigError
 from knowgen.training.config import ACCELERATE, CONFIGS, TrainingConfig, bundled_configs, load_config
+from knowgen.workflows.report_training import changed_values
 
 ACCELERATE_FILES = sorted(path.name for path in ACCELERATE.glob("*.yaml"))
 
@@ -89,3 +91,30 @@ def test_accelerate_gives_fsdp_the_settings_of_its_configuration(monkeypatch: py
     assert environment["FSDP_STATE_DICT_TYPE"] == "SHARDED_STATE_DICT"
     assert environment["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
     assert environment["FSDP_ACTIVATION_CHECKPOINTING"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("grpo.max_steps=three", "grpo.max_steps: must be a whole number, got 'three'"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate: must be a number, got 'fast'"),
+        ("grpo.scale_rewards=maybe", "grpo.scale_rewards: must be true or false, got 'maybe'"),
+        ("grpo.rollout.group=1", "grpo.rollout.group: must be greater than or equal to 2, got 1"),
+        ("optimizer.schedule=odd", "optimizer.schedule: must be 'constant', 'cosine' or 'linear', got 'odd'"),
+        ("grpo=3", "grpo: must have keys and values, got 3"),
+        ("grpo.prompts=[{limit: 3}]", "grpo.prompts.0.task: is missing"),
+        ("agent={policy: x}", "agent: policy is set by the training, not under agent"),
+        ("grpo.masked_endings=[anwser]", "grpo.masked_endings: no ending 'anwser'; name one of answer, "),
+        ("grpo.max_step=3", "unknown key grpo.max_step; did you mean max_steps?"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(value: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("grpo/cpu-mini", [value])
+    assert str(caught.value).startswith(f"grpo/cpu-mini: {line}") and "\n" not in str(caught.value)
+
+
+def test_a_section_of_another_method_differs_from_its_defaults_only_where_it_has_other_values() -> None:
+    changed = {key: usual for key, _, usual in changed_values(load_config("sft/cpu-mini"))}
+    assert changed["grpo.rollout.max_new_tokens"] == "4096"
+    assert "grpo.rollout.group" not in changed

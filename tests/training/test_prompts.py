@@ -9,6 +9,7 @@ import pytest
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.tasks.in_memory import InMemoryTask
+from knowgen.tasks.load import load_task
 from knowgen.training.config import PromptSource
 from knowgen.training.prompts import TrainingPrompts, epoch_task
 
@@ -96,6 +97,12 @@ def test_a_task_says_by_how_much_its_seed_is_counted_up() -> None:
     assert [keys(made, epoch) for epoch in (3, 0, 1)] == [["things:11/1"], ["things:5/1"], ["things:7/1"]]
     with pytest.raises(ConfigError, match=r"'things:11' in epoch 4"):
         made.refuse_overlap(4, "things:11")
+
+
+def test_a_fresh_seed_of_things_stays_in_one_half_of_the_names() -> None:
+    made = TrainingPrompts([PromptSource(task="things:3:4", fresh_seed=True)], seed=0, load=load_task)
+    assert [made.tasks(epoch)[0].name for epoch in range(3)] == ["things:3:4", "things:3:6", "things:3:8"]
+    made.refuse_overlap(50, "things:5")
 
 
 def test_a_task_of_the_evaluation_is_not_trained_on() -> None:

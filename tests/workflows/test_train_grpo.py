@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from knowgen.cli.main import run as command_line
 from knowgen.core.errors import ConfigError, KnowgenError, ServiceUnavailableError, UsageError
+from knowgen.core.records import Sample
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import EpisodeRecord, TrainingRun
-from knowgen.training.config import load_config
+from knowgen.tasks.in_memory import InMemoryTask
+from knowgen.training.config import PromptSource, load_config
 from knowgen.workflows import checkpoint_evaluation
+from knowgen.workflows.checkpoint_evaluation import FittingTask, fitting_task
 from knowgen.workflows.training import GrpoTraining, train_grpo
 from knowgen.workflows.training_plan import TrainingPlan, plan_training
 from tests.helpers.judge_server import Call, JudgeServer, Script, Step
@@ -112,6 +115,21 @@ def test_what_is_wrong_is_one_line_before_anything_is_loaded(file: Path, values:
     with pytest.raises(KnowgenError) as caught:
         planned(file, *values)
     assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_prompts_without_what_the_reward_needs_are_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare.py").write_text(
+        "from knowgen.plugin import InMemoryTask, Sample\n"
+        "def bare(): return InMemoryTask('bare', [Sample(id='1', prompt='a'), Sample(id='2', prompt='b')])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values = ["grpo.prompts=[{task: bare.py:bare}]", "grpo.reward.text=world_answer"]
+    with pytest.raises(ConfigError, match=r"^grpo.reward.text: world_answer needs subjects, which no ground truth"):
+        planned(file, *values, "agent.search=things:0")
+    with pytest.raises(UsageError, match=r"^agent.search: the agent needs a search .* bare has none; add agent.search"):
+        planned(file, *values)
 
 
 def test_what_stands_in_the_way_of_the_backend_is_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +271,52 @@ def test_another_training_is_refused_and_fresh_starts_again(training: Training, 
     with pytest.raises(ConfigError, match="holds files and is not the directory of a training"):
         other.call(always(), fresh=True)
     assert [path.name for path in other.folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_training_that_failed_before_its_first_step_may_be_corrected(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(ScriptedBackend, "train", lambda self, tools: _missing_model())
+        with pytest.raises(ConfigError, match="no such model"):
+            training.call(always(), "model.path=typo")
+    assert {path.name for path in training.folder.iterdir()} >= {"spending.sqlite", "training.json"}
+    assert training.call(always(), "grpo.max_steps=1").result.steps == 1
+    assert training.run.description()["config"]["model"]["path"] == "mini:0"
+
+
+def _missing_model() -> NoReturn:
+    raise ConfigError("no such model")
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(training: Training, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=r"cannot be written \(.*\); fix its permissions or choose another --out"):
+            Training(training.file, folder).call(always())
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "painter"),
+    [
+        ([], "things:1", "things_painter"),
+        (["grpo.prompts=[{task: things:6:0}, {task: things:1}]"], "things:6:3", "things_painter"),
+        (["grpo.prompts=[{task: things:0, fresh_seed: true}]"], "things:10001", "things_painter"),
+        (["grpo.prompts=[{task: knowgen_mini}]"], "knowgen_mini", "painter"),
+        (["evaluation.task=things:5:7", "evaluation.painter=noise"], "things:5:7", "things_painter"),
+    ],
+)
+def test_weights_are_evaluated_on_what_was_not_trained_on(
+    file: Path, values: list[str], task: str, painter: str
+) -> None:
+    plan = planned(file, *values)
+    assert fitting_task(plan.config, plan.grpo.prompts, plan.prompts.tasks()) == FittingTask(task, painter)
+
+
+def test_weights_of_prompts_without_a_search_are_evaluated_on_the_benchmark(file: Path) -> None:
+    config = planned(file, "agent.search=things:0").config
+    task = InMemoryTask("bare", [Sample(id="1", prompt="p")])
+    assert fitting_task(config, [PromptSource(task="bare")], [task]) == FittingTask("knowgen", "painter")
 
 
 def test_a_service_that_takes_no_calls_ends_before_a_model_is_loaded(
@@ -403,6 +467,7 @@ def test_the_command_prints_figures_and_how_to_go_on(
     assert lines["steps"] == "2" and lines["reward"] == "1.000 at first, 1.000 at last"
     assert lines["model"] == str(out / "model")
     assert f"-g policy=hf:{out / 'model'}" in lines["evaluate"] and "--generator gen_searcher" in lines["evaluate"]
+    assert "--task things:1 " in lines["evaluate"] and "-g painter=things_painter" in lines["evaluate"]
     assert lines["resume"].endswith(f"-o {out}") and lines["report"].endswith(f"report {out} -o {out / 'report'}")
     assert command_line([*words[:-1], "-o", str(tmp_path / "x"), "grpo.reward.text=answr"]) == 2
     assert capsys.readouterr().err == "knowgen: unknown scorer 'answr'; did you mean 'answer'?\n"

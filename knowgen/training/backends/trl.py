@@ -65,7 +65,8 @@ class TrlBackend:
 
         if problems := self.check():
             raise ConfigError(problems[0], where=_WHERE)
-        return self.train_model(tools, load_policy_model(self._config.model, _WHERE, self._config.seed))
+        model = self._config.model
+        return self.train_model(tools, load_policy_model(model, f"model.path={model.path}", self._config.seed))
 
     def train_model(self, tools: TrainingTools, policy_model: PolicyModel) -> TrainingResult:
         """Train a model that is loaded; see `train`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import ConfigError
+from knowgen.core.text import count
 from knowgen.training.config import GrpoSection, TrainingConfig
 
 _LONGEST_WAIT = timedelta(hours=12)
@@ -22,10 +23,10 @@ def accumulation_steps(grpo: GrpoSection, processes: int) -> int:
     rows = grpo.rollout.prompts * grpo.rollout.group
     if rows % (processes * grpo.micro_batch):
         raise ConfigError(
-            f"the {rows} trajectories of a step cannot be divided among {processes} processes with micro-batches "
-            f"of {grpo.micro_batch}",
+            f"the {rows} trajectories of a step cannot be divided among {count(processes, 'process', 'processes')} "
+            f"with micro-batches of {grpo.micro_batch}",
             where="grpo.micro_batch",
-            fix="choose grpo.rollout.prompts times grpo.rollout.group as a multiple of both",
+            fix="set grpo.micro_batch so that it divides their number, or change grpo.rollout.prompts and group",
         )
     return rows // (processes * grpo.micro_batch)
 

@@ -27,8 +27,8 @@ class ThingsTask:
     """The task `things:SEED` with 800 samples, or `things:SAMPLES:SEED`.
 
     Seeds that are both even or both odd have the same names in other colours; an even and an odd one have no name in
-    common. So test on the other half, and do not train with `fresh_seed`, which goes through both. The search backend
-    is `things:SEED`.
+    common. So test on the other half; `fresh_seed` of a training stays in one (`seed_step`). The search backend is
+    `things:SEED`.
 
     Args:
         model: The seed, with the number of samples and a colon before it where that is not 800.
@@ -46,6 +46,8 @@ class ThingsTask:
 
     default_scorers = ("things_check",)
     limit = "first"
+    seed_step = 2
+    painter = "things_painter"
 
     def __init__(self, model: str = "0") -> None:
         self.seed, self.size = read_seed(model, f"task {NAME}", SAMPLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def test_a_small_model_learns_the_protocol_and_to_look(tmp_path: Path) -> None:
 
     trained = knowgen("train", "sft", "--config", "sft/cpu-mini", "sft.max_steps=250", "-o", "sft")
     assert "model    sft/model" in trained
+    printed = dict(line.split(maxsplit=1) for line in trained.splitlines())
+    _, *evaluate = shlex.split(printed["evaluate"].replace("-m knowgen ", ""))
+    knowgen(*evaluate, "--limit", "2", "--out", "tried")
+    with RunStore.read(tmp_path / "tried") as store:
+        assert len(list(store.answers())) == 2
 
     policy = ["-g", "policy=hf:sft/model", "-g", "temperature=0", "-g", "max_new_tokens=16"]
     painter = ["-g", "painter=things_painter", "--out", "run"]

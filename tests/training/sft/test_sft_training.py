@@ -306,7 +306,8 @@ def test_bfloat16_computes_with_exact_copies_of_the_trained_weights(vlm: Path, d
         ({"sft": {"conversations": [{"path": "nowhere.jsonl"}]}}, UsageError, "nowhere.jsonl: there are no conv"),
         ({"sft": {"max_tokens": 3}}, DataError, "none of 6 conversations can be trained on"),
         ({"model": {"path": ""}}, UsageError, "no model is named"),
-        ({"evaluation": {"task": "things:0"}}, UsageError, "an evaluation needs an image model"),
+        ({"evaluation": {"task": "things:0"}}, UsageError, "evaluation.painter: names no image model"),
+        ({"evaluation": {"task": "rl_tiny", "painter": "noise"}}, UsageError, "unknown task 'rl_tiny'"),
         ({"method": "grpo"}, UsageError, "use `knowgen train grpo`"),
     ],
 )
