@@ -77,6 +77,7 @@ def main() -> int:
         print(json.dumps(asyncio.run(_measured(given.out, given.measure, arms))))
         return 0
     started = time.monotonic()
+    print(f"{len(seeds)} seeds, {len(arms)} trainings each; minutes go by between two lines", flush=True)
     with ThreadPoolExecutor(max(1, given.workers)) as pool:
         list(pool.map(lambda seed: _fine_tune(given.out, seed, given.sft_steps), seeds))
         jobs = [(seed, arm) for seed in seeds for arm in arms]
@@ -118,6 +119,7 @@ def _fine_tune(out: Path, seed: int, steps: int) -> None:
         "train", "sft", "--config", "sft/cpu-mini", f"model.path=mini:{seed}", f"seed={seed}",
         f"sft.conversations={json.dumps(sources)}", f"sft.max_steps={steps}", "-o", folder / "sft",
     )  # fmt: skip
+    print(f"seed {seed}: made conversations, and fine-tuned on them", flush=True)
 
 
 def _train(out: Path, seed: int, arm: str, steps: int) -> None:
@@ -128,6 +130,7 @@ def _train(out: Path, seed: int, arm: str, steps: int) -> None:
         "train", "grpo", "--config", "grpo/cpu-mini", f"model.path={folder / 'sft' / 'model'}", f"seed={seed}",
         f"grpo.prompts={json.dumps(prompts)}", f"grpo.max_steps={steps}", *ARMS[arm], "-o", folder / arm,
     )  # fmt: skip
+    print(f"seed {seed}: trained {steps} steps ({LABELS[arm]})", flush=True)
 
 
 def _knowgen(*words: object) -> None:
