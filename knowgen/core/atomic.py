@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import shutil
 import tempfile
@@ -78,14 +79,19 @@ def _aside_prefix(target: Path) -> str:
     return f".{target.name}.old-"
 
 
+_drafts = itertools.count()
+
+
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file; what the `with` block writes there becomes the file at its end.
 
+    Each block has a path of its own, so that threads may write the same file at the same time; the last one counts.
+
     Raises:
         OSError: It cannot be renamed. An earlier file is unchanged, as it is when the block raises.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{next(_drafts)}")
     try:
         yield draft
         draft.replace(path)

@@ -103,6 +103,16 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pyt
     assert path.read_text() == "old" and names(tmp_path) == ["file"]
 
 
+def test_two_drafts_of_a_file_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    with draft_of(path) as first, draft_of(path) as second:
+        first.write_bytes(b"one")
+        second.write_bytes(b"two")
+        assert first.read_bytes() == b"one"
+    assert path.read_bytes() == b"one", "the block that ended last"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_draft_becomes_the_file_only_when_its_block_ends_well(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
