@@ -14,11 +14,14 @@ import os, sys, time
 from pathlib import Path
 from knowgen.store.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
+started, starts = os.pipe()
 child = os.fork()
 if child == 0:
     os.close(1)
+    os.write(starts, b"1")
     time.sleep(60)
     os._exit(0)
+os.read(started, 1)  # until the child runs, it is still being forked
 print(child, flush=True)
 os._exit(1)  # ends like a process that is killed
 """
