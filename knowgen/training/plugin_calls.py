@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from knowgen.core.errors import (
     AccountError,
@@ -51,6 +51,7 @@ from knowgen.scorers.contract import missing_needs, with_earlier
 from knowgen.training.config import PainterConfig, ServicesConfig
 
 T = TypeVar("T")
+H = TypeVar("H", bound=GeneratorHandle | ScorerHandle)
 
 OnError = Callable[[Exception], None] | None
 
@@ -152,22 +153,48 @@ class TrainingServices:
             raise EpisodeMaskedError(describe(error)) from error
 
 
-class PainterCalls:
-    """The image model of a training.
+class PluginCalls(Generic[H]):
+    """The calls of a plugin of a training.
 
     Args:
         dispatcher: Sends requests to it.
         services: What all calls share.
         service: The service behind it.
-        handle: The image model.
+        handle: The plugin.
     """
 
-    def __init__(
-        self, dispatcher: Dispatcher, services: TrainingServices, service: Service, handle: GeneratorHandle
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, services: TrainingServices, service: Service, handle: H) -> None:
         self.handle = handle
         self._dispatcher, self._services, self._service = dispatcher, services, service
         service.on_close = dispatcher.stop
+
+    async def check(self) -> None:
+        """Check that its service would take calls; see `attempts.check_service`."""
+        if self.handle.capabilities.checks_service:
+            await check_service(self._dispatcher.check, self._service)
+
+    async def check_once(self) -> None:
+        """Check its service with one call, without waiting for it.
+
+        Raises:
+            KnowgenError: It would take no calls, or the check itself failed.
+        """
+        if self.handle.capabilities.checks_service:
+            await _checked_once(self._dispatcher, self._service.name)
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._dispatcher.close()
+
+    async def abort(self) -> None:
+        """Abort calls in progress, and close it."""
+        self._dispatcher.kill()
+        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
+        await self._dispatcher.close()
+
+
+class PainterCalls(PluginCalls[GeneratorHandle]):
+    """The image model of a training."""
 
     @classmethod
     def of(cls, handle: GeneratorHandle, services: TrainingServices, config: PainterConfig) -> PainterCalls:
@@ -206,47 +233,9 @@ class PainterCalls:
 
         return await self._services.masked_after(attempt, self._service)
 
-    async def check(self) -> None:
-        """Check that its service would take calls; see `attempts.check_service`."""
-        if self.handle.capabilities.checks_service:
-            await check_service(self._dispatcher.check, self._service)
 
-    async def check_once(self) -> None:
-        """Check its service with one call, without waiting for it.
-
-        Raises:
-            KnowgenError: It would take no calls, or the check itself failed.
-        """
-        if self.handle.capabilities.checks_service:
-            await _checked_once(self._dispatcher, self._service.name)
-
-    async def close(self) -> None:
-        """Close the image model."""
-        await self._dispatcher.close()
-
-    async def abort(self) -> None:
-        """Abort calls in progress, and close it."""
-        self._dispatcher.kill()
-        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
-        await self._dispatcher.close()
-
-
-class ScorerCalls:
-    """A scorer of a training.
-
-    Args:
-        dispatcher: Sends items to it.
-        services: What all calls share.
-        service: The service behind it.
-        handle: The scorer.
-    """
-
-    def __init__(
-        self, dispatcher: Dispatcher, services: TrainingServices, service: Service, handle: ScorerHandle
-    ) -> None:
-        self.handle = handle
-        self._dispatcher, self._services, self._service = dispatcher, services, service
-        service.on_close = dispatcher.stop
+class ScorerCalls(PluginCalls[ScorerHandle]):
+    """A scorer of a training."""
 
     @classmethod
     def of(cls, handle: ScorerHandle, services: TrainingServices) -> ScorerCalls:
@@ -301,30 +290,6 @@ class ScorerCalls:
     def name(self) -> str:
         """Return the name of the scorer, such as `vlm:gpt-4.1`."""
         return self.handle.spec.name
-
-    async def check(self) -> None:
-        """Check that its service would take calls; see `attempts.check_service`."""
-        if self.handle.capabilities.checks_service:
-            await check_service(self._dispatcher.check, self._service)
-
-    async def check_once(self) -> None:
-        """Check its service with one call, without waiting for it.
-
-        Raises:
-            KnowgenError: It would take no calls, or the check itself failed.
-        """
-        if self.handle.capabilities.checks_service:
-            await _checked_once(self._dispatcher, self._service.name)
-
-    async def close(self) -> None:
-        """Close the scorer."""
-        await self._dispatcher.close()
-
-    async def abort(self) -> None:
-        """Abort calls in progress, and close it."""
-        self._dispatcher.kill()
-        await asyncio.to_thread(self._dispatcher.join, ABORT_SECONDS)
-        await self._dispatcher.close()
 
 
 async def _checked_once(dispatcher: Dispatcher, name: str) -> None:
