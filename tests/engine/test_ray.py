@@ -35,23 +35,57 @@ def results(path: Path) -> tuple[dict[Any, Any], dict[Any, Any]]:
     return generations, scores
 
 
+HELD = """
+import hashlib, os, pathlib, time
+from PIL import Image
+
+class Held:
+    # Tells the ids of the processes that run it, and goes on only when it is told to.
+    concurrency = 2
+
+    def draw(self, prompt, references, seed):
+        folder = pathlib.Path(__file__).parent
+        process = os.getpid()
+        while process > 1 and not (folder / "go").exists():
+            (folder / "ids" / str(process)).touch()
+            process = int(pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        while not (folder / "go").exists():
+            time.sleep(0.02)
+        return Image.frombytes("RGB", (32, 32), hashlib.sha256(prompt.encode()).digest() * 96)
+"""
+
+
 @pytest.mark.slow
-def test_a_run_that_loses_a_node_has_the_rows_of_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    here = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "here", workers=0)
-    with local_cluster([{"num_cpus": 2}] * 3) as cluster:
+def test_a_run_that_loses_a_node_has_the_rows_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "held.py").write_text(HELD)
+    (tmp_path / "ids").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with local_cluster([{"num_cpus": 0}, {"num_cpus": 2}, {"num_cpus": 2}]) as cluster:  # the head cannot be removed
         lost = threading.Event()
 
-        def lose_a_node() -> None:
-            images = tmp_path / "ray" / "images"
-            while len(list(images.rglob("*.png"))) < 8:
-                time.sleep(0.02)
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-            lost.set()
+        def lose_a_node_that_generates() -> None:
+            while not lost.is_set():
+                ids = {int(each.name) for each in (tmp_path / "ids").iterdir()}
+                for node in list(cluster.worker_nodes):
+                    raylet = next(each for each in node.live_processes() if each[0] == "raylet")[1].pid
+                    if raylet in ids:
+                        cluster.remove_node(node, allow_graceful=False)
+                        lost.set()
+                        break
+                time.sleep(0.05)
+            (tmp_path / "go").touch()
 
-        threading.Thread(target=lose_a_node, daemon=True).start()
-        there = knowgen.evaluate("knowgen_mini", "painter", out=tmp_path / "ray", executor=f"ray:{cluster.address}")
-        assert lost.is_set() and "a worker on node" in caplog.text
-    assert there.outcome is not None and there.outcome.generated == there.outcome.scored == 48
+        thread = threading.Thread(target=lose_a_node_that_generates, daemon=True)
+        thread.start()
+        there = knowgen.evaluate(
+            "knowgen_mini", "held.py:Held", out=tmp_path / "ray", executor=f"ray:{cluster.address}", limit=24
+        )
+        thread.join()
+        assert "a worker on node" in caplog.text
+    here = knowgen.evaluate("knowgen_mini", "held.py:Held", out=tmp_path / "here", workers=0, limit=24)
+    assert there.outcome is not None and there.outcome.generated == there.outcome.scored == 24
     assert results(there.path) == results(here.path)
 
 
