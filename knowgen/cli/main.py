@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "new": "Create a package for a plugin of your own.",
     "serve": "Serve a generator over HTTP.",
     "cache": "Show or clear the caches that all runs share.",
+    "board": "Leaderboards: add, check and withdraw submissions, build the site.",
     "world": "Build a synthetic benchmark.",
     "corpus": "Index a folder of pages and images for search.",
     "doctor": "Check the installation.",
