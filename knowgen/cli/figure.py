@@ -8,14 +8,14 @@ import click
 
 from knowgen.cli.options import run_option
 
-KINDS = ("ladder", "group", "category", "difficulty", "cost", "search", "agreement")
+KINDS = ("ladder", "group", "category", "difficulty", "cost", "time", "search", "agreement")
 
 EPILOG = """\b
 Kinds:
   ladder      each system's headline figure with its 95 % interval
   group, category, difficulty
               the overall figure of each part, with a dot for each system
-  cost        the headline figure against what services cost for each image
+  cost, time  the headline figure against dollars or seconds for each image
   search      where search helped and hurt: RUNS are the run without search
               and the one with it
   agreement   agreement of scorers, and of people with --labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import GenerationStatus
@@ -17,7 +18,7 @@ from knowgen.store.run import RunStore
 from knowgen.workflows.compare import agree, compare, run_names
 from knowgen.workflows.run import Run
 
-FIGURES = ("ladder", "group", "category", "difficulty", "cost", "search", "agreement")
+FIGURES = ("ladder", "group", "category", "difficulty", "cost", "time", "search", "agreement")
 """Kinds of figures."""
 
 TABLES = ("systems", "group", "category", "difficulty")
@@ -62,8 +63,8 @@ def draw(
     with style.drawing():
         if kind == "ladder":
             chart = charts.ladder(systems, layout)
-        elif kind == "cost":
-            chart = charts.cost(systems, layout)
+        elif kind in ("cost", "time"):
+            chart = charts.against(kind, systems, layout)
         elif kind == "search":
             if len(runs) != 2:
                 raise UsageError("needs two runs", where=kind, fix="name the run without search, then the one with it")
@@ -113,7 +114,7 @@ def paper_systems(
     """Return the systems of runs that can be compared.
 
     Raises:
-        UsageError: There is no run, the number of names differs, or the runs cannot be compared.
+        UsageError: `runs` is empty, the number of names differs, or the runs cannot be compared.
     """
     if not runs:
         raise UsageError("no run", fix="name one or more run directories")
@@ -131,28 +132,33 @@ def paper_systems(
         )
     shown = list(names) or run_names(runs)
     return [
-        charts.PaperSystem(name, mark, summary, run.spec.privileged, _cost(run))
+        charts.PaperSystem(name, mark, summary, run.spec.privileged, *_spent(run))
         for name, mark, summary, run in zip(shown, marks(shown), summaries, runs, strict=True)
     ]
 
 
-def _cost(run: Run) -> float | None:
-    """Return the cost of an image in US dollars, that of the agent included; None where a price is not known."""
-    total, images = 0.0, 0
+def _spent(run: Run) -> tuple[float | None, float | None]:
+    """Return US dollars and median seconds of an image, those of the agent included; None where not known."""
+    total: float | None = 0.0
+    images, times, answered = 0, [], {}
     with RunStore.read(run.path) as store:
         for _, answer in store.answers():
-            cost = answer_cost(answer)
-            if cost is None:
-                return None
-            total += cost
+            answered[answer.sample_id, answer.repeat] = answer.seconds
+            total = _sum(total, answer_cost(answer))
         for _, generation in store.generations():
-            if generation.usage.cost is None and (generation.usage.input_tokens or generation.usage.output_tokens):
-                return None
-            total += generation.usage.cost or 0.0
-            images += generation.status == GenerationStatus.OK
+            usage = generation.usage
+            free = usage.cost is None and not usage.input_tokens + usage.output_tokens
+            total = _sum(total, 0.0 if free else usage.cost)
+            if generation.status == GenerationStatus.OK:
+                images += 1
+                times.append(generation.seconds + answered.get((generation.sample_id, generation.repeat), 0.0))
     if not total and run.cost is None:
-        return None  # a service that says neither price nor tokens
-    return total / images if images else None
+        total = None  # a service that says neither price nor tokens
+    return (None if total is None or not images else total / images), (median(times) if times else None)
+
+
+def _sum(total: float | None, cost: float | None) -> float | None:
+    return None if total is None or cost is None else total + cost
 
 
 def _sample_differences(runs: Sequence[Run], protocol: str, scorer: str | None) -> list[float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import UsageError
 from knowgen.report.numbers import in_words
-from knowgen.report.paper.style import INK, LINE, MARKERS, QUIET, ROW, Layout, colour, new_chart, tidy
+from knowgen.report.paper.style import COLOURS, INK, LINE, MARKERS, QUIET, ROW, Layout, colour, new_chart, tidy
 from knowgen.report.view import SystemMarker
 from knowgen.stats.agreement.records import Agreement
 from knowgen.stats.compare.records import Comparison
@@ -36,6 +36,7 @@ class PaperSystem:
         summary: Its figures.
         privileged: Whether it sees the ground truth.
         cost: US dollars for each image, those of an agent included; None if unknown.
+        seconds: Median seconds for each image, those of an agent included; None if unknown.
     """
 
     label: str
@@ -43,6 +44,13 @@ class PaperSystem:
     summary: Summary
     privileged: bool = False
     cost: float | None = None
+    seconds: float | None = None
+
+    @property
+    def order(self) -> tuple[bool, float, str]:
+        """Place of the system in figures and tables: the best first, those without a result last."""
+        value = self.summary.headline.value
+        return value is None, -(value or 0.0), self.label
 
 
 def score_axis(summary: Summary, layout: Layout) -> str:
@@ -58,7 +66,7 @@ def ladder(systems: Sequence[PaperSystem], layout: Layout) -> Chart:
 
     Systems without a result are listed below the others, with the reason.
     """
-    order = sorted(systems, key=lambda one: (one.summary.headline.value is None, -(one.summary.headline.value or 0)))
+    order = sorted(systems, key=lambda one: one.order)
     chart = new_chart(layout.width, 0.55 + ROW * len(order))
     axes = chart.add_subplot()
     for row, system in enumerate(order):
@@ -91,9 +99,10 @@ def parts(systems: Sequence[PaperSystem], kind: str, layout: Layout) -> Chart:
     names = list(dict.fromkeys(part.name for one in systems for part in one.summary.slices if part.kind == kind))
     if not names:
         raise UsageError(f"the task has no {kind}", fix="choose another kind of figure")
+    systems = sorted(systems, key=lambda one: one.order)
     slot = 0.13
     height = max(ROW, slot * len(systems) + 0.08)
-    chart = new_chart(layout.width, 0.8 + height * len(names) + 0.16 * len(systems))
+    chart = new_chart(layout.width, 0.8 + height * len(names) + 0.08 * (len(systems) + 1))
     axes = chart.add_subplot()
     for row, name in enumerate(names):
         for place, system in enumerate(systems):
@@ -107,52 +116,82 @@ def parts(systems: Sequence[PaperSystem], kind: str, layout: Layout) -> Chart:
             axes.axhline(row - 0.5, color=LINE, linewidth=0.6)
     _rows(axes, [f"{in_words(name)} ({_number(systems, kind, name)})" for name in names])
     axes.set_xlim(0, layout.factor)
-    axes.set_xlabel(f"overall ({systems[0].summary.protocol}), 95 % interval")
+    known = any(
+        one.figures[OVERALL].low is not None for each in systems for one in each.summary.slices if one.kind == kind
+    )
+    axes.set_xlabel(f"overall ({systems[0].summary.protocol})" + (", 95 % interval" if known else ""))
     _legend(chart, systems)
     tidy(axes)
     return chart
 
 
-def cost(systems: Sequence[PaperSystem], layout: Layout) -> Chart:
-    """Return the headline figure of each system against its cost for each image.
+def against(kind: str, systems: Sequence[PaperSystem], layout: Layout) -> Chart:
+    """Return the headline figure of each system against its cost or time for each image.
 
-    Systems without a result or a known cost cannot be placed; they are named under the figure.
+    Systems that cannot be placed, because they have no result or their cost is not known, are named under the figure.
+
+    Args:
+        kind: cost or time.
+        systems: The systems.
+        layout: Layout of the figure.
 
     Raises:
-        UsageError: No system has both.
+        UsageError: No system can be placed, or none has cost anything.
     """
-    shown = [one for one in systems if one.cost is not None and one.summary.headline.value is not None]
-    if not shown:
-        raise UsageError("no run has both a result and a known cost", fix="choose another kind of figure")
-    chart = new_chart(layout.width, 0.62 * layout.width if layout.width < 5 else 3.2)
+    values = {id(one): one.cost if kind == "cost" else one.seconds for one in systems}
+    shown = [
+        (one, value)
+        for one in systems
+        if (value := values[id(one)]) is not None and one.summary.headline.value is not None
+    ]
+    largest = max((value for _, value in shown), default=0.0)
+    if not largest:
+        what = "no run has a result and paid a service" if shown else f"no run has a result and a known {kind}"
+        raise UsageError(what, where=kind, fix="choose another kind of figure, such as time")
+    chart = new_chart(layout.width, 0.8 * layout.width if layout.width < 5 else 3.2)
     axes = chart.add_subplot()
-    costs = [one.cost or 0.0 for one in shown]
-    positive = [value for value in costs if value > 0]
-    spread = bool(positive) and max(positive) > 10 * min(positive)
-    if spread:
-        # linear up to the lowest cost, so that a system that costs nothing has a place as well
-        axes.set_xscale("symlog", linthresh=min(positive)) if min(costs) == 0 else axes.set_xscale("log")
-    for system in shown:
+    logarithmic = _scale(axes, [value for _, value in shown])
+    for system, value in shown:
         figure = system.summary.headline
-        assert figure.value is not None and system.cost is not None
-        x, y = system.cost, layout.factor * figure.value
+        assert figure.value is not None
         if figure.low is not None and figure.high is not None:
             ends = [layout.factor * figure.low, layout.factor * figure.high]
-            axes.plot([x, x], ends, color=colour(system.mark), linewidth=1)
-        axes.plot([x], [y], **_marker(system.mark, 6))
-        axes.annotate(_label(system), (x, y), (6, 3), textcoords="offset points", fontsize=7)
+            axes.plot([value, value], ends, color=colour(system.mark), linewidth=1)
+        axes.plot([value], [layout.factor * figure.value], **_marker(system.mark, 6))
+        right = value > 0.6 * largest and not logarithmic
+        axes.annotate(
+            _label(system),
+            (value, layout.factor * figure.value),
+            (-6 if right else 6, 4),
+            textcoords="offset points",
+            fontsize=7,
+            ha="right" if right else "left",
+        )
     axes.set_ylim(0, layout.factor)
-    if not spread:
-        axes.set_xlim(-0.04 * (max(costs) or 1.0), 1.25 * (max(costs) or 1.0))
-    axes.margins(x=0.15)
-    axes.set_xlabel("paid to services for each image in US dollars" + (" (logarithmic)" if spread else ""))
+    axes.margins(x=0.2 if logarithmic else 0.08)
+    unit = "paid to services for each image in US dollars" if kind == "cost" else "median seconds for each image"
+    axes.set_xlabel(unit + (", logarithmic" if logarithmic else ""))
     axes.set_ylabel(score_axis(systems[0].summary, layout))
-    missing = [_label(one) for one in systems if one not in shown]
-    if missing:
-        words = f"Without a result or a known cost: {', '.join(missing)}"
-        chart.text(0.01, -0.02, words, fontsize=6.5, color=QUIET, va="top", wrap=True)
+    placed = {id(one) for one, _ in shown}
+    if missing := [_label(one) for one in systems if id(one) not in placed]:
+        words = f"Without a result or a known {kind}: {', '.join(missing)}"
+        chart.supxlabel(words, fontsize=6.5, color=QUIET, x=0.01, ha="left", wrap=True)
     tidy(axes, "both")
     return chart
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> bool:
+    """Make the horizontal axis logarithmic where values differ by more than a factor of 10; return whether it is."""
+    positive = [value for value in values if value > 0]
+    if max(positive) <= 10 * min(positive):
+        axes.set_xlim(left=min(0.0, *values))
+        return False
+    if min(values) == 0:  # linear up to the lowest cost, so that a system that costs nothing has a place as well
+        axes.set_xscale("symlog", linthresh=min(positive))
+    else:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")  # without powers in the markup of TeX
+    return True
 
 
 def search(comparison: Comparison, differences: Sequence[float], layout: Layout) -> Chart:
@@ -173,27 +212,29 @@ def search(comparison: Comparison, differences: Sequence[float], layout: Layout)
         key=lambda part: -(part.figures[OVERALL].value or 0.0),
     )
     narrow = layout.width < 5
-    height = 0.9 + ROW * max(len(categories), 6)
+    height = 0.8 + 0.2 * max(len(categories), 8)
     chart = new_chart(layout.width, 2.2 + height if narrow else height)
-    left, right = (chart.add_subplot(2 if narrow else 1, 1 if narrow else 2, number) for number in (1, 2))
+    grid = chart.add_gridspec(2, 1, height_ratios=(2.2, height)) if narrow else chart.add_gridspec(1, 2)
+    left, right = chart.add_subplot(grid[0]), chart.add_subplot(grid[1])
     ordered = [layout.factor * value for value in sorted(differences, reverse=True)]
-    shades = [INK if value >= 0 else QUIET for value in ordered]
+    shades = [COLOURS[0] if value >= 0 else COLOURS[4] for value in ordered]
     left.bar(range(len(ordered)), ordered, width=1.0, color=shades, linewidth=0)
     left.axhline(0, color=INK, linewidth=0.6)
-    left.set_xlabel(
-        f"samples: {comparison.better} better, {comparison.equal} equal, {comparison.worse} worse with search"
-    )
-    left.set_ylabel("difference of the sample")
+    counts = f"{comparison.better} better\n{comparison.equal} equal\n{comparison.worse} worse"
+    left.text(0.98, 0.97, counts, transform=left.transAxes, ha="right", va="top")
+    left.set_xlabel("samples, sorted")
+    left.set_ylabel("difference with search")
     left.set_xlim(-0.5, len(ordered) - 0.5)
     tidy(left, "y")
     for row, part in enumerate(categories):
         figure = part.figures[OVERALL]
         if figure.low is not None and figure.high is not None:
             right.plot([layout.factor * figure.low, layout.factor * figure.high], [row, row], color=INK, linewidth=1)
-        right.plot([layout.factor * (figure.value or 0.0)], [row], "o", color=INK, markersize=4)
+        right.plot([layout.factor * (figure.value or 0.0)], [row], "o", color=INK, markersize=4, clip_on=False)
     right.axvline(0, color=INK, linewidth=0.6)
     _rows(right, [f"{in_words(part.name)} ({part.samples})" for part in categories])
-    right.set_xlabel("difference of the category, 95 % interval")
+    known = any(part.figures[OVERALL].low is not None for part in categories)
+    right.set_xlabel("difference by category" + (", 95 % interval" if known else ""))
     tidy(right)
     return chart
 
@@ -247,6 +288,8 @@ def _marker(mark: SystemMarker, size: float) -> dict[str, Any]:
         "markeredgecolor": "white",
         "markeredgewidth": 0.5,
         "linestyle": "none",
+        "clip_on": False,
+        "zorder": 3,
     }
 
 
@@ -265,7 +308,9 @@ def _legend(chart: Chart, systems: Sequence[PaperSystem]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=_label(one), **_marker(one.mark, 5)) for one in systems]
-    chart.legend(handles=handles, loc="outside upper left", frameon=False, ncols=1, handletextpad=0.3)
+    chart.legend(
+        handles=handles, loc="outside upper left", frameon=False, ncols=2, handletextpad=0.3, columnspacing=1.5
+    )
 
 
 def _label(system: PaperSystem) -> str:

@@ -105,7 +105,7 @@ def paper_table(
     """
     order = sorted(
         range(len(systems)),
-        key=lambda place: (systems[place].privileged, -(systems[place].summary.headline.value or -1.0)),
+        key=lambda place: (systems[place].privileged, *systems[place].order),
     )
     columns = _columns(kind, systems, layout)
     bold = [_tied_best(column, systems, pairs) for column in columns]
