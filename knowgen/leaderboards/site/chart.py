@@ -13,10 +13,10 @@ from knowgen.stats.summary import Figure
 SPREAD = 20.0
 """Ratio of the highest to the lowest cost from which the axis is logarithmic."""
 
-FREE = 0.03
+FREE = 0.02
 """Place of costs of 0 on a logarithmic axis, which has none; its other values begin at `START`."""
 
-START = 0.1
+START = 0.17
 
 
 @dataclass(frozen=True)

@@ -251,8 +251,8 @@ def part_page(kind: str, name: str) -> str:
         >>> part_page("category", "biology"), part_page("category", "../x")
         ('category-biology.html', 'category-x-d90a4ff3.html')
     """
-    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
-    if words == name.replace("_", "-"):
+    words = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:40]
+    if words and words == name:
         return f"{kind}-{words}.html"
     return f"{kind}-{words or 'part'}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}.html"
 
