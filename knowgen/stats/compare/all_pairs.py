@@ -102,7 +102,12 @@ class PairedSubset:
 
 
 def all_pairs(
-    systems: Sequence[Values], protocol: ScoringProtocol, dimensions: Sequence[str], figure: str = OVERALL
+    systems: Sequence[Values],
+    protocol: ScoringProtocol,
+    dimensions: Sequence[str],
+    figure: str = OVERALL,
+    *,
+    parts: bool = True,
 ) -> list[PairedSubset]:
     """Compare each system with each later one over the samples for which both have a score; differences are b - a.
 
@@ -111,6 +116,7 @@ def all_pairs(
         protocol: Scoring protocol.
         dimensions: Dimensions that the scorer gives values for.
         figure: A dimension, or `overall`.
+        parts: Whether groups, categories and difficulties are compared as well.
 
     Returns:
         The whole first, then groups, categories and difficulties. Whether a system has enough scores for a result is
@@ -123,15 +129,16 @@ def all_pairs(
     names = tuple(dimensions)
     aligned = _Aligned(systems, protocol, names)
     place = (*names, OVERALL).index(figure)
-    parts = sample_subsets(aligned.units, protocol)
-    found: list[dict[tuple[int, int], PairedFigure]] = [{} for _ in parts]
+    subsets = sample_subsets(aligned.units, protocol)
+    subsets = subsets if parts else subsets[:1]
+    found: list[dict[tuple[int, int], PairedFigure]] = [{} for _ in subsets]
     for block in aligned.blocks():
-        for part, pairs in zip(parts, found, strict=True):
+        for part, pairs in zip(subsets, found, strict=True):
             results = _PairedBlock(aligned, part, block).results(place)
             pairs.update(zip(block.keys, results, strict=True))
     return [
         PairedSubset(part.kind, part.name, {key: pairs[key] for key in sorted(pairs)})
-        for part, pairs in zip(parts, found, strict=True)
+        for part, pairs in zip(subsets, found, strict=True)
     ]
 
 
