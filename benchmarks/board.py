@@ -14,15 +14,16 @@ import argparse
 import hashlib
 import io
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import yaml
 from PIL import Image
 
@@ -52,7 +53,24 @@ SECONDS, MEGABYTES = 60.0, 1000.0
 
 CATEGORIES = tuple(category for group in GROUPS.values() for category in group)
 JUDGE, VERSION = "made-up-judge-1", "1-0123456789ab"
-WORDS = "colour label crest bridge date emblem right wrong blurred missing legible the of on in shape".split()
+WORDS = ("colour", "label", "crest", "bridge", "date", "emblem", "right", "wrong", "blurred", "missing", "legible")
+    "colour",
+    "label",
+    "crest",
+    "bridge",
+    "date",
+    "emblem",
+    "right",
+    "wrong",
+    "blurred",
+    "missing",
+    "legible",
+    "the",
+    "of",
+    "on",
+    "in",
+    "shape",
+]
 
 
 def digest(*words: object) -> str:
@@ -231,14 +249,27 @@ def measured(command: list[str]) -> Measured:
 
 def _watch(pid: int, highest: list[float], ended: threading.Event) -> None:
     while not ended.wait(0.05):
-        total = 0
-        try:
-            root = psutil.Process(pid)
-            for each in (root, *root.children(recursive=True)):
-                total += each.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-        highest[0] = max(highest[0], total / 1e6)
+        highest[0] = max(highest[0], sum(map(_resident, _with_children(pid))) / 1e6)
+
+
+def _with_children(pid: int) -> Iterator[int]:
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in _text(path).split():
+            yield from _with_children(int(child))
+
+
+def _resident(pid: int) -> int:
+    """Return the resident memory of a process in bytes; 0 if it has ended."""
+    words = _text(Path(f"/proc/{pid}/statm")).split()
+    return int(words[1]) * resource.getpagesize() if words else 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:  # the process has ended
+        return ""
 
 
 FIGURES = """

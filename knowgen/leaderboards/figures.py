@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from statistics import median
-from typing import TypeVar
 
 from knowgen.core.errors import DataError
 from knowgen.leaderboards.folder import RESULT_FILE, Board, Submission
@@ -36,7 +35,7 @@ WHOLE = ("all", "")
 @dataclass(frozen=True)
 class RankRange:
     """The ranks that a system may have: from 1 + the number of systems that are better, down to the number of systems
-    minus those that are worse. Systems whose ranges overlap are not told apart by the benchmark.
+    minus those that are worse. Systems whose ranges overlap are not distinguished by the benchmark.
     """
 
     best: int
@@ -55,7 +54,7 @@ class PairDifference:
             too little for an interval; None without a test. Rounded to 10 decimals.
         p_corrected: The same, corrected for all pairs as the board's tie rule says.
         n: Number of samples that both have.
-        note: Why there is no value or interval; empty if there is.
+        note: Reason for having no value or no interval; empty if it has both.
         test: `t`, `sign`, or empty without a test.
     """
 

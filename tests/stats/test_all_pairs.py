@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import pytest
-from tests.helpers.score_rows import reading
 
 from knowgen.core.records import DIMENSIONS, FailureCause, GenerationStatus, ParsedScore, Row, ScoreStatus, group_of
-from knowgen.stats.compare.all_pairs import SIGN_TEST, T_TEST, all_pairs
+from knowgen.stats.compare.all_pairs import T_TEST, all_pairs
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
-from knowgen.stats.summary import ALL_EQUAL, OVERALL, TOO_FEW_DIFFERENT
+from knowgen.stats.summary import OVERALL
 from knowgen.stats.values import read_values
+from tests.helpers.score_rows import reading
 
 CATEGORIES = ("biology", "physics", "game", "architecture", "celebrity", "unheard_of")
 

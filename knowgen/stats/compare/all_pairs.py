@@ -12,15 +12,15 @@ as described there.
 
 **The p-value** is the one that belongs to the interval: two-sided, of the t statistic f / e with the difference f, its
 standard error e and Satterthwaite's degrees of freedom. It is below .05 exactly where the 95 % interval leaves out 0. A
-permutation test of 10,000 exchanges cannot give less than 1/10,001; corrected for the 1,770 pairs of 60 systems by Holm's
-method, the smallest p-value must be below .05 / 1,770 = .00003, so that no pair could ever differ. The t statistic has no
-such floor. `benchmarks/board_false_alarms.py` prints how often systems that are equal come out as different.
+permutation test of 10,000 exchanges cannot give less than 1/10,001. Holm's method for the 1,770 pairs of 60 systems
+asks for .05 / 1,770 = .00003 first, so that no pair could ever differ; the t statistic has no such floor.
+`benchmarks/board_false_alarms.py` prints how often systems that are equal come out as different.
 
-Where nearly all samples differ by the same amount there is no interval, since there is no spread to judge it by, and
-the difference may be as large as can be. Such pairs have the exact sign test instead (Conover, Practical Nonparametric
-Statistics, 3rd edition, section 3.4): if exchanging the two systems changes nothing, the number of samples on which b is
-above a, out of those on which they differ, is binomial with probability 1/2. A majority that contradicts the sign of
-the difference has the p-value 1.
+Where nearly all samples differ by the same amount, their spread is unknown and the difference has no interval, though
+it may be as large as can be. Such pairs have the exact sign test instead (Conover, Practical Nonparametric Statistics,
+3rd edition, section 3.4): if exchanging the two systems changes nothing, the number of samples on which b is above a,
+among those on which they differ, is binomial with probability 1/2. A majority that contradicts the sign of the
+difference has the p-value 1.
 
 Additions run over the samples in their order, one after the other, and never through a matrix product: the order in
 which a linear-algebra library adds depends on the processor and on the number of threads.
@@ -28,9 +28,11 @@ which a linear-algebra library adds depends on the processor and on the number o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +126,7 @@ def all_pairs(
 
     Raises:
         DataError: Two systems have a sample with different properties.
-        ValueError: There is no such figure.
+        ValueError: The figure is unknown.
     """
     names = tuple(dimensions)
     aligned = _Aligned(systems, protocol, names)
@@ -296,7 +298,8 @@ class _Combine:
                 inside = groups[mask]
                 if not len(inside):
                     return np.full(next(iter(means.values()))[number].shape, np.nan)
-                return means[str(inside[0]) if self.by_group else self.kind][number]
+                own: Floats = means[str(inside[0]) if self.by_group else self.kind][number]
+                return own
 
             return found
 
@@ -342,11 +345,10 @@ class _PairedBlock:
 
     def _weights(self, place: int) -> tuple[Floats, Floats]:
         """Return the weights of the added samples by column, shape (P, columns), and for the figure, shape (P,)."""
-        at_an_end = [
-            ((one.values <= TOLERANCE) | (one.values >= 1 - TOLERANCE)).any(axis=(0, 1))[:, : self.dimensions]
-            for one in self.sides
-        ]
-        graded = np.where(at_an_end[0] | at_an_end[1], GRADED_DIFFERENCE, OVERALL_DIFFERENCE)
+        on_grades = np.zeros((self.used.shape[1], self.dimensions), dtype=bool)
+        for values in (side.values[..., : self.dimensions] for side in self.sides):
+            on_grades |= ((values <= TOLERANCE) | (values >= 1 - TOLERANCE)).any(axis=(0, 1))
+        graded = np.where(on_grades, GRADED_DIFFERENCE, OVERALL_DIFFERENCE)
         several, last = self.dimensions > 1, place == self.dimensions
         if several and last:
             graded = np.full_like(graded, OVERALL_DIFFERENCE)
@@ -438,7 +440,7 @@ def _added_last(terms: Floats) -> Floats:
     return total
 
 
-def _divided(totals: Floats, by: Floats, otherwise: float = np.nan) -> Floats:
+def _divided(totals: Floats, by: NDArray[np.floating[Any]], otherwise: float = np.nan) -> Floats:
     out = np.full(np.broadcast(totals, by).shape, otherwise)
     np.divide(totals, by, out=out, where=by > 0)
     return out
@@ -481,7 +483,7 @@ def _without_value(number: int) -> PairedFigure:
 def _paired_figure(
     point: float, number: int, used: bool, note: str, low: float, high: float, t_test: float, sign_test: float
 ) -> PairedFigure:
-    if not used or point != point:
+    if not used or math.isnan(point):
         return _without_value(number)
     if note:
         tested = note in (ALL_EQUAL, TOO_FEW_DIFFERENT)
