@@ -54,23 +54,6 @@ SECONDS, MEGABYTES = 60.0, 1000.0
 CATEGORIES = tuple(category for group in GROUPS.values() for category in group)
 JUDGE, VERSION = "made-up-judge-1", "1-0123456789ab"
 WORDS = ("colour", "label", "crest", "bridge", "date", "emblem", "right", "wrong", "blurred", "missing", "legible")
-    "colour",
-    "label",
-    "crest",
-    "bridge",
-    "date",
-    "emblem",
-    "right",
-    "wrong",
-    "blurred",
-    "missing",
-    "legible",
-    "the",
-    "of",
-    "on",
-    "in",
-    "shape",
-]
 
 
 def digest(*words: object) -> str:

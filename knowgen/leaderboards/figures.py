@@ -35,7 +35,7 @@ WHOLE = ("all", "")
 @dataclass(frozen=True)
 class RankRange:
     """The ranks that a system may have: from 1 + the number of systems that are better, down to the number of systems
-    minus those that are worse. Systems whose ranges overlap are not distinguished by the benchmark.
+    minus those that are worse. Systems that do not differ share ranks; so may systems that do, which `pairs` shows.
     """
 
     best: int
@@ -54,7 +54,7 @@ class PairDifference:
             too little for an interval; None without a test. Rounded to 10 decimals.
         p_corrected: The same, corrected for all pairs as the board's tie rule says.
         n: Number of samples that both have.
-        note: Reason for having no value or no interval; empty if it has both.
+        note: Reason for a missing value or interval; empty otherwise.
         test: `t`, `sign`, or empty without a test.
     """
 
