@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from statistics import median
 
 from knowgen.core.errors import DataError
-from knowgen.leaderboards.folder import RESULT_FILE, Board, Submission
+from knowgen.leaderboards.folder import BOARD_FILE, RESULT_FILE, Board, Submission
 from knowgen.leaderboards.records import SubmissionResult, TieRule
 from knowgen.leaderboards.rows import rows_of
 from knowgen.stats.aggregate import aggregate
@@ -130,8 +130,30 @@ class BoardFigures:
 
 
 def board_protocol(board: Board) -> ScoringProtocol:
-    """Return the scoring protocol of a board, with the board's minimum coverage."""
-    return get_protocol(board.file.protocol).model_copy(update={"min_coverage": board.file.min_coverage})
+    """Return the scoring protocol of a board, with the board's minimum coverage.
+
+    Raises:
+        DataError: The board names another version of its arithmetic than this one.
+    """
+    file, protocol = board.file, get_protocol(board.file.protocol)
+    if file.protocol_version != protocol.version:
+        raise DataError(
+            f"protocol_version: the board has {file.protocol_version!r}, this version of knowgen computes {file.protocol} "
+            f"{protocol.version!r}",
+            where=str(board.path / BOARD_FILE),
+            fix="use the version of knowgen that the board was made with, or state the new one and check all submissions",
+        )
+    return protocol.model_copy(update={"min_coverage": file.min_coverage})
+
+
+def _check_ranking(board: Board) -> None:
+    known = (OVERALL, *board.file.scorer.dimensions)
+    if board.file.ranking not in known:
+        raise DataError(
+            f"ranking: {board.file.ranking!r} is not a figure of the board",
+            where=str(board.path / BOARD_FILE),
+            fix=f"choose one of {', '.join(known)}",
+        )
 
 
 def current(submissions: Sequence[Submission]) -> list[Submission]:
@@ -168,13 +190,14 @@ def board_figures(board: Board, *, processes: int = 1) -> BoardFigures:
     Raises:
         DataError: A file of the board is missing or not valid.
     """
-    file = board.file
+    file, protocol = board.file, board_protocol(board)
+    _check_ranking(board)
     computed = _computed_systems(board, current(list(board.submissions())), processes)
     computed.sort(key=lambda one: (one.value is None, -(one.value or 0.0), one.submission.slug))
     ranked = [one for one in computed if one.value is not None]
     slugs = [one.submission.slug for one in ranked]
     values = [one.values for one in ranked]
-    protocol, dimensions = board_protocol(board), file.scorer.dimensions
+    dimensions = file.scorer.dimensions
     parts = {
         (part.kind, part.name): _part_figures(part, slugs, ranked, board)
         for part in all_pairs(values, protocol, dimensions, file.ranking)
