@@ -43,9 +43,7 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
 
     folder = training_folder(out, config_name)
     config = load_config(config_name, list(values))
-    result = fine_tune(
-        config, folder, name=config_name, fresh=fresh, report=lambda line: click.echo(line, err=True), log=log
-    )
+    result = fine_tune(config, folder, name=config_name, fresh=fresh, report=_to_stderr, log=log)
     if not result.main:
         return 0 if not result.stopped else 130
     for line in result.left_out[:3]:
@@ -60,6 +58,10 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     click.echo(_trial(config, result.weights))
     click.echo(f"report   {command_line('report', folder, '-o', folder / 'report')}")
     return 0
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _trial(config: TrainingConfig, weights: Path) -> str:

@@ -28,7 +28,7 @@ class TrackerRequest:
 
     Attributes:
         name: Name of the tracker.
-        target: Project of wandb, experiment or tracking address of mlflow, folder of tensorboard; empty for the default.
+        target: Project of wandb, experiment or address of mlflow, folder of tensorboard; empty for the default.
         images: Number of images to show.
     """
 

@@ -124,9 +124,8 @@ class Tracking:
 
     def _record(self) -> None:
         """Write what identifies the runs of the trackers, without anything secret."""
-        begun = {
-            tracker.name: _without_secrets(tracker.reference) for tracker, _ in self._trackers if tracker.reference
-        }
+        references = {tracker.name: tracker.reference for tracker, _ in self._trackers if tracker.reference}
+        begun = {name: _without_secrets(reference) for name, reference in references.items()}
         if self._folder is None or not begun or not self._folder.is_dir():
             return
         text = json.dumps({**self._earlier, **begun}, indent=1, sort_keys=True) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -106,10 +107,8 @@ class TrackerProcess:
     def kill(self) -> None:
         """End the process, with those that its library started."""
         self._closed = True
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
             os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # it has ended
         self._process.wait()
 
     def _give_up(self, why: str) -> None:
@@ -147,10 +146,8 @@ class TrackerProcess:
             self._give_up("its process has ended")
         self._ended.set()
         self._ready.set()
-        try:
+        with contextlib.suppress(queue.Full):  # the other thread ends when it writes
             self._requests.put_nowait(None)
-        except queue.Full:
-            pass  # the other thread ends when it writes
 
 
 def _error(refusal: Mapping[str, Any], name: str) -> KnowgenError:

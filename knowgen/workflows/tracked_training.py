@@ -1,4 +1,4 @@
-"""What an experiment tracker is told of a training: its configuration, the figures of each step, and its evaluations."""
+"""What an experiment tracker is told of a training: its configuration, and the figures of steps and evaluations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tracked_training(description: Mapping[str, Any], folder: Path) -> TrackedRun
 
 
 def watch_of(tracking: Tracking) -> Callable[[int, Mapping[str, float], MetricKind], None]:
-    """Return what `TrainingRun` calls with the figures of each step: they become curves of `train/` or `evaluation/`."""
+    """Return what `TrainingRun` calls with the figures of each step: curves of `train/` or `evaluation/`."""
 
     def watch(step: int, values: Mapping[str, float], kind: MetricKind) -> None:
         tracking.log({f"{kind}/{name}": value for name, value in values.items()}, step)
