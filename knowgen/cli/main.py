@@ -41,6 +41,8 @@ VERBS: dict[str, str] = {
     "serve": "Serve a generator over HTTP.",
     "cache": "Show or clear the caches that all runs share.",
     "board": "Leaderboards: add, check and withdraw submissions, build the site.",
+    "push": "Send a run or a board to the Hugging Face hub.",
+    "pull": "Fetch a run or a board from the Hugging Face hub.",
     "world": "Build a synthetic benchmark.",
     "corpus": "Index a folder of pages and images for search.",
     "doctor": "Check the installation.",
