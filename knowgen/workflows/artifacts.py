@@ -80,7 +80,7 @@ def _cached_replies(store: RunStore, scorer: str) -> tuple[int, int]:
 
 def _decoding_changes(store: RunStore, scorer: str) -> list[str]:
     """Return how requests to a judge differed from what was asked for, because its endpoint does not accept it."""
-    found = (score.details.get("decoding", ()) for _, score in store.scores() if score.scorer == scorer)
+    found = (score.details.get("decoding", ()) for _, score in store.scores(scorer))
     return list(dict.fromkeys(str(change) for changes in found for change in changes))
 
 
