@@ -33,6 +33,9 @@ GENERATOR = "knowgen report"
 BLOCK = 50
 """Number of images in one block of a single file; the page decodes a block when it shows one of its images."""
 
+LEFT_OUT = "images are left out of this file"
+"""Why an image is not shown in a page without images."""
+
 _HERE = "<!--embedded-->"
 """Place of the data in the page of a single file."""
 
@@ -197,7 +200,7 @@ class SingleFileOutput(PageOutput):
         """Put each image into a block of images; their names are their numbers."""
         once = {ref.sha256: (ref, path) for ref, path in images}
         if self._keep == "none":
-            left_out = ShownImage(fault="images are left out of this file")
+            left_out = ShownImage(fault=LEFT_OUT)
             return dict.fromkeys(once, left_out)
         new = [entry for digest, entry in once.items() if digest not in self._shown]
         for start in range(0, len(new), BLOCK):

@@ -17,7 +17,7 @@ from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
 from knowgen.report.method import citation, definitions, provenance
-from knowgen.report.output import GENERATOR, PageOutput
+from knowgen.report.output import GENERATOR, LEFT_OUT, PageOutput
 from knowgen.report.search_effect import SearchEffect
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.agent_figures import AgentFigures
@@ -169,7 +169,8 @@ def render(
             provenance={system.index: provenance(system) for system in systems},
             citations={system.index: citation(system, views[0]) for system in systems},
             rubrics=collected.rubrics,
-            faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
+            faults=sum(image.fault not in ("", LEFT_OUT) for image in shown.values()),
+            left_out=any(image.fault == LEFT_OUT for image in shown.values()),
         )
     )
 

@@ -5,7 +5,7 @@
   const packed = window.KNOWGEN_DATA.index;
   const { texts } = packed;
 
-  // 0 is no image, one value is the reason why it cannot be shown.
+  // No image is 0, one value is the reason why it cannot be shown.
   function image(entry) {
     if (!entry) return null;
     if (entry.length === 1) return { fault: texts[entry[0]] };
