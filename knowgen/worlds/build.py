@@ -25,7 +25,13 @@ from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard
 
 
 def build_world(
-    out: Path, seed: WorldSeed, samples: int, *, name: str | None = None, workers: int | None = None
+    out: Path,
+    seed: WorldSeed,
+    samples: int,
+    *,
+    name: str | None = None,
+    workers: int | None = None,
+    commitment: str = "",
 ) -> Path:
     """Build a world and move it to its folder in one step.
 
@@ -35,6 +41,8 @@ def build_world(
         samples: Number of samples, at least 1: one of each category, then the second of each, and so on.
         name: Task name; `world-<seed>` if None, and `world` for a secret seed.
         workers: Number of processes; the number of cores if None.
+        commitment: Commitment of the task file to the seed, so that the task keeps its version when its ground truths
+            are taken away; empty for none.
 
     Returns:
         The path `out`.
@@ -66,7 +74,7 @@ def build_world(
             for file in ROW_FILES:
                 _join(draft, file, shards)
             (draft / PARTS).rmdir()
-            _write_task_file(draft / "task.yaml", seed, samples, name)
+            _write_task_file(draft / "task.yaml", seed, samples, name, commitment)
     except OSError as error:
         where = str(error.filename or out)
         raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix="check the disk") from error
@@ -122,18 +130,20 @@ def _join(folder: Path, file: str, shards: int) -> None:
             part.unlink()
 
 
-def _write_task_file(path: Path, seed: WorldSeed, samples: int, name: str | None) -> None:
+def _write_task_file(path: Path, seed: WorldSeed, samples: int, name: str | None, commitment: str) -> None:
     import yaml
 
     public = isinstance(seed, int)
+    source = f"seed {seed}" if public else "a secret seed"
     fields = {
         "name": name or (f"world-{seed}" if public else "world"),
         "version": str(RECIPE_VERSION),
-        "description": f"A made-up world of {samples} samples, drawn from {f'seed {seed}' if public else 'a secret seed'}.",
+        "description": f"A made-up world of {samples} samples, drawn from {source}.",
         "license": "Apache-2.0",
         "default_scorers": ["world_check"],
         "search": "world",
         **({"seed": seed} if public else {}),
+        **({"commitment": commitment} if commitment else {}),
     }
     path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), encoding="utf-8")
 

@@ -1,9 +1,10 @@
 """Seeds of worlds, and the random streams that are drawn from them.
 
-Everything in a world follows from its seed. A seed that is a number can be found from the prompts of its world by trying
-numbers. A secret seed is 256 random bits, too many to try. Random streams of a secret seed are keyed by HMAC-SHA256 of
-their purpose, because the generator behind `random.Random` can be run backwards: whoever worked out the state of one
-stream from its published choices would learn that stream's key, and from it neither the seed nor another stream.
+Everything in a world follows from its seed. A seed that is a number can be found from the prompts of its world by
+trying numbers. A secret seed is 256 random bits, too many to try. Random streams of a secret seed are keyed by
+HMAC-SHA256 of their purpose, because the generator behind `random.Random` can be run backwards: whoever worked out the
+state of one stream from its published choices would learn that stream's key, and from it neither the seed nor another
+stream.
 """
 
 from __future__ import annotations
