@@ -190,13 +190,14 @@ def read_secret(path: Path) -> SeasonSecret:
     """Return the secret of a season. No error repeats it.
 
     Raises:
-        UsageError: Others may read the file.
+        UsageError: Others may read the file or its folder.
         DataError: The file is missing or not valid.
     """
     secret = validated(SeasonSecret, read_yaml(path, fix="name the private folder of the season").data, path)
-    if path.stat().st_mode & 0o077:
-        fix = f"chmod 600 {path}, and publish another season if others may have read it"
-        raise UsageError("others on this machine may read the secret", where=str(path), fix=fix)
+    for place, mode in ((path, "600"), (path.parent, "700")):
+        if place.stat().st_mode & 0o077:
+            fix = f"chmod {mode} {place}, and publish another season if others may have read it"
+            raise UsageError("others on this machine may read it", where=str(place), fix=fix)
     return secret
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import Sample
+from knowgen.core.spec import RunSpec, fingerprint
 from knowgen.leaderboards.folder import BOARD_FILE, SAMPLES_FILE, Board, read_board
 from knowgen.leaderboards.records import BoardFile, BoardSample, BoardScorer, BoardTask, TruthHashes
 from knowgen.leaderboards.season import (
@@ -16,6 +17,7 @@ from knowgen.leaderboards.season import (
     SeasonFile,
     SeasonSecret,
     commitment_of,
+    read_season_file,
     read_secret,
     require_secret_of,
     season_of,
@@ -87,6 +89,8 @@ def publish(
         UsageError: An argument is wrong, or a folder belongs to another season.
         ConfigError: A folder cannot be written.
     """
+    if not (places.private / SECRET_FILE).exists():
+        _require_own(places, None)
     secret = _secret(places.private, name, samples)
     _require_own(places, commitment_of(secret))
     world = world_of(places.private, secret, workers)
@@ -123,10 +127,11 @@ def _secret(private: Path, name: str, samples: int) -> SeasonSecret:
     if not path.exists():
         try:
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(private.iterdir()):
+                raise UsageError("has content that is not a season", where=str(private), fix="name another folder")
+            private.chmod(0o700)  # it may have been there
         except OSError as error:
             raise ConfigError(f"cannot be created: {error.strerror}", where=str(private)) from error
-        if any(private.iterdir()):
-            raise UsageError("has content that is not a season", where=str(private), fix="name another folder")
         drawn = SeasonSecret(name=name, samples=samples, world=RECIPE_VERSION, seed=draw_secret(), nonce=draw_secret())
         write_secret(path, drawn)
     secret = read_secret(path)
@@ -137,15 +142,16 @@ def _secret(private: Path, name: str, samples: int) -> SeasonSecret:
     return secret
 
 
-def _require_own(places: SeasonPlaces, commitment: str) -> None:
-    """Raise `UsageError` if the public folder or the board has other content than this season's."""
+def _require_own(places: SeasonPlaces, commitment: str | None) -> None:
+    """Raise `UsageError` if the public folder or the board has other content than the season's of a commitment."""
     for folder in (places.public, places.board):
         if not folder.exists():
             continue
         if not folder.is_dir():
             raise UsageError("is a file, not a folder", where=str(folder), fix="name another folder")
         file = folder / SEASON_FILE
-        if any(folder.iterdir()) and (not file.is_file() or commitment not in file.read_text(encoding="utf-8")):
+        own = commitment is not None and file.is_file() and read_season_file(file).commitment == commitment
+        if any(folder.iterdir()) and not own:
             raise UsageError("has content that is not this season's", where=str(folder), fix="name another folder")
 
 
@@ -237,6 +243,11 @@ def _write_board(folder: Path, season: SeasonFile, task: FolderTask) -> None:
     write_text(folder / BOARD_FILE, yaml_text(file.model_dump(mode="json", exclude_none=True)))
     write_text(folder / SAMPLES_FILE, samples_text([board_sample(sample) for sample in task.samples()]))
     write_season(folder / SEASON_FILE, season)
+
+
+def run_of(private: Path, slug: str, revision: str, spec: RunSpec) -> Path:
+    """Return the run directory of a scored revision. What is sent again with other images has another one."""
+    return private / RUNS / slug / revision / fingerprint(spec.directory_identity())[:12]
 
 
 def private_secret(private: Path, board: Board) -> SeasonSecret:

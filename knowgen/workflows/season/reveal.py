@@ -19,14 +19,14 @@ from knowgen.leaderboards.folder import (
     read_board,
     result_text,
 )
-from knowgen.leaderboards.records import BoardSample, SubmissionResult, SubmittedImage, TruthHashes
+from knowgen.leaderboards.records import BoardSample, SubmissionResult, SubmittedGeneration, TruthHashes
 from knowgen.leaderboards.season import Revealed, SeasonFile, season_of, write_season, write_text
 from knowgen.leaderboards.submission import result_of
 from knowgen.search.leaks import perceptual_hash
 from knowgen.store.run import RunStore
 from knowgen.tasks.folder import FolderTask
 from knowgen.workflows.run import load_run
-from knowgen.workflows.season.publish import RUNS, board_sample, private_secret, samples_text, season_task
+from knowgen.workflows.season.publish import board_sample, private_secret, run_of, samples_text, season_task
 from knowgen.workflows.season.scoring import board_summary
 
 
@@ -94,7 +94,7 @@ def reveal(board_path: Path, private: Path, date: str) -> RevealedSeason:
     write_text(board.path / SAMPLES_FILE, samples_text(revealed_samples(task)))
     done = RevealedSeason(season.model_copy(update={"revealed": revealed}))
     for submission in board.submissions():
-        run = private / RUNS / submission.slug / submission.revision
+        run = run_of(private, submission.slug, submission.revision, submission.read_result().spec)
         if not run.is_dir():
             done = replace(done, without_run=(*done.without_run, submission.key))
             continue
@@ -125,8 +125,8 @@ def _complete(submission: Submission, board: Board, run: Path) -> int:
                 path = store.image_path(ref)
                 names[ref.sha256] = f"{ref.sha256}{path.suffix}"
                 _copy(path, submission.path / IMAGES / names[ref.sha256])
-        result = _with_files(result_of(store, summary), names)
-    write_text(submission.path / RESULT_FILE, result_text(result))
+        full = result_of(store, summary)
+    write_text(submission.path / RESULT_FILE, result_text(_completed(submission.read_result(), full, names)))
     return len(names)
 
 
@@ -140,16 +140,21 @@ def _copy(source: Path, target: Path) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix="check the disk") from error
 
 
-def _with_files(result: SubmissionResult, names: dict[str, str]) -> SubmissionResult:
-    def named(image: SubmittedImage | None) -> SubmittedImage | None:
-        return None if image is None else image.model_copy(update={"file": names.get(image.sha256, "")})
+def _completed(result: SubmissionResult, full: SubmissionResult, names: dict[str, str]) -> SubmissionResult:
+    """Return a published result with the texts of the full one, and the names of the files of its images."""
+    texts = {(sample.id, one.repeat): one for sample in full.samples for one in sample.generations}
+
+    def completed(sample: str, one: SubmittedGeneration) -> SubmittedGeneration:
+        image = one.image and one.image.model_copy(update={"file": names.get(one.image.sha256, "")})
+        known = texts[sample, one.repeat]
+        scores = tuple(
+            was.model_copy(update={"strict": now.strict, "lenient": now.lenient})
+            for was, now in zip(one.scores, known.scores, strict=True)
+        )
+        return one.model_copy(update={"image": image, "used_prompt": known.used_prompt, "scores": scores})
 
     samples = tuple(
-        each.model_copy(
-            update={
-                "generations": tuple(one.model_copy(update={"image": named(one.image)}) for one in each.generations)
-            }
-        )
+        each.model_copy(update={"generations": tuple(completed(each.id, one) for one in each.generations)})
         for each in result.samples
     )
     return result.model_copy(update={"samples": samples})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from knowgen.core.atomic import folder_draft, write_file
 from knowgen.core.errors import ConfigError, UsageError
@@ -19,17 +21,18 @@ from knowgen.leaderboards.folder import (
     result_text,
     validated,
 )
-from knowgen.leaderboards.records import SLUG, SubmissionResult, SubmittedGeneration, SystemFile
+from knowgen.leaderboards.records import SLUG, SubmissionResult, SubmittedCost, SubmittedGeneration, SystemFile
 from knowgen.leaderboards.season import require_open, season_of
 from knowgen.leaderboards.submission import result_of
 from knowgen.stats.summary import Summary
+from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 from knowgen.tasks.folder import FolderTask
 from knowgen.workflows import artifacts
 from knowgen.workflows.execute import execute
-from knowgen.workflows.plan import plan_scoring
+from knowgen.workflows.plan import Plan, plan_scoring
 from knowgen.workflows.run import Run
-from knowgen.workflows.season.publish import RUNS, private_secret, season_task
+from knowgen.workflows.season.publish import RUNS, private_secret, run_of, season_task
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def score(
     _require_new(board, slug, system.revision)
     secret = private_secret(private, board)
     task = season_task(private, season_of(board), secret)
-    run = _scored(source, board, task, private / RUNS / slug / system.revision, pattern, config or RunConfig())
+    plan = _plan(source, board, task, {**vars(config or RunConfig()), "out": private / RUNS, "pattern": pattern})
+    run = execute(plan, run_of(private, slug, system.revision, plan.spec))
     if run.outcome is not None and run.outcome.stopped:
         return ScoredSubmission(run)
     summary = board_summary(run, board)
@@ -86,7 +90,7 @@ def score(
         raise ConfigError(f"not enough could be scored: {summary.no_result}", where=str(source), fix=fix)
     require_open(board)  # it may have been closed meanwhile
     with RunStore.read(run.path) as store:
-        result = without_answers(result_of(store, summary))
+        result = with_source(without_answers(result_of(store, summary)), source)
     folder = board.path / slug / system.revision
     try:
         with folder_draft(folder) as draft:
@@ -131,14 +135,14 @@ def _require_new(board: Board, slug: str, revision: str) -> None:
         raise UsageError(what, where=where, fix="submit to the next season")
 
 
-def _scored(source: Path, board: Board, task: FolderTask, out: Path, pattern: str | None, config: RunConfig) -> Run:
-    """Score images in a run directory of the private folder.
+def _plan(source: Path, board: Board, task: FolderTask, settings: Mapping[str, Any]) -> Plan:
+    """Return the plan of scoring images for a board.
 
     Raises:
-        UsageError: The images were made from ground truths, or the source is of another task.
+        UsageError: The images were made from ground truths, or do not fit the board.
     """
-    settings = {**vars(config), "out": out, "pattern": pattern, "protocol": board.file.protocol}
-    plan = plan_scoring(source, (board.file.scorer.name,), task, config=RunConfig(**settings))
+    config = RunConfig(**{**settings, "protocol": board.file.protocol})
+    plan = plan_scoring(source, (board.file.scorer.name,), task, config=config)
     try:
         if plan.spec.privileged:
             what = f"{plan.spec.label} was given ground truths"
@@ -152,12 +156,39 @@ def _scored(source: Path, board: Board, task: FolderTask, out: Path, pattern: st
     except UsageError:
         plan.release()
         raise
-    return execute(plan, out)
+    return plan
 
 
 def board_summary(run: Run, board: Board) -> Summary:
     """Return the summary of a run under scorer and protocol of a board."""
     return run.summarise(board.file.protocol, board.file.scorer.name)
+
+
+def with_source(result: SubmissionResult, source: Path) -> SubmissionResult:
+    """Return a result with time and cost of the generation, which the run that scored its images does not know.
+
+    Args:
+        result: Result of the run that scored.
+        source: A run directory, which knows them, or a folder of images, which does not.
+    """
+    if not is_run_directory(source):
+        return result.model_copy(update={"cost": SubmittedCost(), "seconds": None})
+    with RunStore.read(source) as store:
+        seconds = store.seconds()
+        made = {(each.sample_id, each.repeat): each for _, each in store.generations()}
+
+    def timed(sample: str, generation: SubmittedGeneration) -> SubmittedGeneration:
+        known = made.get((sample, generation.repeat))
+        if known is None:
+            return generation
+        return generation.model_copy(update={"seconds": known.seconds, "cost": known.usage.cost})
+
+    samples = tuple(
+        each.model_copy(update={"generations": tuple(timed(each.id, one) for one in each.generations)})
+        for each in result.samples
+    )
+    cost = SubmittedCost(total=artifacts.cost_of(source))
+    return result.model_copy(update={"samples": samples, "cost": cost, "seconds": seconds})
 
 
 def without_answers(result: SubmissionResult) -> SubmissionResult:
