@@ -139,7 +139,7 @@ def _announce(address: str, no_browser: bool) -> None:
     """Print the address, with a way to it from another machine, and open a browser where there is one."""
     import webbrowser
 
-    port = address.split(":")[2].split("/")[0]
+    port = address.split(":")[2].split("/", maxsplit=1)[0]
     click.echo(f"open     {address}")
     if no_browser or _is_headless():
         click.echo(f"from another machine: ssh -L {port}:127.0.0.1:{port} <this machine>, then open the same address")

@@ -113,7 +113,7 @@ def _names(labels: Iterable[StoredLabel]) -> dict[str, str]:
     return names
 
 
-def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+def _write(path: Path, head: Sequence[str], rows: Sequence[list[str]]) -> int:
     if path.is_dir():
         raise UsageError(f"{path} is a folder", where="--export", fix="name a file, such as labels.csv")
     if not rows:

@@ -130,7 +130,7 @@ class LabelPlan:
             mine = self._options(of)
             mine.sort(
                 key=lambda one: (
-                    (place_of[tuple(each.system for each in one[1])] - number) % len(ranks),  # noqa: B023
+                    (place_of[tuple(each.system for each in one[1])] - number) % len(ranks),
                     one[0],
                 )
             )
@@ -214,7 +214,8 @@ def make_plan(
                 first = store.spec
                 dimensions = _dimensions(store, scorer)
             elif (first.task, first.task_version) != (store.spec.task, store.spec.task_version):
-                what = f"different tasks: {first.task} {first.task_version} and {store.spec.task} {store.spec.task_version}"
+                tasks = [f"{spec.task} {spec.task_version}" for spec in (first, store.spec)]
+                what = f"different tasks: {' and '.join(tasks)}"
                 raise UsageError(what, where=f"{runs[0][1]} and {path}", fix="name runs of one task version")
             left_out[name] = _read_run(store, name, set(ids) if ids is not None else None, found)
     assert first is not None

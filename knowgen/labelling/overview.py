@@ -137,7 +137,8 @@ def _rater(key: str, labels: Sequence[StoredLabel]) -> RaterOverview:
 
 def _board(labels: Sequence[StoredLabel]) -> dict[str, object]:
     judgements = [
-        Judgement(one.sample, rater_key(one.rater), *one.systems, points=_POINTS[one.choice]) for one in labels
+        Judgement(one.sample, rater_key(one.rater), one.systems[0], one.systems[1], _POINTS[one.choice])
+        for one in labels
     ]
     ratings: dict[str, dict[tuple[str, str, int], dict[str, float]]] = {}
     for one in labels:

@@ -1,4 +1,4 @@
-"""Images as a rater sees them: all in one format and size, without metadata, so that nothing but their content differs."""
+"""Images as a rater sees them: all in one format and size, so that only their content differs."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ _KNOWN = (
     Question(
         "visual_correctness",
         "Visual correctness",
-        "Do the subjects look as they really do? Compare shape, colours and marks with the ground truth; view and style may differ.",
+        "Do the subjects look as they really do? Compare shape, colours and marks with the ground truth; view and "
+        "style may differ.",
         "every feature that can be checked is right",
         "clearly the right subject, with a secondary feature wrong or unclear",
         "a wrong or generic subject, or a defining feature is wrong",
@@ -80,6 +81,9 @@ SKIP_REASONS = {"does_not_load": "An image does not load", "cannot_tell": "I can
 
 CHOICES = {"left": "A is better", "right": "B is better", "tie": "Equally good", "both_bad": "Both are bad"}
 """Answers to the question about a pair, with their words on the page."""
+
+CHOICE_KEYS = {"left": "A", "right": "B", "tie": "T", "both_bad": "X"}
+"""Key of each answer."""
 
 
 def questions(dimensions: Sequence[str]) -> tuple[Question, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -177,7 +176,7 @@ class RaterProgress:
 
     def _append(self, label: StoredLabel) -> None:
         append_label(self.path, label)
-        self._last_time, self._size = label.at, os.stat(self.path).st_size
+        self._last_time, self._size = label.at, self.path.stat().st_size
 
     def _refresh(self) -> None:
         """Read the file if its size is not what this process left."""
@@ -204,7 +203,7 @@ class RaterProgress:
         self._ahead: deque[Item] = deque()
 
     def _is_outdated(self, label: StoredLabel) -> bool:
-        """Return whether a label is about samples and systems of this plan, so that images or questions have changed."""
+        """Return whether a label is about samples and systems of this plan, so that something has changed."""
         plan = self.plan
         known = label.task == plan.task and label.sample in self._matcher.samples
         return known and set(label.systems) <= set(plan.systems)

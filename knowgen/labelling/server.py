@@ -24,7 +24,7 @@ from knowgen.core.records import TEXT, ImageRef
 from knowgen.labelling.items import Item, ItemKey, LabelledImage, LabelPlan
 from knowgen.labelling.label_files import NAME_LENGTH, rater_key, rater_name
 from knowgen.labelling.pictures import MEDIA_TYPE, Pictures
-from knowgen.labelling.questions import CHOICES, PAIR_HINT, PAIR_TEXT, SKIP_REASONS, VALUES, questions
+from knowgen.labelling.questions import CHOICE_KEYS, CHOICES, PAIR_HINT, PAIR_TEXT, SKIP_REASONS, VALUES, questions
 from knowgen.labelling.rater import Answer, RaterProgress
 from knowgen.labelling.records import StoredLabel
 
@@ -115,6 +115,7 @@ class LabelServer:
     Attributes:
         token: Secret without which nothing is answered.
         raters: Progress of everybody who has used the page.
+        cookie: Name of the cookie that holds the token.
     """
 
     def __init__(
@@ -124,9 +125,9 @@ class LabelServer:
         self.fixed_rater = rater_name(rater) if rater is not None else None
         self.token = secrets.token_urlsafe(24)
         self.raters: dict[str, RaterProgress] = {}
-        self._cookie = f"knowgen_label_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
+        self.cookie = f"knowgen_label_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
         self._page_version = page_version()
-        self._pictures = Pictures(max((one.side for of in plan.samples for many in of.images.values() for one in many)))
+        self._pictures = Pictures(max(one.side for of in plan.samples for many in of.images.values() for one in many))
         self._shown: dict[str, _Shown] = {}
         self._ids: dict[tuple[str, ItemKey], str] = {}
         self._images: dict[str, tuple[Path, str, bool]] = {}
@@ -168,7 +169,7 @@ class LabelServer:
         name, _, port = request.host.partition(":")
         if name not in _LOCAL_NAMES or not (port or "80").isdecimal():
             raise _RefusedError(403, "Open the page as 127.0.0.1 or localhost.")
-        given = request.cookies.get(self._cookie, "")
+        given = request.cookies.get(self.cookie, "")
         if request.path == "/" and "token" in request.query:
             given = request.query["token"]
         if not hmac.compare_digest(given.encode(), self.token.encode()):
@@ -187,12 +188,12 @@ class LabelServer:
         from knowgen.report.page import environment
 
         text = environment("knowgen.labelling").get_template("label.html").render(
-            mode=self.plan.mode, rater=self.fixed_rater, name_length=NAME_LENGTH, choices=CHOICES,
+            mode=self.plan.mode, rater=self.fixed_rater, name_length=NAME_LENGTH, choices=CHOICES, choice_keys=CHOICE_KEYS,
             skip_reasons=SKIP_REASONS, pair_text=PAIR_TEXT, pair_hint=PAIR_HINT, values=VALUES[::-1],
             questions=questions(self.plan.dimensions), text_dimension=TEXT,
         )  # fmt: skip
         response = web.Response(text=text, content_type="text/html")
-        response.set_cookie(self._cookie, self.token, httponly=True, samesite="Strict", path="/")
+        response.set_cookie(self.cookie, self.token, httponly=True, samesite="Strict", path="/")
         return response
 
     async def _static_file(self, request: web.Request) -> web.StreamResponse:

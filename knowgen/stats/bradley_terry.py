@@ -362,7 +362,7 @@ class _Spread:
             both, _ = self._jackknife([f"{a}\0{b}" for a, b in zip(table.samples, table.raters, strict=True)])
             # the second part may be negative by chance; no interval is narrower than over samples alone
             self.covariance = self.covariance + _positive_part(by_rater - both)
-            decided |= one_rater
+            decided = decided + one_rater
         self.quantile, self.degrees = float(t.ppf(0.5 + LEVEL / 2, degrees)), degrees
         compared = (table.points() + table.points().T).sum(axis=1)
         for place in range(len(theta)):
@@ -382,7 +382,7 @@ class _Spread:
         np.add.at(scores, (codes, table.second), chance - table.won)
         whole = information(table.points(), self.theta)
         weight = chance * (1 - chance)
-        undetermined = np.zeros(size, dtype=bool)
+        undetermined = np.zeros(size)
         changes = np.zeros((groups, size))
         order = np.argsort(codes, kind="stable")
         bounds = np.searchsorted(codes[order], np.arange(groups + 1))
@@ -394,7 +394,7 @@ class _Spread:
                 rest[[a, b], [b, a]] += w
             left = rest.diagonal() <= 1e-9 * whole.diagonal().max()
             if left.any():  # these systems were compared in this cluster alone
-                undetermined |= left
+                undetermined += left
                 continue
             changes[group] = -np.linalg.solve(rest + 1.0 / size, scores[group])
         covariance: Floats = (groups - 1) / groups * changes.T @ changes
@@ -423,7 +423,9 @@ class _Spread:
 
 def _differences(names: Sequence[str], theta: Floats, spread: _Spread) -> list[StrengthDifference]:
     found = []
-    for one, other in combinations(sorted(range(len(names)), key=lambda place: (-round(theta[place], 9), place)), 2):
+    for one, other in combinations(
+        sorted(range(len(names)), key=lambda place: (-round(float(theta[place]), 9), place)), 2
+    ):
         contrast, value = _contrast(len(names), one, other), float(theta[one] - theta[other])
         found.append(
             StrengthDifference(

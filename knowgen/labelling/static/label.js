@@ -10,6 +10,7 @@
   let since = 0;
   let busy = false;
   let marked = 0;
+  const narrow = window.matchMedia("(max-width: 60rem)");
   let again = null; // the request that failed
 
   function stored(name, value) {
@@ -107,7 +108,13 @@
     window.scrollTo(0, 0);
     since = performance.now();
     if (pairs) $("task-title").focus({ preventScroll: true });
+    else if (narrow.matches) showFirst(); // the image stays in view; the rows are below it
     else mark(firstOpen());
+  }
+
+  function showFirst() {
+    mark(firstOpen(), false);
+    $("task-title").focus({ preventScroll: true });
   }
 
   function figure(title, id, isTruth) {
@@ -237,8 +244,9 @@
   // -- keys ---------------------------------------------------------------------------------------------------------
 
   const SHARED = { u: undo, z: () => enlarge(0), g: () => item.truth && toggleTruth(), s: () => $("skip").showModal() };
+  const choices = [...document.querySelectorAll(".choice")].map((one) => [one.getAttribute("aria-keyshortcuts").toLowerCase(), () => send({ choice: one.dataset.choice })]);
   const KEYS = pairs
-    ? { a: () => send({ choice: "left" }), b: () => send({ choice: "right" }), t: () => send({ choice: "tie" }), x: () => send({ choice: "both_bad" }), ...SHARED }
+    ? { ...Object.fromEntries(choices), ...SHARED }
     : { 1: () => rate("1"), 2: () => rate("0.5"), 3: () => rate("0"), n: () => rate("na"), j: () => mark(Math.min(marked < 0 ? 0 : marked + 1, rows().length - 1)), k: () => mark(marked < 0 ? rows().length - 1 : Math.max(0, marked - 1)), ...SHARED };
 
   function onKey(event) {
@@ -267,7 +275,7 @@
     if (location.search) history.replaceState(null, "", "/"); // the token does not stay in the address
     document.addEventListener("keydown", onKey);
     $("keys").checked = stored("keys") !== "off";
-    const listed = () => ($("key-list").hidden = !$("keys").checked);
+    const listed = () => (body.dataset.keys = stored("keys") === "off" ? "off" : "on");
     listed();
     $("keys").addEventListener("change", () => {
       stored("keys", $("keys").checked ? "on" : "off");
