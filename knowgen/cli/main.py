@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "train": "Train the policy of the agent: fine-tuning, GRPO.",
     "list": "List tasks, generators, scorers, search backends or runs.",
     "check": "Check a plugin or a task's data before a long run.",
+    "label": "Let people rate or compare images on a local page.",
     "agree": "Measure the agreement of scorers and human raters.",
     "judge-check": "Check a judge on images with known errors.",
     "suite": "Run several systems on several tasks from one file.",
