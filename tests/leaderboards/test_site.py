@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -20,9 +21,8 @@ from knowgen.leaderboards.figures import PairDifference
 from knowgen.leaderboards.folder import read_board, read_boards
 from knowgen.leaderboards.site.build import build_site, chosen_boards
 from knowgen.leaderboards.site.folder import MARKER
-from knowgen.leaderboards.site.published import published_rows
-from knowgen.leaderboards.site.samples import system_samples
 from knowgen.leaderboards.site.view import part_page, reversed_pair
+from knowgen.stats.values import STATES
 from tests.helpers.site_boards import BoardMaker
 
 
@@ -44,6 +44,11 @@ def contents(folder: Path) -> dict[str, str]:
     """Return the hash of each file of a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def data_of(path: Path) -> Any:
+    """Return the value of a script of data."""
+    return json.loads(path.read_text(encoding="utf-8").split("=", 2)[2].rstrip(";\n"))
 
 
 def built(maker: BoardMaker, out: Path) -> Path:
@@ -101,11 +106,20 @@ def test_published_rows_are_apart_and_never_among_the_ranked(maker: BoardMaker, 
     assert 'href="javascript' not in page
 
 
-def test_a_line_of_published_rows_with_another_number_of_cells_is_named(maker: BoardMaker) -> None:
-    maker.publish("system,k_score\nA,1\nB,1,2\n")
-    with pytest.raises(DataError, match="has 3 cells, the first line 2") as caught:
-        published_rows(read_board(maker.folder))
-    assert str(caught.value.where).endswith("published.csv:3")
+def test_published_numbers_keep_their_decimals(maker: BoardMaker, tmp_path: Path) -> None:
+    maker.publish("system,sk_visual,k_score\nA,61.60,34\nB,5.5,\n")
+    page = text_of(built(maker, tmp_path / "site") / "main" / "index.html")
+    assert "System Science & Knowledge, visual K-Score A 61.6 34 B 5.5 –" in page.replace("&amp;", "&")
+
+
+def test_a_board_that_is_not_pinned_says_so(maker: BoardMaker, tmp_path: Path) -> None:
+    maker.write(task={"name": "knowgen", "version": None})
+    maker.publish()
+    (maker.folder / "samples.jsonl").unlink()
+    site = built(maker, tmp_path / "site")
+    page = text_of(site / "main" / "index.html")
+    assert "not pinned to a version of its task" in page and "Some Model" in page
+    assert "no samples yet" in text_of(site / "index.html")
 
 
 def test_withdrawn_and_earlier_revisions_are_listed_with_their_reason(maker: BoardMaker, tmp_path: Path) -> None:
@@ -150,21 +164,18 @@ def test_names_of_categories_give_safe_file_names(name: str) -> None:
     assert part_page("category", name) != part_page("category", name + " ")
 
 
-def test_values_of_samples_are_those_that_the_protocol_counts(maker: BoardMaker) -> None:
+def test_values_of_samples_are_those_that_the_protocol_counts(maker: BoardMaker, tmp_path: Path) -> None:
     maker.add("model", 0.6, failed=[0], unjudged=[1])
-    board = read_board(maker.folder)
-    result = next(board.submissions()).read_result()
-    samples = system_samples(result, board)
-    failed, unjudged, scored = samples.results[:3]
-    assert failed is not None and (failed.state, failed.overall, failed.values) == ("generation_failed", 0.0, (0.0,) * 4)
-    assert unjudged is not None and (unjudged.state, unjudged.missing, unjudged.overall) == ("score_failed", 1, None)
-    given = result.samples[2].generations[0].scores[0].strict.values
+    site = built(maker, tmp_path / "site")
+    failed, unjudged, scored, *_ = data_of(site / "main" / "data" / "values-model.js")
+    assert failed == [STATES.index("generation_failed"), 1, 0, 0, 0, 0, 0]
+    assert unjudged == [STATES.index("score_failed"), 1, *[None] * 5]
+    given = next(read_board(maker.folder).submissions()).read_result().samples[2].generations[0].scores[0].strict.values
     weights = {"faithfulness": 0.1, "visual_correctness": 0.4, "text_accuracy": 0.4, "aesthetics": 0.1}
-    assert scored is not None and scored.overall == pytest.approx(sum(weights[name] * given[name] for name in weights))
-    assert [(one.state, one.reason, one.count) for one in samples.failures] == [
-        ("generation_failed", "out of memory", 1),
-        ("score_failed", "the reply was cut", 1),
-    ]
+    assert scored[2] == pytest.approx(sum(weights[name] * given[name] for name in weights))
+    assert scored[3:] == [given[name] for name in weights]
+    page = text_of(site / "main" / "system-model.html")
+    assert "generation failed out of memory 0 1" in page and "score failed the reply was cut excluded 1" in page
 
 
 def test_a_reversed_difference_has_its_ends_exchanged() -> None:

@@ -48,7 +48,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             adapter={"generator": HOSTILE[1], "package": HOSTILE[0], "commit": HOSTILE[2], "arguments": {HOSTILE[0]: HOSTILE[1]}}, **texts,
         )  # fmt: skip
     maker.add("gone", 0.4, name=HOSTILE[5], withdrawn=" ".join(HOSTILE))
-    maker.publish(f'system,"{HOSTILE[0]}"\n"{HOSTILE[2]}",<b>1</b>\n', url="javascript:alert(1)")
+    maker.publish(f'system,kind,k_score\n"{HOSTILE[2]}",<b>1</b>,12.5\n', url="javascript:alert(1)")
     return build_site(read_boards(maker.root), root / "site").parent / "main"
 
 

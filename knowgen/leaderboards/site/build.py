@@ -8,15 +8,18 @@ from importlib.resources import files
 from pathlib import Path
 
 from knowgen.core.errors import DataError, UsageError
-from knowgen.leaderboards.figures import BoardFigures, board_figures
+from knowgen.leaderboards.exports import ExportFile, write_exports
+from knowgen.leaderboards.figures import BoardFigures, board_figures, board_protocol
 from knowgen.leaderboards.folder import Board, Submission
 from knowgen.leaderboards.records import SLUG, SubmissionResult
+from knowgen.leaderboards.samples import result_outcomes
 from knowgen.leaderboards.site import data
+from knowgen.leaderboards.site.failures import missing_scores
 from knowgen.leaderboards.site.folder import MARKER, check_replaceable, site_draft
 from knowgen.leaderboards.site.pages import SitePages
-from knowgen.leaderboards.site.samples import system_samples
 from knowgen.leaderboards.site.view import (
     OtherRevision,
+    SampleValue,
     SiteBoard,
     SiteSystem,
     SubmissionFacts,
@@ -29,7 +32,7 @@ REPORT_STATIC = ("theme.js", "address.js", "elements.js", "report.css", "icon.sv
 
 STATIC = ("site.css", "site.js", "tables.js", "ranking.js", "list.js", "compare.js", "sample.js")
 
-STATIC_FOLDER, IMAGES_FOLDER, DATA_FOLDER = "static", "img", "data"
+STATIC_FOLDER, IMAGES_FOLDER, DATA_FOLDER, EXPORT_FOLDER = "static", "img", "data", "export"
 
 RESERVED = frozenset({STATIC_FOLDER, IMAGES_FOLDER, MARKER, "index.html"})
 """Names in the folder of a site that no board can have."""
@@ -91,24 +94,31 @@ def _content(board: Board, fresh: Path) -> tuple[BoardFigures, _Facts]:
     for system in figures.systems:
         submission = system.submission
         result = submission.read_result()
-        samples = system_samples(result, board)
-        data.write_system_data(folder, fresh / IMAGES_FOLDER, board, submission, samples)
-        facts[submission.slug] = SubmissionFacts(
-            created=result.created,
-            knowgen=result.knowgen,
-            machine=result.machine,
-            seconds=result.seconds,
-            cost=result.cost.model_dump(),
-            judges=result.judges,
-            scorer=f"{result.scorer.name} {result.scorer.version}".strip(),
-            seed=result.spec.seed,
-            repeats=result.spec.repeats,
-            rerun=rerun_command(board, submission.system, result),
-            failures=samples.failures,
-            results=samples.results,
-            images=sum(one.image is not None for sample in result.samples for one in sample.generations),
-        )
+        facts[submission.slug] = _facts(board, submission, result, folder, fresh / IMAGES_FOLDER)
     return figures, facts
+
+
+def _facts(
+    board: Board, submission: Submission, result: SubmissionResult, folder: Path, images: Path
+) -> SubmissionFacts:
+    """Write the data of a system, and return what its pages need besides its figures."""
+    protocol = board_protocol(board)
+    outcomes = result_outcomes(result, board, protocol)
+    data.write_system_data(folder, images, board, submission, result, outcomes)
+    troubled = [one.sample for one in outcomes if one.missing]
+    return SubmissionFacts(
+        created=result.created,
+        knowgen=result.knowgen,
+        machine=result.machine,
+        seconds=result.seconds,
+        cost=result.cost.model_dump(),
+        judges=result.judges,
+        scorer=f"{result.scorer.name} {result.scorer.version}".strip(),
+        rerun=rerun_command(board, submission.system, result),
+        failures=missing_scores(result, board, protocol, troubled),
+        values=tuple(map(SampleValue.of, outcomes)),
+        images=sum(len(one.images) for one in outcomes),
+    )
 
 
 def _markers(content: Iterable[tuple[BoardFigures, _Facts]]) -> dict[str, SystemMarker]:
@@ -159,7 +169,14 @@ def _other(submission: Submission, board: Board, successor: Submission | None) -
 
 def _write_board(board: SiteBoard, pages: SitePages, folder: Path) -> None:
     data.write_board_data(folder / DATA_FOLDER, board)
-    written = {"index.html": pages.board(board), "compare.html": pages.compare(board), "sample.html": pages.sample(board)}
+    exports: tuple[ExportFile, ...] = ()
+    if board.samples:
+        exports = write_exports(board.figures, folder / EXPORT_FOLDER)
+    written = {
+        "index.html": pages.board(board, [(f"{EXPORT_FOLDER}/{one.path}", one) for one in exports]),
+        "compare.html": pages.compare(board),
+        "sample.html": pages.sample(board),
+    }
     for name, page in written.items():
         (folder / name).write_text(page, encoding="utf-8")
     for system in board.systems:

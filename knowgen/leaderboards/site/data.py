@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from knowgen.core.records import group_of
+from knowgen.leaderboards.figures import WHOLE, PairDifference
 from knowgen.leaderboards.folder import IMAGES, Board, Submission
-from knowgen.leaderboards.records import SubmittedGeneration, SubmittedImage, SubmittedScore
-from knowgen.leaderboards.site.samples import SampleResult, SystemSamples
-from knowgen.leaderboards.site.view import SiteBoard, group_name, system_entry
+from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration, SubmittedImage, SubmittedScore
+from knowgen.leaderboards.samples import SampleOutcome
+from knowgen.leaderboards.site.view import SiteBoard, SiteSystem, system_entry
 from knowgen.report.gallery import STATE_WORDS
+from knowgen.report.headline import score_words
 from knowgen.report.payload import write_data
 from knowgen.stats.protocol import counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Figure
@@ -25,7 +28,12 @@ DIGITS = 6
 
 
 def write_system_data(
-    folder: Path, images: Path, board: Board, submission: Submission, samples: SystemSamples
+    folder: Path,
+    images: Path,
+    board: Board,
+    submission: Submission,
+    result: SubmissionResult,
+    outcomes: Sequence[SampleOutcome],
 ) -> None:
     """Write the values of a system in one file, its texts in files of `CHUNK` samples, and its thumbnails.
 
@@ -34,13 +42,18 @@ def write_system_data(
         images: Existing folder of the site's images; files are named by their hash.
         board: The board.
         submission: The submission.
-        samples: Its results.
+        result: Its result.
+        outcomes: What became of each sample, in the order of the board.
     """
-    write_data(folder, f"values-{submission.slug}", [_value_line(one) for one in samples.results])
+    generations: dict[str, list[SubmittedGeneration]] = {}
+    for sample in result.samples:
+        generations.setdefault(sample.id, []).extend(sample.generations)
+    lines = [_value_line(one) if one.sample in generations else None for one in outcomes]
+    write_data(folder, f"values-{submission.slug}", lines)
     names = [sample.id for sample in board.samples]
     for number, start in enumerate(range(0, len(names), CHUNK)):
         part = [
-            [_generation(one, submission, images, board.file.protocol) for one in samples.generations.get(name, ())]
+            [_generation(one, submission, images, board.file.protocol) for one in generations.get(name, ())]
             for name in names[start : start + CHUNK]
         ]
         write_data(folder, f"results-{submission.slug}-{number}", part)
@@ -56,11 +69,12 @@ def write_board_data(folder: Path, board: SiteBoard) -> None:
         {
             "title": file.title,
             "score": board.score,
+            "overall": score_words(board.dimensions),
             "dimensions": board.dimensions,
             "ranking": board.ranking,
             "level": file.ties.level,
             "correction": file.ties.correction,
-            "pairs": len(board.figures.pairs),
+            "ranked": [one.slug for one in board.ranked],
             "chunk": CHUNK,
             "states": [
                 {"name": name, "words": words, "counts": "" if name == "scored" else counts_as(name, rule)}
@@ -72,23 +86,37 @@ def write_board_data(folder: Path, board: SiteBoard) -> None:
     write_data(
         folder,
         "samples",
-        [[one.id, one.prompt, group_name(one.category), one.category, one.difficulty] for one in board.board.samples],
+        [[one.id, one.prompt, group_of(one.category), one.category, one.difficulty] for one in board.samples],
     )
     write_data(folder, "parts", _parts(board))
     slugs = {one.slug: one.index for one in board.systems}
-    write_data(
-        folder,
-        "pairs",
-        [
-            [slugs[a], slugs[b], *map(_round, (pair.value, pair.low, pair.high, pair.p, pair.p_corrected)), pair.n, pair.note]
-            for (a, b), pair in board.figures.pairs.items()
-        ],
-    )  # fmt: skip
+    found: dict[str, dict[int, dict[str, Any]]] = {one.slug: {} for one in board.ranked}
+    for a, b in board.figures.pairs:
+        found[a][slugs[b]] = _pair(board, (a, b))
+    for slug, pairs in found.items():
+        write_data(folder, f"pairs-{slug}", pairs)
+
+
+def _pair(board: SiteBoard, key: tuple[str, str]) -> dict[str, Any]:
+    """Return the differences of a pair by figure, and those of the ranking figure by part."""
+    keys = [WHOLE, *((part.kind, part.name) for part in board.parts)]
+    parts = [board.figures.parts[one].pairs.get(key) if one in board.figures.parts else None for one in keys]
+    return {
+        "figures": [_difference(board.figures.by_figure[name].get(key)) for name in (OVERALL, *board.dimensions)],
+        "parts": [_difference(one) for one in parts],
+    }
+
+
+def _difference(pair: PairDifference | None) -> list[Any] | None:
+    if pair is None:
+        return None
+    line = [*map(_round, (pair.value, pair.low, pair.high, pair.p_corrected)), pair.n, pair.test]
+    return [*line, pair.note] if pair.note else line
 
 
 def _parts(board: SiteBoard) -> list[dict[str, Any]]:
     """Return the figures of each part, of all systems: [value, low, high, n] for overall and each dimension."""
-    entries = [("all", "", "all samples", "", len(board.board.samples))]
+    entries = [("all", "", "all samples", "", len(board.samples))]
     entries += [(part.kind, part.name, part.title, part.page, len(part.samples)) for part in board.parts]
     return [
         {
@@ -101,9 +129,21 @@ def _parts(board: SiteBoard) -> list[dict[str, Any]]:
                 [_figure(system.figure(one, kind, name)) for one in (OVERALL, *board.dimensions)]
                 for system in board.systems
             ],
+            "ranks": _ranks(board, kind, name),
         }
         for kind, name, title, page, samples in entries
     ]
+
+
+def _ranks(board: SiteBoard, kind: str, name: str) -> list[list[int] | None]:
+    """Return the best and the worst rank of each system on a part, and its place in the order of the part."""
+    places = {one.slug: place for place, one in enumerate(board.ordered(kind, name))}
+
+    def line(system: SiteSystem) -> list[int] | None:
+        rank = board.rank(system, kind, name)
+        return None if rank is None else [rank.best, rank.worst, places[system.slug]]
+
+    return [line(system) for system in board.systems]
 
 
 def _figure(figure: Figure) -> list[Any]:
@@ -115,11 +155,9 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS) + 0.0
 
 
-def _value_line(result: SampleResult | None) -> list[Any] | None:
-    if result is None:
-        return None
-    values = [_round(value) for value in result.values]
-    return [STATES.index(result.state), result.missing, _round(result.overall), *values]
+def _value_line(outcome: SampleOutcome) -> list[Any]:
+    values = [_round(value) for value in outcome.values]
+    return [STATES.index(outcome.state), outcome.missing, _round(outcome.overall), *values]
 
 
 def _generation(one: SubmittedGeneration, submission: Submission, images: Path, protocol: str) -> dict[str, Any]:

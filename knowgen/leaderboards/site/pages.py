@@ -9,9 +9,11 @@ from urllib.parse import quote
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
+from knowgen.leaderboards.exports import ExportFile
+from knowgen.leaderboards.folder import Board
+from knowgen.leaderboards.published import read_published
 from knowgen.leaderboards.site import words
 from knowgen.leaderboards.site.chart import cost_chart
-from knowgen.leaderboards.site.published import published_rows, web
 from knowgen.leaderboards.site.view import (
     KIND_WORDS,
     PARTS,
@@ -25,7 +27,7 @@ from knowgen.leaderboards.site.view import (
 )
 from knowgen.report.gallery import STATE_WORDS
 from knowgen.report.method import rules
-from knowgen.report.numbers import NONE, number, share
+from knowgen.report.numbers import NONE, in_words, number, share
 from knowgen.report.page import environment
 from knowgen.stats.protocol import counting_words, counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Coverage, Figure
@@ -63,12 +65,12 @@ class SitePages:
         entries = [(board, words.board_answer(board)) for board in self._boards]
         return self._templates.get_template("boards.html").render(root="", boards=entries)
 
-    def board(self, board: SiteBoard, exports: Sequence[tuple[str, str]] = ()) -> str:
+    def board(self, board: SiteBoard, exports: Sequence[tuple[str, ExportFile]] = ()) -> str:
         """Return the page of a board.
 
         Args:
             board: The board.
-            exports: File name and description of each export beside the page.
+            exports: Each export with its path from the page.
         """
         file = board.board.file
         protocol = get_protocol(file.protocol)
@@ -77,7 +79,8 @@ class SitePages:
             "board.html",
             board,
             answer=words.board_answer(board),
-            published=published_rows(board.board),
+            pinned=bool(board.samples),
+            published=_published(board.board),
             others=sorted([*others, *board.withdrawn], key=lambda one: one.submission.key),
             chart=cost_chart(board),
             tie_words=words.tie_words(board),
@@ -112,14 +115,17 @@ class SitePages:
 
     def part(self, board: SiteBoard, part: BoardPart) -> str:
         """Return the page of a group, difficulty or category."""
-        lines = [
-            (system, piece)
-            for system in board.systems
-            if (piece := system.part(part.kind, part.name)) is not None and not system.summary.no_result
-        ]
-        lines.sort(key=lambda one: -(one[1].figures[board.ranking].value or 0.0))
+        samples = [_part_line(board, place) for place in part.samples]
         return self._render(
-            "part.html", board, part=part, lines=lines, samples=[_part_line(board, place) for place in part.samples]
+            "part.html",
+            board,
+            part=part,
+            lines=[
+                (system, piece, board.rank(system, part.kind, part.name))
+                for system in board.ordered(part.kind, part.name)
+                if (piece := system.part(part.kind, part.name)) is not None
+            ],
+            samples=samples,
         )
 
     def compare(self, board: SiteBoard) -> str:
@@ -142,6 +148,7 @@ def _environment() -> Environment:
     templates.filters.update(
         signed=lambda value: number(value, signed=True),
         p_value=lambda p: words.p_words(p).removeprefix("p ").removeprefix("= ") if p is not None else NONE,
+        kilobytes=lambda size: f"{max(1, round(size / 1000)):,} kB",
         place=lambda share_of: f"{100 * share_of:.2f}%",
     )
     templates.globals.update(
@@ -183,15 +190,71 @@ def status_of(other: OtherRevision) -> str:
 
 
 def _part_line(board: SiteBoard, place: int) -> PartLine:
-    sample = board.board.samples[place]
-    results = [system.facts.results[place] for system in board.systems]
-    values = [one.overall for one in results if one is not None and one.overall is not None]
+    sample = board.samples[place]
+    found = [system.facts.values[place] for system in board.systems]
+    values = [one.overall for one in found if one.overall is not None]
     return PartLine(
         id=sample.id,
         prompt=sample.prompt,
         mean=sum(values) / len(values) if values else None,
         low=min(values, default=None),
         high=max(values, default=None),
-        missing=sum(one is None or one.missing > 0 for one in results),
+        missing=sum(one.missing > 0 for one in found),
         link=sample_link(sample.id),
     )
+
+
+_TITLES = {"k_score": "K-Score", "sk": "Science & Knowledge,", "pop": "Pop Culture & News,"}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """Published rows as they are shown.
+
+    Attributes:
+        source: Where the rows come from.
+        url: Its address, if it is one of the web; otherwise empty.
+        columns: Titles of the columns of numbers.
+        lines: Name, kind and numbers of each system; a column has the same number of decimals in all lines.
+        kinds: Whether the table has a column of kinds.
+    """
+
+    source: str
+    url: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, str, tuple[str, ...]], ...]
+    kinds: bool
+
+
+def _published(board: Board) -> PublishedTable | None:
+    table = read_published(board)
+    if table is None:
+        return None
+    decimals = {name: max(_decimals(row.values[name]) for row in table.rows) for name in table.columns}
+    lines = tuple(
+        (row.system, row.kind, tuple(_fixed(row.values[name], decimals[name]) for name in table.columns))
+        for row in table.rows
+    )
+    columns = tuple(map(_title, table.columns))
+    return PublishedTable(table.source, web(table.url), columns, lines, any(row.kind for row in table.rows))
+
+
+def _decimals(value: float | None) -> int:
+    return 0 if value is None or value == int(value) else len(repr(value).split(".")[1])
+
+
+def _fixed(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def _title(name: str) -> str:
+    if name in _TITLES:
+        return _TITLES[name]
+    head, cut, rest = name.partition("_")
+    words_of = f"{_TITLES[head]} {in_words(rest)}" if cut and head in _TITLES else in_words(name)
+    return words_of[:1].upper() + words_of[1:]
+
+
+def web(address: str) -> str:
+    """Return an address if a browser may open it as a page of the web; empty for any other scheme."""
+    return address if address.startswith(("https://", "http://")) else ""

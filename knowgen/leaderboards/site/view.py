@@ -6,15 +6,17 @@ import hashlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from knowgen.core.records import group_of
 from knowgen.core.spec import canonical
-from knowgen.leaderboards.figures import BoardFigures, BoardSystem, PairDifference
-from knowgen.leaderboards.folder import Board, Submission
-from knowgen.leaderboards.records import SubmissionResult, SystemFile
-from knowgen.leaderboards.site.samples import SampleFailure, SampleResult
+from knowgen.leaderboards.figures import BoardFigures, BoardSystem, PairDifference, RankRange
+from knowgen.leaderboards.folder import SAMPLES_FILE, Board, Submission
+from knowgen.leaderboards.records import BoardSample, SubmissionResult, SystemFile
+from knowgen.leaderboards.samples import SampleOutcome
+from knowgen.leaderboards.site.failures import MissingScores
 from knowgen.report.headline import score_words
 from knowgen.report.numbers import in_words
 from knowgen.report.view import SystemMarker
@@ -28,15 +30,33 @@ PARTS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories"
 
 
 @dataclass(frozen=True)
+class SampleValue:
+    """What a sample counts as, in [0, 1], None if it is left out; and the number of its missing scores."""
+
+    overall: float | None
+    missing: int
+
+    @classmethod
+    def of(cls, outcome: SampleOutcome) -> SampleValue:
+        """Return the value of an outcome, without its texts."""
+        return cls(outcome.overall, outcome.missing)
+
+
+@dataclass(frozen=True)
 class SubmissionFacts:
-    """What a submission says of its run, without its samples.
+    """What a submission says of its run, without the texts of its samples.
 
     Attributes:
         created: When the run was created, ISO 8601.
-        result: The result without its samples, as plain data.
+        knowgen: Version of knowgen.
+        machine: Machine in words; empty if not known.
+        seconds: Wall time of the run in seconds; None if not known.
+        cost: US dollars by part of the run; None where a price is not known.
+        judges: Number of scores by model name that the judge's endpoint returned.
+        scorer: Name and version of the scorer.
         rerun: Command line that runs the system again.
         failures: Reasons of missing scores, the most frequent first.
-        results: Result of each sample in the order of the board.
+        values: Value of each sample in the order of the board.
         images: Number of images.
     """
 
@@ -47,11 +67,9 @@ class SubmissionFacts:
     cost: Mapping[str, float | None]
     judges: Mapping[str, int]
     scorer: str
-    seed: int
-    repeats: int
     rerun: str
-    failures: tuple[SampleFailure, ...]
-    results: tuple[SampleResult | None, ...]
+    failures: tuple[MissingScores, ...]
+    values: tuple[SampleValue, ...]
     images: int
 
 
@@ -196,6 +214,12 @@ class SiteBoard:
         return figure_words(self.ranking, self.dimensions)
 
     @cached_property
+    def samples(self) -> tuple[BoardSample, ...]:
+        """The samples; none while the board is not pinned to a version of its task."""
+        pinned = self.board.file.task.version is not None or (self.board.path / SAMPLES_FILE).exists()
+        return self.board.samples if pinned else ()
+
+    @cached_property
     def ranked(self) -> tuple[SiteSystem, ...]:
         """Systems with a result, the best first."""
         return tuple(one for one in self.systems if one.figures.rank is not None)
@@ -205,9 +229,10 @@ class SiteBoard:
         """Parts of the samples, by kind, in the order of the first system's figures."""
         order = list(dict.fromkeys((one.kind, one.name) for each in self.systems for one in each.summary.slices))
         members: dict[tuple[str, str], list[int]] = {}
-        for place, sample in enumerate(self.board.samples):
-            for kind, name in zip(PARTS, (group_name(sample.category), sample.difficulty, sample.category), strict=True):
-                members.setdefault((kind, name), []).append(place)
+        for place, sample in enumerate(self.samples):
+            names = (group_of(sample.category), sample.difficulty, sample.category)
+            for key in zip(PARTS, names, strict=True):
+                members.setdefault(key, []).append(place)
         return tuple(
             BoardPart(kind, name, part_page(kind, name), tuple(members.get((kind, name), ())))
             for shown in PARTS
@@ -223,13 +248,24 @@ class SiteBoard:
 
     def differ(self, pair: PairDifference) -> bool:
         """Return whether a difference counts as one under the tie rule of the board."""
-        return pair.p_corrected is not None and pair.p_corrected <= self.board.file.ties.level
+        return pair.differs(self.board.file.ties)
+
+    def rank(self, system: SiteSystem, kind: str, part: str) -> RankRange | None:
+        """Return the ranks that a system may have on a part of the samples; None without any."""
+        found = self.figures.parts.get((kind, part))
+        return found.ranks.get(system.slug) if found is not None else None
+
+    def ordered(self, kind: str, part: str) -> tuple[SiteSystem, ...]:
+        """Return the systems with a figure on a part of the samples, the best first."""
+        found = self.figures.parts.get((kind, part))
+        by_slug = {one.slug: one for one in self.systems}
+        return tuple(by_slug[slug] for slug in found.order) if found is not None else ()
 
 
 def reversed_pair(pair: PairDifference) -> PairDifference:
     """Return the difference a - b from the difference b - a."""
     value, low, high = (None if one is None else 0.0 - one for one in (pair.value, pair.high, pair.low))
-    return PairDifference(value, low, high, pair.p, pair.p_corrected, pair.n, pair.note)
+    return replace(pair, value=value, low=low, high=high)
 
 
 def figure_words(name: str, dimensions: Sequence[str]) -> str:
@@ -237,19 +273,12 @@ def figure_words(name: str, dimensions: Sequence[str]) -> str:
     return score_words(dimensions) if name == OVERALL else in_words(name)
 
 
-def group_name(category: str) -> str:
-    """Return the group of a category."""
-    from knowgen.core.records import group_of
-
-    return group_of(category)
-
-
 def part_page(kind: str, name: str) -> str:
     """Return the file name of the page of a part: readable, and safe whatever the name is.
 
     Example:
         >>> part_page("category", "biology"), part_page("category", "../x")
-        ('category-biology.html', 'category-x-d90a4ff3.html')
+        ('category-biology.html', 'category-x-d6b96a97.html')
     """
     words = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:40]
     if words and words == name:
@@ -257,9 +286,8 @@ def part_page(kind: str, name: str) -> str:
     return f"{kind}-{words or 'part'}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}.html"
 
 
-def rank_words(system: BoardSystem) -> str:
+def rank_words(rank: RankRange | None) -> str:
     """Return the ranks that a system may have, such as `2` or `2–4`; a dash without a result."""
-    rank = system.rank
     if rank is None:
         return "–"
     return str(rank.best) if rank.best == rank.worst else f"{rank.best}–{rank.worst}"

@@ -72,7 +72,7 @@ def p_words(p: float) -> str:
 
 def correction_words(board: SiteBoard) -> str:
     """Return how p-values are corrected, such as `(corrected for 3 pairs)`; empty if they are not."""
-    number_of = len(board.figures.pairs)
+    number_of = sum(pair.p is not None for pair in board.figures.pairs.values())
     return f"(corrected for {count(number_of, 'pair')})" if board.board.file.ties.correction == "holm" else ""
 
 

@@ -27,25 +27,31 @@
     return [bySlug.get(a), bySlug.get(b)];
   }
 
-  // The difference a - b: data hold "second minus first" for each pair in the order of the board.
-  function difference(pairs, a, b) {
-    const found = pairs.find(([x, y]) => (x === a.index && y === b.index) || (x === b.index && y === a.index));
-    if (!found) return null;
-    const [x, , value, low, high, p, corrected, n, note] = found;
-    const turned = x === a.index; // the data say b - a
+  // Differences a - b: the data of the better ranked system hold "second minus first" for each system after it.
+  function differences(pairs, a, b) {
+    const turned = board.ranked.indexOf(a.slug) < board.ranked.indexOf(b.slug);
+    const found = pairs[turned ? b.index : a.index];
     const negative = (one) => (one === null ? null : 0 - one);
-    return turned ? { value: negative(value), low: negative(high), high: negative(low), p, corrected, n, note } : { value, low, high, p, corrected, n, note };
+    const read = (line) => {
+      if (!line) return { value: null, low: null, high: null, corrected: null, n: 0, test: "", note: "no result" };
+      const [value, low, high, corrected, n, test, note] = line;
+      return turned ? { value: negative(value), low: negative(high), high: negative(low), corrected, n, test, note: note || "" } : { value, low, high, corrected, n, test, note: note || "" };
+    };
+    return { figures: found.figures.map(read), parts: found.parts.map(read) };
   }
 
   const p = (value) => (value < 0.001 ? "p < 0.001" : "p = " + value.toFixed(3));
 
+  const isReal = (pair) => Boolean(pair.value) && pair.corrected !== null && pair.corrected <= board.level;
+  const interval = (pair) => (pair.low === null ? pair.note || "" : signed(pair.low) + " to " + signed(pair.high));
+
   function sentences(a, b, pair, counts) {
-    const real = pair.corrected !== null && pair.corrected <= board.level;
+    const real = isReal(pair);
     const ahead = pair.value > 0 ? [a, b] : [b, a];
     const title = pair.value === null ? "No comparison of " + a.label + " and " + b.label : real ? ahead[0].label + " is ahead of " + ahead[1].label + " by " + number(Math.abs(pair.value)) + " in " + board.score : a.label + " and " + b.label + " are not told apart in " + board.score;
-    const interval = pair.low === null ? "no interval" + (pair.note ? ": " + pair.note : "") : "95 % interval from " + signed(pair.low) + " to " + signed(pair.high);
-    const test = pair.corrected === null ? "" : ", " + p(pair.corrected) + (board.correction === "holm" ? ", corrected for " + page.count(board.pairs, "pair") : "");
-    const first = pair.value === null ? pair.note : "Paired difference " + signed(pair.value) + " (first minus second) on " + page.count(pair.n, "sample") + "; " + interval + test + ".";
+    const within = pair.low === null ? "no interval" + (pair.note ? ": " + pair.note : "") : "95 % interval from " + signed(pair.low) + " to " + signed(pair.high);
+    const test = pair.corrected === null ? "" : ", " + p(pair.corrected) + (pair.test === "sign" ? " (sign test" : " (paired t-test") + (board.correction === "holm" ? ", corrected for all pairs)" : ")");
+    const first = pair.value === null ? pair.note : "Paired difference " + signed(pair.value) + " (first minus second) on " + page.count(pair.n, "sample") + "; " + within + test + ".";
     const second = "The first system is better on " + page.count(counts.a, "sample") + ", equal on " + counts.equal + ", worse on " + counts.b + (counts.missing ? "; on " + counts.missing + " one of them has no value" : "") + ".";
     document.getElementById("answer").textContent = title + ".";
     document.getElementById("sentences").replaceChildren(make("p", { class: "lede", dir: "auto" }, first), make("p", { class: "lede" }, second));
@@ -66,37 +72,43 @@
     return undefined;
   }
 
-  function table(a, b, parts) {
-    const cell = (name, attributes, ...children) => make("td", { role: "cell", class: name, ...attributes }, ...children);
-    const figures = (part, system) => part.figures[system.index][board.ranking === "overall" ? 0 : board.dimensions.indexOf(board.ranking) + 1];
+  const cell = (name, attributes, ...children) => make("td", { role: "cell", class: name, ...attributes }, ...children);
+  const head = (name, ...children) => make("th", { role: "columnheader", scope: "col", class: name || null }, ...children);
+
+  function line(a, b, title, link, first, second, pair) {
     const figure = (one, system) => cell("num", { "data-label": system.label }, number(one[0]), " ", make("span", { class: "interval" }, one[1] === null ? one[4] || "" : number(one[1]) + "–" + number(one[2])));
-    const body = (members) =>
-      members.map((part) => {
-        const [first, second] = [figures(part, a), figures(part, b)];
-        const gap = first[0] === null || second[0] === null ? null : first[0] - second[0];
-        const name = part.page ? make("a", { href: part.page, class: "figure" }, part.title) : part.title;
-        return make(
-          "tr",
-          { role: "row" },
-          make("th", { role: "rowheader", scope: "row" }, name),
-          cell("num count", { "data-label": "n" }, first[3] === second[3] ? String(first[3]) : first[3] + "/" + second[3]),
-          figure(first, a),
-          figure(second, b),
-          cell("num", { "data-label": "Difference" }, signed(gap)),
-          cell("plotted", {}, page.plot([{ system: a, figure: first }, { system: b, figure: second }], part.title + ": " + page.figureText(a.label, first) + "; " + page.figureText(b.label, second))),
-        );
-      });
-    const head = (name, ...children) => make("th", { role: "columnheader", scope: "col", class: name || null }, ...children);
+    const ahead = isReal(pair) ? (pair.value > 0 ? a : b) : null;
+    const verdict = pair.value === null ? "no comparison" : ahead ? [page.key(ahead), " better"] : "not told apart";
+    const label = title + ": " + page.figureText(a.label, first) + "; " + page.figureText(b.label, second);
+    return make(
+      "tr",
+      { role: "row" },
+      make("th", { role: "rowheader", scope: "row" }, link ? make("a", { href: link, class: "figure" }, title) : title),
+      cell("num count", { "data-label": "n" }, String(pair.n)),
+      figure(first, a),
+      figure(second, b),
+      cell("num", { "data-label": "Difference" }, signed(pair.value), " ", make("span", { class: "interval" }, interval(pair))),
+      cell("free-text verdict", {}, verdict, ahead ? make("span", { class: "sr" }, ": " + ahead.label) : null),
+      cell("plotted", {}, page.plot([{ system: a, figure: first }, { system: b, figure: second }], label)),
+    );
+  }
+
+  function table(a, b, parts, found) {
+    const ranking = board.ranking === "overall" ? 0 : board.dimensions.indexOf(board.ranking) + 1;
+    const of = (part, system, figure) => part.figures[system.index][figure];
+    const names = [board.overall, ...board.dimensions.map(page.words)];
+    const whole = names.map((name, index) => line(a, b, name, "", of(parts[0], a, index), of(parts[0], b, index), found.figures[index]));
+    const bodies = [["", whole]];
+    for (const [kind, title] of [["group", "Groups"], ["difficulty", "Difficulty"], ["category", "Categories"]]) {
+      const rows = parts.flatMap((part, index) => (part.kind === kind ? [line(a, b, part.title, part.page, of(part, a, ranking), of(part, b, ranking), found.parts[index])] : []));
+      if (rows.length) bodies.push([title + ": " + board.score, rows]);
+    }
     const scale = make("span", { class: "scale", "aria-hidden": "true" }, ["0", "0.25", "0.5", "0.75", "1"].map((text) => make("span", null, text)));
-    const top = make("tr", { role: "row" }, head("", "Samples"), head("num", "n"), head("num", page.key(a), make("bdi", null, a.label)), head("num", page.key(b), make("bdi", null, b.label)), head("num", "Difference"), head("plotted", make("span", { class: "sr" }, "Intervals"), scale));
-    const kinds = [["all", ""], ["group", "Groups"], ["difficulty", "Difficulty"], ["category", "Categories"]];
-    const bodies = kinds.map(([kind, title]) => {
-      const members = parts.filter((part) => part.kind === kind);
-      const line = title && members.length ? make("tr", { role: "row", class: "kind" }, make("th", { role: "rowheader", scope: "rowgroup", colspan: "6" }, title)) : null;
-      return make("tbody", { role: "rowgroup" }, line, body(members));
-    });
-    const whole = make("table", { role: "table", class: "parts own-figures" }, make("caption", null, board.score + " with 95 % intervals; the difference is first minus second, of the two figures"), make("thead", { role: "rowgroup" }, top), bodies);
-    document.getElementById("part-table").replaceChildren(make("div", { class: "wide", role: "region", "aria-label": "Figures of both systems", tabindex: "0" }, whole));
+    const top = make("tr", { role: "row" }, head("", "Samples"), head("num", "n"), head("num", page.key(a), make("bdi", null, a.label)), head("num", page.key(b), make("bdi", null, b.label)), head("num", "Difference"), head("", "Verdict"), head("plotted", make("span", { class: "sr" }, "Intervals"), scale));
+    const groups = bodies.map(([title, rows]) => make("tbody", { role: "rowgroup" }, title ? make("tr", { role: "row", class: "kind" }, make("th", { role: "rowheader", scope: "rowgroup", colspan: "7" }, title)) : null, rows));
+    const caption = make("caption", null, "Figures and paired differences (first minus second) with 95 % intervals; p-values are corrected for all pairs within each figure and part");
+    const made = make("table", { role: "table", class: "parts own-figures" }, caption, make("thead", { role: "rowgroup" }, top), groups);
+    document.getElementById("part-table").replaceChildren(make("div", { class: "wide", role: "region", "aria-label": "Figures of both systems", tabindex: "0" }, made));
   }
 
   function entriesOf(samples, first, second) {
@@ -134,7 +146,8 @@
     const mine = ++turn;
     fillPair({ a: a.slug, b: b.slug });
     fillFilters(values);
-    const names = ["pairs", "parts", "samples", "values-" + a.slug, "values-" + b.slug];
+    const better = board.ranked.indexOf(a.slug) < board.ranked.indexOf(b.slug) ? a : b;
+    const names = ["pairs-" + better.slug, "parts", "samples", "values-" + a.slug, "values-" + b.slug];
     return Promise.all(names.map(page.load)).then(
       ([pairs, parts, samples, first, second]) => {
         if (mine !== turn) return; // other systems were chosen meanwhile
@@ -142,10 +155,11 @@
         systems = [a, b];
         if (shown !== a.slug + " " + b.slug) {
           shown = a.slug + " " + b.slug;
-          const pair = difference(pairs, a, b) || { value: null, low: null, high: null, corrected: null, n: 0, note: "no result" };
+          const found = differences(pairs, a, b);
+          const pair = found.parts[0];
           sentences(a, b, pair, tally(entries));
           differencePlot(a, b, pair);
-          table(a, b, parts);
+          table(a, b, parts, found);
         }
         showSamples(entries, values);
         document.getElementById("comparison").dataset.shown = shown;
