@@ -9,13 +9,18 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from knowgen.api import Run, evaluate
 from knowgen.cli.main import run
 from knowgen.core.errors import NotRecordedError, RefusalError
+from knowgen.core.run_config import RunConfig
+from knowgen.engine import run as run_engine
+from knowgen.engine.options import EngineOptions
 from knowgen.leaderboards.folder import Board, read_board
 from knowgen.leaderboards.template import system_template
 from knowgen.store.manifest import read_manifest
+from knowgen.store.run import RunStore
 from knowgen.workflows.board_submission import pin_board
+from knowgen.workflows.plan import plan
+from knowgen.workflows.run import Run
 from tests.helpers.small_task import make_task
 
 PROMPTS = ("one", "two", "three", "four", "five", "six")
@@ -77,12 +82,13 @@ def small_task(folder: Path) -> Path:
 
 
 def make_run(folder: Path, place: str = "run", generator: Any = None, **options: Any) -> Run:
-    """Generate and score the small task in this process."""
-    system = Painted() if generator is None else generator
-    return evaluate(
-        str(small_task(folder)), system, scorers=options.pop("scorers", SCORER), out=folder / place, workers=0,
-        progress=False, **options,
-    )  # fmt: skip
+    """Generate and score the small task in this process, without the tables and the page that nobody reads here."""
+    config = RunConfig(workers=0, progress=False, **options)
+    planned = plan(str(small_task(folder)), Painted() if generator is None else generator, [SCORER], config)
+    path = folder / place
+    with RunStore.open(path, planned.spec) as store:
+        run_engine(planned.spec, planned.task, planned.generator, planned.scorers, store, EngineOptions.of(config))
+    return Run(path, planned.spec)
 
 
 def write_system(run_path: Path, folder: Path, **changes: Any) -> Path:
