@@ -174,7 +174,7 @@ _FIGURE = (
 )
 
 _RANKS = (
-    Column("rank_best", "best rank that it may have, 1 + the number of systems that are better; empty without a result"),
+    Column("rank_best", "best rank that it may have: 1 + the number of systems that are better; empty without one"),
     Column("rank_worst", "worst rank that it may have, the number of ranked systems minus those that are worse"),
 )
 
