@@ -166,7 +166,7 @@ def _tables(figures: BoardFigures) -> Iterator[ExportTable]:
 
 
 _FIGURE = (
-    Column("value", "the figure, in [0, 1]; empty if there is no result"),
+    Column("value", "the figure, in [0, 1]; empty without a result"),
     Column("low", "lower end of its 95 % interval; empty without an interval"),
     Column("high", "upper end of the interval"),
     Column("n", "number of samples that it is computed from"),
@@ -204,7 +204,7 @@ def _board_table(figures: BoardFigures) -> ExportTable:
     ]
     for name in names:
         columns += [
-            Column(f"{name}", f"{_words(name)} of the whole, in [0, 1]; empty if there is no result"),
+            Column(f"{name}", f"{_words(name)} of the whole, in [0, 1]; empty without a result"),
             Column(f"{name}_low", "lower end of its 95 % interval"),
             Column(f"{name}_high", "upper end of the interval"),
             Column(f"{name}_n", "number of samples that it is computed from"),

@@ -177,7 +177,7 @@ def test_a_system_with_too_few_scores_has_no_rank(tmp_path: Path, protocol: str,
 
 
 def test_the_board_decides_the_least_coverage(tmp_path: Path) -> None:
-    board = write_board(tmp_path / "board", {"short": [None] * 4 + spread(0.5, 36, 6)}, min_coverage=0.9)
+    board = write_board(tmp_path / "board", {"short": [None, None, None, None, *spread(0.5, 36, 6)]}, min_coverage=0.9)
     assert ranks(board_figures(board)) == {"short": (1, 1)}
 
 
