@@ -156,21 +156,25 @@ def _check_ranking(board: Board) -> None:
         )
 
 
-def current(submissions: Sequence[Submission]) -> list[Submission]:
+def current(submissions: Sequence[Submission], version: str | None = None) -> list[Submission]:
     """Return the current revision of each system: the latest one that is not withdrawn, by the creation of its run.
+
+    Args:
+        submissions: Submissions of a board.
+        version: Version of the board's task; revisions of another one are not current. Any version if None.
 
     Raises:
         DataError: A file is missing or not valid.
     """
     revisions: dict[str, list[Submission]] = {}
     for each in submissions:
-        if each.withdrawal is None:
+        if each.withdrawal is None and version in (None, each.stated.task_version):
             revisions.setdefault(each.slug, []).append(each)
     return [own[0] if len(own) == 1 else max(own, key=_creation) for _, own in sorted(revisions.items())]
 
 
 def _creation(submission: Submission) -> tuple[datetime, str]:
-    created = submission.read_result().created
+    created = submission.stated.created
     try:
         moment = datetime.fromisoformat(created)
     except ValueError as error:
@@ -192,7 +196,7 @@ def board_figures(board: Board, *, processes: int = 1) -> BoardFigures:
     """
     file, protocol = board.file, board_protocol(board)
     _check_ranking(board)
-    computed = _computed_systems(board, current(list(board.submissions())), processes)
+    computed = _computed_systems(board, current(list(board.submissions()), file.task.version), processes)
     computed.sort(key=lambda one: (one.value is None, -(one.value or 0.0), one.submission.slug))
     ranked = [one for one in computed if one.value is not None]
     slugs = [one.submission.slug for one in ranked]

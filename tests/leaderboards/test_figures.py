@@ -118,7 +118,7 @@ def test_a_dimension_may_rank(tmp_path: Path) -> None:
 
 
 def test_systems_that_always_differ_by_the_same_amount_differ(tmp_path: Path) -> None:
-    """There is no spread to make an interval of, but 40 samples of 40 are not chance: 2 * (1/2)^40."""
+    """Without a spread nothing makes an interval, but 40 samples of 40 are not chance: 2 * (1/2)^40."""
     figures = board_figures(write_board(tmp_path / "board", {"all": [1.0] * 40, "none": [0.0] * 40}))
     pair = figures.pairs["all", "none"]
     assert (pair.value, pair.low, pair.note, pair.test) == (-1.0, None, "all values equal", SIGN_TEST)
