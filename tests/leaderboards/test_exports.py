@@ -17,10 +17,11 @@ import pytest
 from knowgen.core.errors import DataError
 from knowgen.leaderboards.exports import write_exports
 from knowgen.leaderboards.figures import board_figures
-from knowgen.leaderboards.folder import Board, read_board
+from knowgen.leaderboards.folder import SAMPLES_FILE, Board, read_board, read_boards
 from knowgen.leaderboards.published import read_published
 from tests.helpers.figure_boards import add_revision, spread, write_board
 
+BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 PUBLISHED = "system,kind,sk_visual,k_score\nOne,open,20.92,34.19\nTwo,agent,,0\n"
 SOURCE = {"file": "published.csv", "source": "A paper", "url": "https://example.org/paper"}
 
@@ -98,6 +99,25 @@ def test_samples_of_a_system_have_states_values_and_reasons(tmp_path: Path) -> N
     value = spread(0.7, 39, 1)[0]
     assert (rows[0]["state"], rows[0]["overall"], rows[0]["match"]) == ("scored", value, value)
     assert rows[0]["rationale"] == f"It is {value} right." and re.fullmatch(r"[0-9a-f]{64}", rows[0]["image_sha256"])
+
+
+def test_a_board_that_is_not_pinned_yet_has_published_rows_only(tmp_path: Path) -> None:
+    board = write_board(tmp_path / "board", {}, published=SOURCE)
+    (board.path / "published.csv").write_text(PUBLISHED, encoding="utf-8")
+    (board.path / SAMPLES_FILE).unlink()
+    files = [file.path for file in write_exports(board_figures(read_board(board.path)), tmp_path / "out")]
+    assert "published.csv" in files and "samples.csv" not in files
+    assert "its task is not pinned yet" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("board", read_boards(BOARDS), ids=lambda board: board.name)
+def test_the_bundled_boards_are_exported(tmp_path: Path, board: Board) -> None:
+    figures = board_figures(board)
+    write_exports(figures, tmp_path / "out")
+    rows = json_rows(tmp_path / "out/board.json")
+    assert [row["system"] for row in rows] == [system.submission.slug for system in figures.systems]
+    if board.file.published is not None:
+        assert len(json_rows(tmp_path / "out/published.json")) > 0
 
 
 def test_the_readme_describes_every_column(tmp_path: Path) -> None:
