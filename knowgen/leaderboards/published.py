@@ -22,7 +22,7 @@ _NUMBER = r"\d{1,3}(?:\.\d{1,6})?"
 
 
 @dataclass(frozen=True)
-class PublishedRow:
+class PublishedSystem:
     """A system as published.
 
     Attributes:
@@ -37,7 +37,7 @@ class PublishedRow:
 
 
 @dataclass(frozen=True)
-class PublishedRows:
+class PublishedFigures:
     """The published table of a board: as published, not checked.
 
     Attributes:
@@ -50,10 +50,10 @@ class PublishedRows:
     source: str
     url: str
     columns: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
+    rows: tuple[PublishedSystem, ...]
 
 
-def read_published(board: Board) -> PublishedRows | None:
+def read_published(board: Board) -> PublishedFigures | None:
     """Return the published rows of a board; None if it has none.
 
     The first column is `system`, the second may be `kind`. All others hold numbers from 0 to 100, as such tables print
@@ -74,13 +74,13 @@ def read_published(board: Board) -> PublishedRows | None:
     if len(lines) < 2:
         raise DataError("has no rows", where=str(path), fix="add a line for each system, or remove `published`")
     texts, columns = _header(lines[0][1], path)
-    found: dict[str, PublishedRow] = {}
+    found: dict[str, PublishedSystem] = {}
     for number, line in lines[1:]:
         row = _row(line, texts, columns, f"{path}:{number}")
         if row.system.casefold() in found:
             raise DataError(f"the system {row.system!r} is listed twice", where=f"{path}:{number}")
         found[row.system.casefold()] = row
-    return PublishedRows(table.source, table.url, columns, tuple(found.values()))
+    return PublishedFigures(table.source, table.url, columns, tuple(found.values()))
 
 
 def _header(names: Sequence[str], path: Path) -> tuple[int, tuple[str, ...]]:
@@ -95,7 +95,7 @@ def _header(names: Sequence[str], path: Path) -> tuple[int, tuple[str, ...]]:
     return texts, columns
 
 
-def _row(line: Sequence[str], texts: int, columns: Sequence[str], where: str) -> PublishedRow:
+def _row(line: Sequence[str], texts: int, columns: Sequence[str], where: str) -> PublishedSystem:
     expected = texts + len(columns)
     if len(line) != expected:
         raise DataError(f"has {count(len(line), 'cell')} instead of {expected}", where=where)
@@ -108,4 +108,4 @@ def _row(line: Sequence[str], texts: int, columns: Sequence[str], where: str) ->
         if text and not (re.fullmatch(_NUMBER, text) and float(text) <= 100):
             raise DataError(f"{name}: {one_line(cell, 40)!r} is not a number from 0 to 100", where=where)
         values[name] = float(text) if text else None
-    return PublishedRow(system, one_line(from_csv_cell(line[1])) if texts > 1 else "", values)
+    return PublishedSystem(system, one_line(from_csv_cell(line[1])) if texts > 1 else "", values)
