@@ -17,7 +17,7 @@ from knowgen.core.records import group_of
 from knowgen.core.text import clean_text, count, csv_cell, one_line
 from knowgen.leaderboards.figures import BoardFigures, BoardSystem, PairDifference, RankRange, board_protocol
 from knowgen.leaderboards.folder import SAMPLES_FILE
-from knowgen.leaderboards.published import PublishedFigures, read_published
+from knowgen.leaderboards.published import PublishedRows, read_published
 from knowgen.leaderboards.samples import sample_outcomes
 from knowgen.stats.intervals import DECIMALS
 from knowgen.stats.summary import OVERALL
@@ -340,7 +340,7 @@ def _system_table(figures: BoardFigures, system: BoardSystem) -> ExportTable:
     return ExportTable(name, f"Samples of {one_line(system.submission.system.name)}.", columns, rows())
 
 
-def _published_table(published: PublishedFigures) -> ExportTable:
+def _published_table(published: PublishedRows) -> ExportTable:
     columns = (
         Column("system", "name of the system, as published"),
         Column("kind", "its kind, in the words of the source"),

@@ -37,7 +37,7 @@ class PublishedSystem:
 
 
 @dataclass(frozen=True)
-class PublishedFigures:
+class PublishedRows:
     """The published table of a board: as published, not checked.
 
     Attributes:
@@ -53,7 +53,7 @@ class PublishedFigures:
     rows: tuple[PublishedSystem, ...]
 
 
-def read_published(board: Board) -> PublishedFigures | None:
+def read_published(board: Board) -> PublishedRows | None:
     """Return the published rows of a board; None if it has none.
 
     The first column is `system`, the second may be `kind`. All others hold numbers from 0 to 100, as such tables print
@@ -80,7 +80,7 @@ def read_published(board: Board) -> PublishedFigures | None:
         if row.system.casefold() in found:
             raise DataError(f"the system {row.system!r} is listed twice", where=f"{path}:{number}")
         found[row.system.casefold()] = row
-    return PublishedFigures(table.source, table.url, columns, tuple(found.values()))
+    return PublishedRows(table.source, table.url, columns, tuple(found.values()))
 
 
 def _header(names: Sequence[str], path: Path) -> tuple[int, tuple[str, ...]]:
