@@ -23,6 +23,8 @@ VERBS: dict[str, str] = {
     "score": "Score existing images, or score a run again.",
     "report": "Write an HTML report of one or more runs.",
     "compare": "Compare runs with paired intervals and tests.",
+    "figure": "Draw a figure of runs for a paper: SVG, PNG, PDF.",
+    "table": "Write a table of runs for a paper: LaTeX, Markdown.",
     "export": "Export a run as official JSON, JSONL, CSV or Parquet.",
     "trajectories": "Show, export or make trajectories of the agent.",
     "train": "Train the policy of the agent: fine-tuning, GRPO.",

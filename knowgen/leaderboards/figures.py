@@ -19,7 +19,7 @@ from knowgen.stats.summary import Summary
 @dataclass(frozen=True)
 class RankRange:
     """The ranks that a system may have: from 1 + the number of systems that are better, down to the number of systems
-    minus those that are worse. Systems whose ranges overlap are not told apart by the benchmark.
+    minus those that are worse. The benchmark does not distinguish systems whose ranges overlap.
     """
 
     best: int
@@ -37,7 +37,7 @@ class PairDifference:
         p: Two-sided p-value of the t-test that belongs to the interval; None without an interval.
         p_corrected: The same, corrected for all pairs of the board as its tie rule says.
         n: Number of samples that both have.
-        note: Why there is no value or interval; empty if there is.
+        note: Reason for a missing value or interval; empty otherwise.
     """
 
     value: float | None = None

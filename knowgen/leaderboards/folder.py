@@ -21,6 +21,7 @@ from knowgen.core.records import Record
 from knowgen.core.spec import canonical
 from knowgen.core.text_files import numbered_lines, parse_strict_json, read_text
 from knowgen.core.yaml_files import read_yaml
+from knowgen.core.yaml_schema import yaml_record
 from knowgen.leaderboards.records import (
     SLUG,
     BoardFile,
@@ -130,11 +131,13 @@ class Board:
     def submissions(self) -> Iterator[Submission]:
         """Yield the submissions, by system and revision, withdrawn ones included.
 
+        Folders whose names begin with a dot are passed over: a submission is prepared in one.
+
         Raises:
             DataError: A folder has a name that is not allowed.
         """
-        for system in sorted(path for path in self.path.iterdir() if path.is_dir()):
-            for revision in sorted(path for path in system.iterdir() if path.is_dir()):
+        for system in _folders(self.path):
+            for revision in _folders(system):
                 for part in (system, revision):
                     if not re.fullmatch(SLUG, part.name):
                         fix = "use lower-case letters, digits, `.`, `_` and `-`"
@@ -207,5 +210,9 @@ def result_text(result: SubmissionResult) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def _folders(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
 def _from_yaml(kind: type[R], path: Path) -> R:
-    return validated(kind, read_yaml(path).data, path)
+    return yaml_record(kind, read_yaml(path))
