@@ -5,10 +5,11 @@ Only files are read. No code of a submission runs, nothing is called, and no ima
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from knowgen.core.errors import DataError, KnowgenError, UsageError
 from knowgen.core.text import one_line
@@ -33,8 +34,8 @@ from knowgen.leaderboards.folder import (
     Submission,
     read_board,
 )
-from knowgen.leaderboards.rows import rows_of
 from knowgen.leaderboards.records import SubmissionResult, SystemFile, Withdrawal
+from knowgen.leaderboards.rows import rows_of
 
 
 def check_boards(
@@ -43,6 +44,7 @@ def check_boards(
     *,
     against: Path | None = None,
     now: datetime | None = None,
+    scorer_defaults: Callable[[str], Mapping[str, Any]] = lambda name: {},
 ) -> CheckReport:
     """Check submissions of the boards of a folder.
 
@@ -52,6 +54,7 @@ def check_boards(
             those that are new or changed.
         against: An earlier state of `root`, in which no revision may have been changed.
         now: The current time; that of this machine's clock when None.
+        scorer_defaults: Returns the default values of a scorer's arguments, where they are known.
 
     Raises:
         DataError: `root` has no board.
@@ -68,9 +71,9 @@ def check_boards(
     for path in boards:
         if not wanted.board(path.name):
             continue
-        checker = _open(path, findings)
-        if checker is not None:
-            checker.now = now or datetime.now(UTC)
+        board = _open(path, findings)
+        if board is not None:
+            checker = _BoardChecker(board, now or datetime.now(UTC), scorer_defaults(board.file.scorer.name))
             submissions += checker.submissions(wanted)
             findings += [each.inside(path.name) for each in checker.other_findings(wanted)]
             notes += checker.notes
@@ -112,17 +115,19 @@ class _Wanted:
             raise UsageError(f"no board or submission {unknown[0]!r}", where="board check", fix=f"there are {known}")
 
 
-def _open(path: Path, findings: list[Finding]) -> _BoardChecker | None:
-    """Return the checker of a board, or None where its own files are not valid, with a finding for that."""
+def _open(path: Path, findings: list[Finding]) -> Board | None:
+    """Return a board, or None where its own files are not valid, with a finding for that."""
     try:
         board = read_board(path)
-        known = board.samples
+        samples = board.samples
     except KnowgenError as fault:
         where = fault.where.replace(f"{path.parent}/", "") or path.name
         findings.append(error("board", where, fault.what, fault.fix or "correct the board's own files"))
         return None
-    assert known is not None
-    return _BoardChecker(board)
+    if not samples:
+        findings.append(error("board", path.name, "has no samples", "pin its task: `knowgen board pin`"))
+        return None
+    return board
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,11 @@ class _Read:
 class _BoardChecker:
     """Checks the submissions of one board. Results are read one at a time; only hashes and versions are kept."""
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
+    def __init__(self, board: Board, now: datetime, scorer_defaults: Mapping[str, Any]) -> None:
+        self.board, self.now, self.scorer_defaults = board, now, scorer_defaults
         self.folders = find_submissions(board.path)
         self.parser = parser_of(board)
         self.notes: list[str] = []
-        self.now = datetime.now(UTC)
 
     def other_findings(self, wanted: _Wanted) -> Iterator[Finding]:
         """Yield what is wrong with entries of the board's folder that are no submission."""
@@ -207,8 +211,13 @@ class _BoardChecker:
 
     def _content(self, submission: Submission, result: SubmissionResult) -> Iterator[Finding]:
         """Yield what is wrong with a result by itself."""
-        for reason in spec_reasons(self.board.file, result.spec, name=self.board.name):
+        for reason in spec_reasons(
+            self.board.file, result.spec, name=self.board.name, scorer_defaults=self.scorer_defaults
+        ):
             yield error("eligibility", RESULT_FILE, reason)
+        if result.scorer not in result.spec.scorers or result.scorer.name != self.board.file.scorer.name:
+            what = f"scorer is {one_line(result.scorer.name, 80)}, and not the board's scorer as in its spec"
+            yield error("eligibility", RESULT_FILE, what, "make the file again with `knowgen board add`")
         broken = [*check_ids(result, self.board), *check_states(result, self.board)]
         yield from broken
         yield from check_facts(result, self.now)
@@ -236,7 +245,9 @@ class _BoardChecker:
             if each.submission.slug != submission.slug:
                 by_system.setdefault(each.submission.slug, []).append(each)
         yield from check_truths(own.images, self.board)
-        yield from check_shared(own.images, {slug: [each.images for each in found] for slug, found in by_system.items()})
+        yield from check_shared(
+            own.images, {slug: [each.images for each in found] for slug, found in by_system.items()}
+        )
         yield from check_repeated(own.images)
         yield from check_drift(own, others)
         earlier = earlier_revision(own, others)

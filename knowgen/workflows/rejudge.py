@@ -151,13 +151,30 @@ def draw(result: SubmissionResult, board: Board, number: int, seed: str) -> list
             image = generation.image
             entry = DrawnImage(sample.id, generation.repeat, image.sha256, image.file)
             found.setdefault(groups.get(sample.id, ""), {}).setdefault(sample.id, []).append(entry)
-    shares = _shares({group: len(samples) for group, samples in found.items()}, number)
     chosen = []
-    for group in sorted(found):
-        generator = random.Random(f"{seed} {group}")
-        ids = generator.sample(sorted(found[group]), shares[group])
+    for group, ids in _stratified({group: sorted(samples) for group, samples in found.items()}, number, seed).items():
+        generator = random.Random(f"{seed} {group} repeats")
         chosen += [generator.choice(found[group][each]) for each in ids]
     return chosen
+
+
+def draw_ids(board: Board, number: int, seed: str) -> list[str]:
+    """Draw ids of a board's samples, from every group in proportion to its size.
+
+    Raises:
+        UsageError: The number is below 1.
+    """
+    if number < 1:
+        raise UsageError(f"{number} samples cannot be run", where="--samples", fix="give 1 or more")
+    groups: dict[str, list[str]] = {}
+    for sample in board.samples:
+        groups.setdefault(group_of(sample.category), []).append(sample.id)
+    return [each for ids in _stratified(groups, number, seed).values() for each in ids]
+
+
+def _stratified(groups: Mapping[str, Sequence[str]], number: int, seed: str) -> dict[str, list[str]]:
+    shares = _shares({group: len(ids) for group, ids in groups.items()}, number)
+    return {group: random.Random(f"{seed} {group}").sample(groups[group], shares[group]) for group in sorted(groups)}
 
 
 def _shares(sizes: Mapping[str, int], number: int) -> dict[str, int]:
@@ -230,10 +247,10 @@ def _score(
     out: Path,
 ) -> Run:
     """Score the files again in a run directory of their own."""
-    task = _task(board)
+    task = board_task(board)
     scorer = board.file.scorer
     arguments = {**result.scorer.args, **scorer_args}
-    if "cache" in _excluded_arguments(scorer.name):
+    if "cache" in excluded_arguments(scorer.name):
         arguments.setdefault("cache", False)  # a stored reply would repeat the claimed score
 
     def look_up(sample_id: str, repeat: int) -> SourceImage:
@@ -256,7 +273,7 @@ def _score(
     return execute(planned, out)
 
 
-def _task(board: Board) -> Task:
+def board_task(board: Board) -> Task:
     """Return the board's task, in the board's version.
 
     Raises:
@@ -264,10 +281,12 @@ def _task(board: Board) -> Task:
     """
     name = board.file.task.name
     folder = board.path / name
-    task = open_task(str(folder) if folder.is_dir() else name, in_worker=True)
+    task = open_task(str(folder) if (folder / "task.yaml").is_file() else name, in_worker=True)
     if task.version != board.file.task.version:
         what = f"task {task.name} has version {task.version} here, the board {board.file.task.version}"
-        raise UsageError(what, where=f"board {board.name}", fix="use the version of knowgen that the board was pinned with")
+        raise UsageError(
+            what, where=f"board {board.name}", fix="use the version of knowgen that the board was pinned with"
+        )
     return task
 
 
@@ -280,7 +299,7 @@ def _capabilities(scorer: str) -> ScorerCapabilities:
     return scorer_capabilities(locate("scorers", scorer).target)
 
 
-def _excluded_arguments(scorer: str) -> frozenset[str]:
+def excluded_arguments(scorer: str) -> frozenset[str]:
     """Return the arguments of a bundled scorer that decide no score."""
     if is_foreign("scorers", scorer):
         return frozenset()
@@ -308,7 +327,7 @@ def _compared(
     ]
     accepted = board.file.scorer.judges
     other_judges = {row.judge_returned for row in again if row.judge_returned} - set(accepted) if accepted else set()
-    tested = _tested(_overalls(claimed, protocol, dimensions), _overalls(again, protocol, dimensions))
+    tested = differences_of(claimed, again, protocol, dimensions)
     seed, needed = base.seed, 1 if base.measured else None
     return replace(
         base,
@@ -351,14 +370,17 @@ def _other_values(claimed: Sequence[Row], again: Sequence[Row], dimensions: Sequ
                 yield OtherValue(row.sample_id, name, own, other)
 
 
+def differences_of(
+    claimed: Sequence[Row], again: Sequence[Row], protocol: ScoringProtocol, dimensions: Sequence[str]
+) -> Floats:
+    """Return claimed minus new overall of each sample, shape (N,); NaN where one of them is missing."""
+    import numpy as np
+
+    before, now = (_overalls(rows, protocol, dimensions) for rows in (claimed, again))
+    return np.array([before[name] - now[name] for name in sorted(before.keys() & now.keys())], dtype=np.float64)
+
+
 def _overalls(rows: Sequence[Row], protocol: ScoringProtocol, dimensions: Sequence[str]) -> dict[str, float]:
-    """Return the overall of each sample; NaN where it has none."""
     values = read_values(rows, protocol, dimensions)
     overalls = sample_overalls(values.table, dimensions, protocol)
     return {unit.id: float(value) for unit, value in zip(values.units, overalls, strict=True)}
-
-
-def _tested(claimed: Mapping[str, float], again: Mapping[str, float]) -> Floats:
-    import numpy as np
-
-    return np.array([claimed[name] - again[name] for name in sorted(claimed.keys() & again.keys())], dtype=np.float64)

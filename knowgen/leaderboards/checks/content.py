@@ -145,7 +145,9 @@ def _check_values(parsed: ParsedScore, board: Board, name: str, where: str, *, g
     on_grid = grid and protocol.off_grid == "fail" and set(dimensions) == set(DIMENSIONS)
     for dimension, value in parsed.values.items():
         if not (math.isfinite(value) and 0 <= value <= 1):
-            yield error("values", where, f"{one_line(dimension, 60)} of the {name} is {value:g}", "values are in [0, 1]")
+            yield error(
+                "values", where, f"{one_line(dimension, 60)} of the {name} is {value:g}", "values are in [0, 1]"
+            )
         elif on_grid and value not in protocol.grid:
             allowed = ", ".join(f"{each:g}" for each in protocol.grid)
             what = f"{one_line(dimension, 60)} of the {name} is {value:g}"
@@ -165,7 +167,9 @@ def check_facts(result: SubmissionResult, now: datetime) -> Iterator[Finding]:
     created = created_at(result.created)
     if created is None:
         what = f"created is {one_line(result.created, 60)!r}"
-        yield error("facts", RESULT_FILE, what, "write a date and time with its zone, such as 2026-01-31T12:00:00+00:00")
+        yield error(
+            "facts", RESULT_FILE, what, "write a date and time with its zone, such as 2026-01-31T12:00:00+00:00"
+        )
     elif created > now + CLOCK_ERROR:
         fix = "correct the clock of that machine, and make the submission again"
         yield error("facts", RESULT_FILE, f"created in the future: {one_line(result.created, 60)}", fix)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from knowgen.core.records import ScoreStatus
 from knowgen.core.text import count, one_line
-from knowgen.leaderboards.checks.content import named
+from knowgen.leaderboards.checks.content import created_at, named
 from knowgen.leaderboards.checks.findings import Finding, warning
 from knowgen.leaderboards.checks.hashes import ImageHashes, hashes_of
 from knowgen.leaderboards.folder import RESULT_FILE, Board, Submission
@@ -67,13 +68,12 @@ def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[Finding]:
 
 def earlier_revision(own: Facts, others: Sequence[Facts]) -> Facts | None:
     """Return the revision of the same system that came before; None if it is the first."""
-    place = (own.created, own.submission.revision)
-    before = [
-        each
-        for each in others
-        if each.submission.slug == own.submission.slug and (each.created, each.submission.revision) < place
-    ]
-    return max(before, key=lambda each: (each.created, each.submission.revision), default=None)
+    before = [each for each in others if each.submission.slug == own.submission.slug and _order(each) < _order(own)]
+    return max(before, key=_order, default=None)
+
+
+def _order(facts: Facts) -> tuple[datetime, str]:
+    return created_at(facts.created) or datetime.min.replace(tzinfo=UTC), facts.submission.revision
 
 
 def check_history(

@@ -82,11 +82,7 @@ def _check_thumbnail(data: bytes, image: SubmittedImage, where: str, sample: str
     yield from _check_look(data, image, where, sample, MAX_DISTANCE, "does not look like the image")
 
 
-def _check_look(
-    data: bytes, image: SubmittedImage, where: str, sample: str, most: int, what: str
-) -> Iterator[Finding]:
+def _check_look(data: bytes, image: SubmittedImage, where: str, sample: str, most: int, what: str) -> Iterator[Finding]:
     distance = bits_apart(perceptual_hash(open_rgb(data)).tobytes(), bytes.fromhex(image.perceptual))
     if distance > most:
         yield error("images", where, f"{what} ({sample}): {distance} of 256 bits differ, at most {most} may", _FIX)
-
-

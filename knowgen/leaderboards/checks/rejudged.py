@@ -121,7 +121,8 @@ class Rejudged:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain data."""
-        return asdict(self)
+        share = self.test.share if math.isfinite(self.test.share) else None
+        return {**asdict(self), "complete": self.complete, "test": {**asdict(self.test), "share": share}}
 
 
 def _value(value: float | None) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from knowgen.core.errors import DataError
+from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.records import Record
 from knowgen.core.text import one_line
 from knowgen.core.text_files import parse_strict_json, read_text
 from knowgen.core.yaml_files import read_yaml
+from knowgen.core.yaml_schema import yaml_errors, yaml_record
 from knowgen.leaderboards.checks.findings import Finding, error
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-    from yaml.nodes import Node
 
 R = TypeVar("R", bound=Record)
 
@@ -38,14 +38,12 @@ def checked_yaml(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
     """
     try:
         file = read_yaml(path, fix=f"write {path.name}, see the guide on leaderboards")
-    except DataError as fault:
+        faults = yaml_errors(kind, file)
+    except KnowgenError as fault:
         return None, [_unreadable(path, fault)]
-    doubles = [
-        error("schema", f"{path.name}:{line}", f"{_shown(name)} is there twice", "remove one of the two")
-        for name, line in (_double_keys(file.root) if file.root is not None else ())
-    ]
-    record, faults = _validated(kind, file.data, lambda place: f"{path.name}:{_yaml_line(file.root, place)}")
-    return (None if doubles else record), [*doubles, *faults]
+    if faults:
+        return None, [_unreadable(path, fault) for fault in faults[:MOST_FAULTS]]
+    return yaml_record(kind, file), []
 
 
 def checked_json(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
@@ -63,7 +61,7 @@ def checked_json(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
     return _validated(kind, data, where)
 
 
-def _unreadable(path: Path, fault: DataError) -> Finding:
+def _unreadable(path: Path, fault: KnowgenError) -> Finding:
     """Return the finding for a file that cannot be read, with the place relative to its folder."""
     where = fault.where.replace(f"{path.parent}/", "")
     return error("schema", where or path.name, fault.what, fault.fix)
@@ -106,41 +104,6 @@ def _sample_name(data: Any, place: int) -> str:
 def _shown(value: object, *, quoted: bool = True) -> str:
     text = one_line(value, _WORDS)
     return repr(text) if quoted else text
-
-
-def _double_keys(node: Node) -> Iterator[tuple[str, int]]:
-    """Yield each key that a mapping has twice, with its line."""
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                yield str(key.value), key.start_mark.line + 1
-            seen.add(str(key.value))
-            yield from _double_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            yield from _double_keys(each)
-
-
-def _yaml_line(node: Node | None, place: Place) -> int:
-    """Return the line of a value, or of the innermost part around it that the file has."""
-    import yaml
-
-    line = 1
-    for part in place:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if str(key.value) == str(part)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
 
 
 def _json_line(text: str, place: Place) -> int:

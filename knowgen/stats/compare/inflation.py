@@ -1,10 +1,10 @@
 """Can claimed scores be true? A one-sided paired test of claimed against repeated scores of the same images.
 
-A judge gives an image another score when it is asked again. If nothing was changed, a claimed score and a repeated one of
-the same image are two draws from one distribution, so their difference is as likely d as -d, however noisy the judge is
-and whatever the images are. The test flips the signs of the differences, each with probability one half; the p-value is
-the share of flips whose sum is at least the observed one (Good, Permutation, Parametric and Bootstrap Tests of
-Hypotheses, chapter 3). With few differences all flips are evaluated, otherwise m random ones, and p = (b + 1) / (m + 1).
+A judge may give an image another score when it is asked again. If nothing was changed, a claimed score and a repeated
+one of the same image are two draws from one distribution, so their difference is as likely d as -d, however noisy the
+judge is and whatever the images are. The test flips the signs of the differences, each with probability one half; the
+p-value is the share of flips whose sum is at least the observed one (Good, Permutation, Parametric and Bootstrap Tests
+of Hypotheses, chapter 3). With few differences all flips are evaluated, otherwise m random ones, p = (b + 1) / (m + 1).
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class InflationTest:
         return self.p is not None and self.p <= self.level
 
 
-def inflation_test(differences: Floats, *, level: float = LEVEL, seed: int = 0, needed: int | None = None) -> InflationTest:
+def inflation_test(
+    differences: Floats, *, level: float = LEVEL, seed: int = 0, needed: int | None = None
+) -> InflationTest:
     """Test whether claimed scores are higher than repeated ones by more than the noise of the judge.
 
     Args:
