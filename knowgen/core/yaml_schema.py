@@ -91,6 +91,8 @@ def _schema_errors(kind: type[BaseModel], file: YamlFile, error: ValidationError
             what, fix = "unknown field", f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         elif each["type"] == "missing":
             what, fix = "is missing", "add that field"
+        elif each["input"] in (None, "", [], {}):
+            what, fix = "is empty", "fill it in"
         field = ".".join(str(part) for part in place) or "top level"
         yield DataError(f"{field}: {what}", where=f"{file.path}:{line_of(file.root, place)}", fix=fix)
 

@@ -85,12 +85,18 @@ class BoardFigures:
     pairs: Mapping[tuple[str, str], PairDifference]
 
 
-def current(submissions: Sequence[Submission]) -> list[Submission]:
-    """Return the current revision of each system: the latest one that is not withdrawn, by the creation of its run."""
+def current(submissions: Sequence[Submission], version: str | None = None) -> list[Submission]:
+    """Return the current revision of each system: the latest one that is not withdrawn, by the creation of its run.
+
+    Args:
+        submissions: Submissions of a board.
+        version: Version of the board's task; revisions of another one are not current. Any version if None.
+    """
     latest: dict[str, tuple[str, str, Submission]] = {}
     for each in submissions:
-        if each.withdrawal is None:
-            entry = (each.read_result().created, each.revision, each)
+        result = each.read_result() if each.withdrawal is None else None
+        if result is not None and version in (None, result.spec.task_version):
+            entry = (result.created, each.revision, each)
             latest[each.slug] = max(latest.get(each.slug, entry), entry, key=lambda one: one[:2])
     return [latest[slug][2] for slug in sorted(latest)]
 
@@ -103,7 +109,7 @@ def board_figures(board: Board) -> BoardFigures:
     """
     file = board.file
     found: list[tuple[Submission, SubmissionResult, Summary]] = []
-    for submission in current(list(board.submissions())):
+    for submission in current(list(board.submissions()), file.task.version):
         result = submission.read_result()
         summary = aggregate(
             rows_of(result, board.samples),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from knowgen.core.errors import DataError
-from knowgen.core.images import read_image_file
+from knowgen.core.images import open_rgb, read_image_file
 from knowgen.core.records import ImageRef
 from knowgen.store.images import EXTENSIONS
 
@@ -21,7 +21,7 @@ KeptImages = Literal["none", "thumbnails", "full"]
 THUMBNAIL_SIDE = 384
 """Maximum length of the longer side of a thumbnail, in pixels."""
 
-THUMBNAIL_QUALITY = 70
+THUMBNAIL_QUALITY = 65
 """JPEG quality of a thumbnail, 1 to 100."""
 
 
@@ -52,28 +52,27 @@ class SubmissionImages:
     def __init__(self, folder: Path, kept: KeptImages) -> None:
         self.folder, self.kept = folder, kept
 
-    def keep(self, image: ImageRef, path: Path, pixels: Image) -> dict[str, str]:
+    def keep(self, image: ImageRef, path: Path) -> dict[str, str]:
         """Keep an image; return the fields of `SubmittedImage` that name its files.
 
         Args:
             image: Record of the scored file.
             path: The scored file.
-            pixels: Its pixels, 8-bit RGB.
 
         Raises:
-            DataError: The file does not have the recorded hash.
+            DataError: The file does not have the recorded hash, or does not open.
         """
         if self.kept == "none":
             return {}
+        data = read_image_file(path)
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise DataError("has other content than the image that was scored", where=str(path))
         self.folder.mkdir(exist_ok=True)
-        small = thumbnail(pixels)
+        small = thumbnail(open_rgb(data))
         digest = hashlib.sha256(small).hexdigest()
         (self.folder / f"{digest}.jpg").write_bytes(small)
         if self.kept == "thumbnails":
             return {"thumbnail": digest}
-        data = read_image_file(path)
-        if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise DataError("has other content than the image that was scored", where=str(path))
         name = f"{image.sha256}.{EXTENSIONS[image.format]}"
         (self.folder / name).write_bytes(data)
         return {"thumbnail": digest, "file": name}

@@ -8,7 +8,7 @@ from typing import Any
 
 from knowgen.core.errors import DataError
 from knowgen.core.images import open_rgb
-from knowgen.core.records import Generation, ParsedScore, Row
+from knowgen.core.records import Generation, ImageRef, ParsedScore, Row
 from knowgen.core.secrets import mask_published_forms
 from knowgen.core.version import __version__
 from knowgen.leaderboards.images import SubmissionImages
@@ -29,7 +29,7 @@ from knowgen.store.rows import answer_cost, cost_unknown
 from knowgen.store.run import UNPRICED_NOTE, RunStore
 
 
-def result_of(store: RunStore, summary: Summary, images: SubmissionImages | None = None) -> SubmissionResult:
+def result_of(store: RunStore, summary: Summary) -> SubmissionResult:
     """Return the result of a run, whose figures are those of a summary.
 
     Texts are published, so everything that looks like a key is masked in them.
@@ -37,13 +37,12 @@ def result_of(store: RunStore, summary: Summary, images: SubmissionImages | None
     Args:
         store: The run, open for reading.
         summary: Its summary under the scorer and protocol of the board.
-        images: Where to keep the images; they are only hashed if None.
 
     Raises:
         DataError: An image does not open, or the scores are from several rubrics.
     """
     scorer = next(each for each in store.spec.scorers if each.name == summary.scorer)
-    reader = _RunReader(store, scorer.name, images)
+    reader = _RunReader(store, scorer.name)
     samples = tuple(reader.samples())
     if len(reader.rubrics) > 1:
         fix = f"score it again: `knowgen score {store.path} --scorer {scorer.name} --fresh`"
@@ -67,6 +66,32 @@ def result_of(store: RunStore, summary: Summary, images: SubmissionImages | None
     )
 
 
+def with_images(store: RunStore, result: SubmissionResult, images: SubmissionImages) -> SubmissionResult:
+    """Keep the images of a result, and return it with the names of their files.
+
+    Args:
+        store: The run, open for reading.
+        result: Its result.
+        images: Where to keep the images.
+
+    Raises:
+        DataError: An image does not open, or has other content than the one that was scored.
+    """
+
+    def kept(generation: SubmittedGeneration) -> SubmittedGeneration:
+        image = generation.image
+        if image is None:
+            return generation
+        ref = ImageRef(sha256=image.sha256, width=image.width, height=image.height, format=image.format)
+        files = images.keep(ref, store.image_path(ref))
+        return generation.model_copy(update={"image": image.model_copy(update=files)})
+
+    samples = tuple(
+        sample.model_copy(update={"generations": tuple(map(kept, sample.generations))}) for sample in result.samples
+    )
+    return result.model_copy(update={"samples": samples})
+
+
 def replies_of(store: RunStore, scorer: str) -> Iterator[SubmittedReply]:
     """Yield every call of the judge for the current scores, oldest first within a score; none of one that measures."""
     for _, score in store.scores(scorer):
@@ -85,30 +110,31 @@ def replies_of(store: RunStore, scorer: str) -> Iterator[SubmittedReply]:
 
 
 def machine_words(facts: Mapping[str, Any]) -> str:
-    """Return a machine in words, without its name.
+    """Return a machine in words, without its name and the version of its kernel, which a board does not need.
 
     Args:
         facts: `Manifest.machine`.
 
     Example:
-        >>> machine_words({"host": "lab-7", "system": "Linux-6.1", "cores": 8, "accelerators": ["NVIDIA A100"]})
-        'NVIDIA A100; 8 cores; Linux-6.1'
+        >>> facts = {"host": "lab-7", "system": "Linux-6.1.0-x86_64", "processor": "x86_64", "cores": 8}
+        >>> machine_words({**facts, "accelerators": ["NVIDIA A100", "NVIDIA A100"]})
+        '2 x NVIDIA A100; 8 cores; Linux x86_64'
     """
     accelerators = Counter(str(each) for each in facts.get("accelerators") or ())
     parts = [name if number == 1 else f"{number} x {name}" for name, number in sorted(accelerators.items())]
     parts += [f"{facts['cores']} cores"] if facts.get("cores") else []
     parts += [f"{facts['memory_gib']} GiB"] if facts.get("memory_gib") else []
-    parts += [str(facts["system"])] if facts.get("system") else []
-    return "; ".join(parts)
+    system = " ".join(filter(None, (str(facts.get("system", "")).partition("-")[0], str(facts.get("processor", "")))))
+    return "; ".join(filter(None, (*parts, system)))
 
 
 class _RunReader:
     """Reads the samples of a run, and counts judges and rubrics."""
 
-    def __init__(self, store: RunStore, scorer: str, images: SubmissionImages | None) -> None:
+    def __init__(self, store: RunStore, scorer: str) -> None:
         self.judges: Counter[str] = Counter()
         self.rubrics: Counter[str] = Counter()
-        self._store, self._scorer, self._images = store, scorer, images
+        self._store, self._scorer = store, scorer
         self._unpriced = any(True for _ in store.notes(UNPRICED_NOTE))
         self._answers = {
             (answer.sample_id, answer.repeat): (answer.seconds, answer_cost(answer)) for _, answer in store.answers()
@@ -180,16 +206,12 @@ class _RunReader:
         if generation.image is None:
             return None
         ref = generation.image
-        path = self._store.image_path(ref)
-        pixels = open_rgb(path)
-        kept = self._images.keep(ref, path, pixels) if self._images is not None else {}
         return SubmittedImage(
             sha256=ref.sha256,
             width=ref.width,
             height=ref.height,
             format=ref.format,
-            perceptual=perceptual_hash(pixels).tobytes().hex(),
-            **kept,
+            perceptual=perceptual_hash(open_rgb(self._store.image_path(ref))).tobytes().hex(),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from knowgen.leaderboards.adapter import recorded_adapter
@@ -87,6 +88,20 @@ def slug_of(name: str) -> str:
         ('gen-searcher-8b-qwen-image', '')
     """
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:80].rstrip("-.")
+
+
+def next_revision(taken: Iterable[str]) -> str:
+    """Return a name for a new revision: the number after the highest one.
+
+    Args:
+        taken: Revisions of the system.
+
+    Example:
+        >>> next_revision(["1", "2", "beta"]), next_revision([])
+        ('3', '1')
+    """
+    numbers = [int(name) for name in taken if name.isascii() and name.isdigit()]
+    return str(max(numbers, default=0) + 1)
 
 
 def _scalar(value: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ from knowgen.leaderboards.folder import (
 from knowgen.leaderboards.images import KeptImages, SubmissionImages
 from knowgen.leaderboards.pinning import write_pin
 from knowgen.leaderboards.records import SubmissionResult, SystemFile, Withdrawal
-from knowgen.leaderboards.submission import replies_of, result_of
-from knowgen.leaderboards.template import slug_of, system_template
+from knowgen.leaderboards.submission import replies_of, result_of, with_images
+from knowgen.leaderboards.template import next_revision, slug_of, system_template
 from knowgen.stats.summary import Summary
 from knowgen.store.files import explain_os_error
 from knowgen.store.run import RunStore
@@ -200,12 +201,12 @@ class Added:
     summary: Summary | None = None
 
 
-def write_template(run: Path, path: Path | None = None) -> tuple[Path, bool]:
-    """Write the template of a `system.yaml` for a run, unless the file exists.
+def write_template(run: Path, board: Board) -> tuple[Path, bool]:
+    """Write the template of a `system.yaml` into a run directory, unless it has one.
 
     Args:
         run: The run directory.
-        path: The file; `system.yaml` in the run directory if None.
+        board: The board, for the number of the revision.
 
     Returns:
         The file, and whether it was written.
@@ -214,11 +215,13 @@ def write_template(run: Path, path: Path | None = None) -> tuple[Path, bool]:
         DataError: It is not a run directory.
         ConfigError: The file cannot be written.
     """
-    target = path or run / SYSTEM_FILE
+    target = run / SYSTEM_FILE
     with RunStore.read(run) as store:
         if target.exists():
             return target, False
-        text = system_template(store.manifest, "1")
+        slug = slug_of(store.spec.system)
+        taken = [each.revision for each in board.submissions() if each.slug == slug]
+        text = system_template(store.manifest, next_revision(taken))
     try:
         write_file(target, text)
     except OSError as error:
@@ -263,14 +266,19 @@ def add_submission(
         return Added(board, tuple(reasons), None, adding.summary)
     assert system is not None
     target = adding.folder(record)
+    is_new = not target.parent.exists()
     try:
         with folder_draft(target, replace=False) as draft:
             adding.write(draft, record, read_yaml(system).text, images, replies=replies)
     except OSError as error:
         if target.exists():
             return Added(board, (f"the revision {target.parent.name}/{target.name} exists already",))
-        raise explain_os_error(error, target.parent) from error
-    return Added(board, (), target, adding.summary)
+        raise explain_os_error(error, board.path) from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # there is a submission in it
+                target.parent.rmdir()
+    return Added(board, (), target, adding.summary and adding.summary.model_copy(update={"system": record.name}))
 
 
 def _read_system(path: Path) -> tuple[SystemFile | None, list[str]]:
@@ -296,7 +304,6 @@ class _Adding:
     board: Board
     summary: Summary | None = None
     result: SubmissionResult | None = None
-    _notes: list[str] = field(default_factory=list)
 
     def run_reasons(self) -> Iterator[str]:
         """Yield what keeps the run off the board, whatever its system is."""
@@ -349,10 +356,9 @@ class _Adding:
     def write(self, draft: Path, system: SystemFile, text: str, images: KeptImages, *, replies: bool) -> None:
         """Write the files of the submission into an empty folder."""
         assert self.summary is not None
+        assert self.result is not None
         with RunStore.read(self.run.path) as store:
-            kept = SubmissionImages(draft / IMAGES, images)
-            result = result_of(store, self.summary, kept) if images != "none" else self.result
-            assert result is not None
+            result = with_images(store, self.result, SubmissionImages(draft / IMAGES, images))
             (draft / RESULT_FILE).write_text(result_text(result), encoding="utf-8")
             if replies:
                 with (draft / REPLIES_FILE).open("w", encoding="utf-8") as file:
@@ -410,7 +416,8 @@ def withdraw(board: Board, key: str, reason: str, date: str = "") -> Withdrawn:
     except OSError as error:
         raise explain_os_error(error, submission.path) from error
     board = read_board(board.path)
-    shown = [each.revision for each in current(list(board.submissions())) if each.slug == submission.slug]
+    own = [each for each in board.submissions() if each.slug == submission.slug]
+    shown = [each.revision for each in current(own, board.file.task.version)]
     return Withdrawn(board.submission(submission.key), shown[0] if shown else None)
 
 

@@ -53,7 +53,7 @@ def command(
 
     chosen = find_board(root, board) if board else board_of_run(root, load_run(run).spec)
     if system is None and not dry_run:
-        path, written = write_template(run)
+        path, written = write_template(run, chosen)
         given = command_line("board", "add", run, "--board", chosen.name, "--system", path)
         what = f"wrote {path}, a template to fill in" if written else f"{path} exists: fill it in"
         click.echo(f"knowgen: {what}; then {given}", err=True)
