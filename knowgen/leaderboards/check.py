@@ -71,7 +71,7 @@ def check_boards(
     for path in boards:
         if not wanted.board(path.name):
             continue
-        board = _open(path, findings)
+        board = _open(path, findings, notes)
         if board is not None:
             checker = _BoardChecker(board, now or datetime.now(UTC), scorer_defaults(board.file.scorer.name))
             submissions += checker.submissions(wanted)
@@ -115,10 +115,13 @@ class _Wanted:
             raise UsageError(f"no board or submission {unknown[0]!r}", where="board check", fix=f"there are {known}")
 
 
-def _open(path: Path, findings: list[Finding]) -> Board | None:
+def _open(path: Path, findings: list[Finding], notes: list[str]) -> Board | None:
     """Return a board, or None where its own files are not valid, with a finding for that."""
     try:
         board = read_board(path)
+        if board.file.task.version is None and not find_submissions(path).submissions:
+            notes.append(f"{path.name}: its task is not pinned, and it has no submission")
+            return None
         samples = board.samples
     except KnowgenError as fault:
         where = fault.where.replace(f"{path.parent}/", "") or path.name

@@ -12,7 +12,7 @@ from knowgen.core.errors import KnowgenError, UsageError
 from knowgen.leaderboards.check import check_boards
 from knowgen.leaderboards.checks.findings import CheckReport
 from knowgen.leaderboards.checks.rejudged import Rejudged
-from knowgen.leaderboards.folder import Board, Submission, read_board
+from knowgen.leaderboards.folder import BOARD_FILE, Board, Submission, read_board
 from knowgen.stats.compare.inflation import LEVEL
 from knowgen.workflows.board_submission import scorer_defaults
 from knowgen.workflows.rejudge import rejudge
@@ -103,6 +103,31 @@ def check(
         report = report.with_findings(checked.board, checked.key, findings)
         report = replace(report, incomplete=report.incomplete or not result.complete)
     return BoardCheck(report, tuple(done))
+
+
+def named_boards(root: Path, names: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder of boards, and the names in it, of names or paths of boards, systems and revisions.
+
+    Args:
+        root: The folder of boards that names are in.
+        names: `BOARD[/SYSTEM[/REVISION]]` each, or the path of such a folder.
+
+    Raises:
+        UsageError: Paths lead to different folders of boards.
+    """
+    found: dict[Path, list[str]] = {}
+    for name in names:
+        folder, own = root, name.strip("/")
+        if not (root / own.split("/")[0] / BOARD_FILE).is_file():
+            path = Path(name)
+            board = next((each for each in (path, *path.parents[:2]) if (each / BOARD_FILE).is_file()), None)
+            if board is not None:
+                folder, own = board.parent, path.relative_to(board.parent).as_posix()
+        found.setdefault(folder, []).append(own)
+    if len(found) > 1:
+        folders = " and ".join(str(folder) for folder in found)
+        raise UsageError(f"boards of {folders}", where="board check", fix="check one folder of boards at a time")
+    return next(((folder, tuple(own)) for folder, own in found.items()), (root, ()))
 
 
 def _rejudge(board: Board, submission: Submission, how: Rejudging, seed: int, submissions: int) -> Rejudged:

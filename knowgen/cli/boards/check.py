@@ -61,12 +61,13 @@ def command(
 ) -> int:
     """Check submissions: files, samples, figures, eligibility, images, and what changed.
 
-    Without names, all submissions of all boards are checked. Nothing is called and no code of a submission runs,
-    unless images are judged again.
+    A name may also be the path of a folder. Without names, all submissions of all boards are checked. No code of a
+    submission runs, and nothing is called unless images are judged again.
     """
-    from knowgen.workflows.board_check import check
+    from knowgen.workflows.board_check import check, named_boards
 
-    result = check(root, names, against=against, rejudging=_rejudging(options))
+    root, chosen = named_boards(root, names)
+    result = check(root, chosen, against=against, rejudging=_rejudging(options))
     if markdown is not None:
         from knowgen.core.atomic import write_file
         from knowgen.leaderboards.checks.comment import comment

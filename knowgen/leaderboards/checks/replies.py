@@ -57,8 +57,8 @@ def check_replies(
     except DataError as fault:
         yield error("replies", fault.where.replace(f"{folder}/", ""), fault.what, fault.fix or _FIX)
         return
-    if result.scorer.version != parser.version:
-        what = f"not parsed again: they are of {one_line(result.scorer.version, 60)}, this is {parser.version}"
+    if parser.parser not in result.scorer.version:
+        what = f"not parsed again: {one_line(result.scorer.version, 80)} is of another parser than {parser.parser}"
         yield warning("replies", REPLIES_FILE, what, "check it with the version of knowgen that scored it")
         return
     samples = {sample.id: sample for sample in board.samples}
@@ -86,6 +86,7 @@ def _check_score(
     for name, stored, parsed in (("strict", score.strict, strict), ("lenient", score.lenient, lenient)):
         if stored is not None and (difference := _difference(stored, parsed)):
             yield error("replies", where, f"the {name} score is not that of its replies: {difference}", _FIX)
+            return
 
 
 def _difference(stored: ParsedScore, parsed: ParsedScore) -> str:

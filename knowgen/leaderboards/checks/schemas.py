@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,11 +71,17 @@ def _validated(kind: type[R], data: Any, where: Callable[[Place], str]) -> tuple
     try:
         return kind.model_validate(data), []
     except ValidationError as fault:
-        faults = fault.errors()
+        faults = _innermost(fault.errors())
         findings = [_fault(kind, data, each, where) for each in faults[:MOST_FAULTS]]
         if len(faults) > MOST_FAULTS:
             findings.append(error("schema", where(()), f"{len(faults) - MOST_FAULTS} more faults", "fix these first"))
         return None, findings
+
+
+def _innermost(faults: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Return the faults without those of a list that is too short only because an entry of it is wrong."""
+    outer = {each["loc"][:depth] for each in faults for depth in range(len(each["loc"]))}
+    return [each for each in faults if each["loc"] not in outer]
 
 
 def _fault(kind: type[Record], data: Any, fault: ErrorDetails, where: Callable[[Place], str]) -> Finding:
