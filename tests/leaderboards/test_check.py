@@ -238,7 +238,7 @@ def a_value_off_the_grid(board: Board) -> None:
     change_samples(board, with_value("aesthetics", 0.7))
 
 
-@broken("figures: worlds/painted/1/result.json: claimed.overall is 0.9, the scores give 0.5")
+@broken("figures: worlds/painted/1/result.json: claimed.overall is 0.9, the scores give 0.3")
 def a_raised_figure(board: Board) -> None:
     change_result(board, lambda data: data["claimed"].update(overall=0.9))
 
@@ -295,9 +295,6 @@ def another_protocol_version(board: Board) -> None:
 @broken("eligibility: worlds/painted/1/result.json: 1 generation failed for reasons outside the system (no network)")
 def an_outage(board: Board) -> None:
     outage = {"cause": FailureCause.INFRASTRUCTURE}
-    (board.path / "board.yaml").write_text(
-        (board.path / "board.yaml").read_text() + "min_coverage: 0.5\n"
-    )  # the coverage of 11 of 12 is another reason
     change_samples(
         board, lambda one: with_generation(one, 1, lambda each: failed(each, "no network").model_copy(update=outage))
     )
@@ -398,7 +395,7 @@ def images_that_look_like_the_ground_truth(board: Board) -> None:
     write_submission(board, with_images(board, near))
 
 
-@broken("replies: worlds/painted/1/replies.jsonl, sample 's00'", "faithfulness 0.0 is stored, they give 1.0")
+@broken("replies: worlds/painted/1/replies.jsonl, sample 's00'", "aesthetics 0.0 is stored, they give 1.0")
 def replies_that_give_other_values(board: Board) -> None:
     folder = write_submission(board, make_result(board))
     write_replies(folder, board, lambda place: 1 if place == 0 else grades(place))
@@ -412,7 +409,9 @@ def test_a_submission_with_one_fault_is_refused_with_one_line(name: str, board: 
     change(board)
     findings = [each for each in check(board_again(board)).every if each.level == "error"]
     lines = [str(each) for each in findings]
-    assert len(lines) == (2 if name.startswith("replies") else 1), lines
+    if name == "an_outage":  # on a board of twelve samples, one is more than may be missing
+        assert "No result: 1 of 12 generations failed" in lines.pop(0)
+    assert len(lines) == 1, lines
     for part in words:
         assert part in lines[0], lines[0]
     assert "\n" not in lines[0]
