@@ -33,6 +33,7 @@ class Rejudging:
         budget: Maximum cost in US dollars for all submissions; None for no limit.
         level: Level of the test.
         out: Folder of the run directories; `reports` when None.
+        workers: Worker processes of a scorer that measures; 0 for none.
         progress: Whether to show progress.
     """
 
@@ -43,6 +44,7 @@ class Rejudging:
     budget: float | None = None
     level: float = LEVEL
     out: Path | None = None
+    workers: int | None = None
     progress: bool = False
 
 
@@ -142,5 +144,6 @@ def _rejudge(board: Board, submission: Submission, how: Rejudging, seed: int, su
         budget=None if how.budget is None else how.budget / submissions,
         level=how.level,
         out=folder / f"rejudge__{board.name}__{submission.slug}__{submission.revision}__{seed}",
+        workers=how.workers,
         progress=how.progress,
     )

@@ -73,6 +73,7 @@ def rejudge(
     budget: float | None = None,
     level: float = LEVEL,
     out: Path | None = None,
+    workers: int | None = None,
     progress: bool = False,
 ) -> Rejudged:
     """Judge some images of a submission again and compare the scores with those that it claims.
@@ -88,6 +89,7 @@ def rejudge(
         budget: Maximum cost in US dollars; None for no limit.
         level: Level of the test: the share of honest submissions that it accuses.
         out: Run directory of the new scores; by default one below `reports/`.
+        workers: Worker processes of a scorer that measures; 0 for none.
         progress: Whether to show progress.
 
     Raises:
@@ -105,6 +107,7 @@ def rejudge(
         judge_repeats=result.spec.judge_repeats_of(result.scorer),
         protocol=board.file.protocol,
         budget=budget,
+        workers=workers,
         progress=progress,
     )
     target = out or Path("reports") / f"rejudge__{board.name}__{submission.slug}__{submission.revision}__{seed}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from knowgen.cli.boards.options import root_option
-from knowgen.cli.options import KEY_VALUE
+from knowgen.cli.options import KEY_VALUE, run_option
 from knowgen.core.text import one_line
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ EXIT_INCOMPLETE = 6
     help="Run directory or folder with the images to judge again; repeatable.",
 )
 @click.option("-s", "scorer_args", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Scorer argument.")
-@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost of judging again.")
+@run_option("budget", help="Maximum cost of judging again in USD.")
+@run_option("workers")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the new scores [reports].")
 def command(
     names: tuple[str, ...], root: Path, against: Path | None, as_json: bool, markdown: Path | None, **options: Any
@@ -87,7 +88,11 @@ def _rejudging(options: dict[str, Any]) -> Rejudging | None:
     from knowgen.workflows.board_check import Rejudging
 
     if options["rejudge"] is None:
-        given = [name for name in ("seed", "images", "scorer_args", "budget", "out") if options[name] not in (None, ())]
+        given = [
+            name
+            for name in ("seed", "images", "scorer_args", "budget", "workers", "out")
+            if options[name] not in (None, ())
+        ]
         if given:
             flag = "-s" if given[0] == "scorer_args" else f"--{given[0]}"
             raise click.UsageError(f"{flag} needs --rejudge N")
@@ -99,6 +104,7 @@ def _rejudging(options: dict[str, Any]) -> Rejudging | None:
         scorer_args=dict(options["scorer_args"]),
         budget=options["budget"],
         out=options["out"],
+        workers=options["workers"],
         progress=True,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from knowgen.cli.boards.options import root_option
-from knowgen.cli.options import IDS, KEY_VALUE
+from knowgen.cli.options import IDS, KEY_VALUE, run_option
 from knowgen.core.text import one_line
 
 EPILOG = """\b
@@ -33,7 +33,8 @@ EXIT_INCOMPLETE = 6
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="N samples, some of every group.")
 @click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Generator argument.")
 @click.option("-s", "scorer_args", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Scorer argument.")
-@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost.")
+@run_option("budget")
+@run_option("workers")
 @click.option("--any-version", is_flag=True, help="Go on where the system here is not the submitted one.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/rerun__…].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -51,7 +52,7 @@ def command(system: str, board: str, root: Path, as_json: bool, **options: Any) 
         samples=options["samples"],
         generator_args=dict(options["generator_args"]),
         scorer_args=dict(options["scorer_args"]),
-        config=RunConfig(budget=options["budget"], progress=True),
+        config=RunConfig(budget=options["budget"], workers=options["workers"], progress=True),
         out=options["out"],
         any_version=options["any_version"],
     )
