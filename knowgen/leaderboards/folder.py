@@ -43,6 +43,19 @@ R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
+class StatedRun:
+    """What a result says of its run.
+
+    Attributes:
+        created: When the run directory was created.
+        task_version: Version of the task.
+    """
+
+    created: str
+    task_version: str
+
+
+@dataclass(frozen=True)
 class Submission:
     """One revision of a system on a board.
 
@@ -81,6 +94,23 @@ class Submission:
         """
         path = self.path / WITHDRAWN_FILE
         return _from_yaml(Withdrawal, path) if path.exists() else None
+
+    @cached_property
+    def stated(self) -> StatedRun:
+        """When the run was created, and its task version.
+
+        They are read without a check of the rest of the file, and kept.
+
+        Raises:
+            DataError: The file is missing or not valid.
+        """
+        path = self.path / RESULT_FILE
+        data = parse_strict_json(read_text(path), str(path))
+        try:
+            return StatedRun(str(data["created"]), str(data["spec"]["task_version"]))
+        except (KeyError, TypeError):
+            result = validated(SubmissionResult, data, path)  # names the field that is missing
+            return StatedRun(result.created, result.spec.task_version)
 
     def read_result(self) -> SubmissionResult:
         """Return the result, which may be megabytes: it is not kept.
