@@ -58,8 +58,8 @@ def digest(*words: object) -> str:
     return hashlib.sha256(" ".join(map(str, words)).encode()).hexdigest()
 
 
-def make_board(root: Path, **changes: Any) -> Board:
-    """Write a board of twelve samples, judged by a made-up judge on the four dimensions."""
+def make_board(root: Path, number: int = SAMPLES, **changes: Any) -> Board:
+    """Write a board of some samples, judged by a made-up judge on the four dimensions."""
     path = root / "worlds"
     path.mkdir(parents=True)
     content = {
@@ -85,7 +85,7 @@ def make_board(root: Path, **changes: Any) -> Board:
             text_required=place % 3 == 0,
             truth=TruthHashes(sha256=digest("truth file", place), perceptual=digest("truth", place)),
         )
-        for place in range(SAMPLES)
+        for place in range(number)
     ]
     (path / SAMPLES_FILE).write_text("".join(canonical(each.model_dump(mode="json")) + "\n" for each in samples))
     return read_board(path)

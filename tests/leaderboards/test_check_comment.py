@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,24 +13,32 @@ from knowgen.cli.main import run as knowgen
 from knowgen.leaderboards.check import check_boards
 from knowgen.leaderboards.checks.comment import code, comment
 from knowgen.leaderboards.folder import RESULT_FILE, Board
-from tests.helpers.checked_boards import make_board, make_result, write_submission
+from tests.helpers.checked_boards import Grade, make_board, make_result, write_submission
 from tests.helpers.report_pages import HOSTILE
 
+MANY = 60
+"""Number of samples, enough for intervals."""
+
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def grades(seed: int, *values: float) -> Grade:
+    """Return values of samples, drawn at random."""
+    drawn = random.Random(seed).choices(values, k=MANY)
+    return lambda place: drawn[place]
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
     """A board with a good, a middling and a bad system, and two revisions of the middling one."""
-    board = make_board(tmp_path / "boards")
-    write_submission(board, make_result(board, "good", lambda place: 1 if place else 0.5), "good")
-    write_submission(board, make_result(board, "bad", lambda place: 0 if place else 0.5), "bad")
-    for revision, raised in (("1", 2), ("2", 3)):
-        result = make_result(
-            board, "middling", lambda place, raised=raised: 1 if place < raised else 0.5,
-            created=f"2026-0{revision}-01T12:00:00+00:00",
-        )  # fmt: skip
-        write_submission(board, result, "middling", revision)
+    board = make_board(tmp_path / "boards", MANY)
+    write_submission(board, make_result(board, "good", grades(1, 0.5, 1, 1)), "good")
+    write_submission(board, make_result(board, "bad", grades(2, 0, 0, 0.5)), "bad")
+    for revision, values in (("1", (0, 0.5)), ("2", (0, 0.5, 0.5, 1))):
+        created = f"2026-0{revision}-01T12:00:00+00:00"
+        write_submission(
+            board, make_result(board, "middling", grades(3, *values), created=created), "middling", revision
+        )
     return board
 
 
