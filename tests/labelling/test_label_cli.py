@@ -47,7 +47,7 @@ def rated(runs: Runs, folder: Path, rater: str, values: dict[str, float], at_mos
 
 
 def compared(
-    runs: Runs, folder: Path, rater: str, order: Sequence[str], turn: Callable[[int], str] | None = None
+    runs: Runs, folder: Path, rater: str, order: Sequence[str], turn: Callable[[int], str] = lambda number: ""
 ) -> None:
     """Compare every pair: the system that is earlier in `order` is better, where `turn` does not say otherwise."""
     progress = RaterProgress(make_plan(runs, "pairs"), folder, rater)
@@ -106,7 +106,7 @@ def test_label_then_agree(
     def act(ask: Callable[..., Any]) -> None:
         item = ask("next", rater="ann")["item"]
         for number in range(5):
-            values = {"faithfulness": 1, "visual_correctness": 0.5, "aesthetics": number % 2}
+            values: dict[str, float | None] = {"faithfulness": 1, "visual_correctness": 0.5, "aesthetics": number % 2}
             values["text_accuracy"] = None if item["text_required"] is False else 1
             item = ask("label", rater="ann", item=item["id"], values=values)["item"]
         ask("label", rater="ann", item=item["id"], skipped="cannot_tell")
@@ -144,7 +144,12 @@ def test_a_browser_is_opened_where_there_is_a_screen(
     runs: Runs, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+
+    def open_browser(address: str) -> bool:
+        opened.append(address)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", open_browser)
     for name in ("SSH_CONNECTION", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPLAY", ":7")

@@ -20,7 +20,7 @@ RATED = Answer({"aesthetics": 1.0}, seconds=2.0)
 
 def all_of(progress: RaterProgress, answer: Answer = RATED, at_most: int = 10_000) -> list[tuple[str, tuple[str, ...]]]:
     """Label everything, and return sample and systems of each item."""
-    seen = []
+    seen: list[tuple[str, tuple[str, ...]]] = []
     while len(seen) < at_most and (found := progress.next()) is not None:
         progress.label(found[0], answer)
         seen.append((found[0].of.sample.id, tuple(one.system for one in found[0].images)))

@@ -243,9 +243,7 @@ def test_nothing_that_is_sent_reveals_a_system(pairs: LabelSite) -> None:
             data = look("GET", f"/image/{name}")
             image = Image.open(io.BytesIO(data))
             sizes.add(max(image.size))
-            kinds.add(
-                (image.format, tuple(sorted(set(image.info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density"})))
-            )
+            kinds.add((image.format, *(name for name in image.info if not str(name).startswith("jfif"))))
         body = json.dumps({"rater": "ann", "item": state["item"]["id"], "choice": "tie"})
         state = json.loads(look("POST", "/api/label", body))
     look("POST", "/api/undo", '{"rater": "ann"}')
