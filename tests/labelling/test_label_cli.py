@@ -125,8 +125,8 @@ def test_label_then_agree(
     assert f"wrote    {Path('mine/ratings.csv')} (5 ratings)" in lines
     agree = next(line for line in lines if line.startswith("agree    ")).removeprefix("agree    knowgen ")
     assert run(shlex.split(agree)) == 0
-    told = capsys.readouterr().out
-    assert "world_check and human:ann" in told
+    table = capsys.readouterr().out
+    assert "world_check and human:ann" in table
     assert lines[-1] == f"resume   knowgen label {' '.join(paths)} -o mine --no-browser"
 
 
@@ -268,6 +268,22 @@ def test_only_answers_about_the_newest_images_are_compared(folder: Path, capsys:
     assert "note: 4 comparisons of images that were replaced, or with another question: left out" in out
 
 
+def test_the_board_of_some_runs_has_their_names_and_images(
+    runs: Runs, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared(runs, folder / "here", "ann", SYSTEMS)
+    renamed = [(f"{name} (a copy)", path) for name, path in runs]
+    compared(renamed, folder / "there", "bob", [name for name, _ in renamed])
+    folders = ("-o", "here", "-o", "there")
+    assert run(words(*folders, "--show", "--json")) == 0
+    assert len(json.loads(capsys.readouterr().out)["board"]["systems"]) == 6
+    assert run(words(*(path for _, path in runs[:2]), *folders, "--show", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["system"] for one in found["board"]["systems"]] == [f"{name}(steps=4)" for name in SYSTEMS[:2]]
+    assert found["board"]["comparisons"] == 12
+    assert found["notes"] == ["24 labels of other images, prompts or questions than those of the runs: left out"]
+
+
 def test_ratings_alone_show_the_progress_of_each_rater(
     runs: Runs, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,7 +312,7 @@ def a_label(task: str) -> StoredLabel:
         (("none",), 3, "none: not a run directory"),
         (("RUN", "--mode", "pairs"), 2, "pairs need two runs or more"),
         (("RUN", "--json"), 2, "--markdown and --json need --show"),
-        (("RUN", "--show"), 2, "--show takes no runs"),
+        (("RUN", "--show", "-o", "mixed"), 3, "mixed: no label is of the images of the runs"),
         (("RUN", "-o", "a", "-o", "b"), 2, "labels are written to one"),
         (("--show",), 3, "labels: cannot be read: No such file or directory; name a folder of labels"),
         (("RUN", "--export", "x.csv", "-o", "mixed"), 3, "x.csv: no label of these runs to export"),

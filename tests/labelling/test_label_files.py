@@ -87,7 +87,7 @@ def test_nothing_that_was_written_is_ever_changed(tmp_path: Path) -> None:
         (json.dumps(a_label().model_dump(mode="json") | {"surplus": 1}), "not a label: surplus"),
     ],
 )
-def test_a_complete_line_that_is_no_label_is_an_error_with_its_place(tmp_path: Path, line: str, fault: str) -> None:
+def test_a_complete_line_of_another_kind_is_an_error_with_its_place(tmp_path: Path, line: str, fault: str) -> None:
     path = tmp_path / "ann.jsonl"
     path.write_text(f"{a_label().model_dump_json()}\n{line}\n", encoding="utf-8")
     with pytest.raises(DataError) as caught:

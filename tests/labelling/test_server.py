@@ -159,7 +159,7 @@ def test_wrong_answers_are_refused_and_not_stored(site: LabelSite, fields: dict[
 @pytest.mark.parametrize(
     "body", ["", "[]", "nonsense", '{"rater": 1}', '{"rater": ""}', '{"rater": "' + "x" * 99 + '"}', "[" * 9000]
 )
-def test_a_body_that_is_no_request_is_refused(site: LabelSite, body: str) -> None:
+def test_a_body_without_a_request_is_refused(site: LabelSite, body: str) -> None:
     status, _, answer = site.request("POST", "/api/next", body, Content_Type="application/json")
     assert status == 400
     assert json.loads(answer)["error"]
