@@ -259,11 +259,12 @@ def _api() -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars of the library and its warnings of repeated calls off the terminal."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     bars, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
     disable_progress_bars()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:

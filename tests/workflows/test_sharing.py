@@ -289,7 +289,16 @@ def test_a_hostile_repository_writes_nothing_outside(hub: HubServer, run: Path, 
     push(run, REPO)
     good = dict(files_of(hub))
     entry = {"sha256": "0" * 64, "size": 2}
-    paths = ("run/../../evil", "/etc/evil", "run/.git/config", "run\\x", "run/a/./b", "run/ü", "run/con", "run/images/x ")
+    paths = (
+        "run/../../evil",
+        "/etc/evil",
+        "run/.git/config",
+        "run\\x",
+        "run/a/./b",
+        "run/ü",
+        "run/con",
+        "run/images/x ",
+    )
     for path in paths:
         _listed(hub, lambda listing, path=path: listing["files"].update({path: entry}))  # type: ignore[misc]
         with pytest.raises(DataError, match="path that is not allowed"):
