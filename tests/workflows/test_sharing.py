@@ -220,6 +220,7 @@ def test_a_token_that_may_not_is_one_line(
     assert words in str(caught.value) and "hf_madeup" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_private_repository_stays_private(
     hub: HubServer, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
