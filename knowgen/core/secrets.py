@@ -252,6 +252,18 @@ def mask_key_like(text: str) -> str:
     return _KEY_IN_MESSAGE.sub(MASK, text)
 
 
+def mask_published_forms(text: str) -> str:
+    """Return a text in which known secrets, and everything in a published format of API keys, are `[key]`.
+
+    For texts that will be published, such as the replies of a judge.
+
+    Example:
+        >>> mask_published_forms("use hf_abcdefghijklmnopqrstuvwxyz, it said")
+        'use [key], it said'
+    """
+    return _BY_SHAPE.sub(MASK, str(mask_secrets(text)))
+
+
 def _masked(value: Any, forms: Sequence[str]) -> Any:
     if isinstance(value, str):
         for form in forms:
