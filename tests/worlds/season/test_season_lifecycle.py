@@ -378,7 +378,7 @@ def test_a_board_of_a_public_task_has_no_season(revealed: Season, tmp_path: Path
             refused()
 
 
-# -- the command line ---------------------------------------------------------------------------------------------------
+# -- the command line --------------------------------------------------------------------------------------------------
 
 
 def test_a_date_that_is_none_is_refused(season: Season, capsys: pytest.CaptureFixture[str]) -> None:
