@@ -15,6 +15,7 @@ from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
+from knowgen.workflows.artifacts import OneFile
 from knowgen.workflows.image_notes import image_notes
 
 if TYPE_CHECKING:
@@ -149,16 +150,21 @@ def load_run(path: Path | str) -> Run:
         return Run(Path(path), store.spec)
 
 
-def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write one page of several runs and return the path of its `index.html`.
+def write_report(runs: Sequence[Run], out: Path, one_file: OneFile | None = None) -> Path:
+    """Write one page of several runs and return the path of its `index.html`, or of its only file.
+
+    Args:
+        runs: The runs, in the order of the page.
+        out: Folder of the page; with `one_file`, a file with the ending .html.
+        one_file: Write everything into one file, which can be sent or kept alone; see `OneFile`.
 
     Raises:
-        UsageError: No run was given, or a run has not been scored.
-        ConfigError: The folder contains something other than a report.
+        UsageError: No run was given, a run has not been scored, or the file has another ending.
+        ConfigError: The folder contains something other than a report, or the file is another one.
     """
     names = artifacts.distinct_names([(run.path, run.spec.system) for run in runs])
     pages = [
         (run.path, [each.model_copy(update={"system": name}) for each in run.summaries()])
         for run, name in zip(runs, names, strict=True)
     ]
-    return artifacts.write_page(pages, out)
+    return artifacts.write_page(pages, out, one_file)
