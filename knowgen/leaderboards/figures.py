@@ -92,7 +92,7 @@ class BoardSystem:
 
 
 @dataclass(frozen=True)
-class PartFigures:
+class BoardPart:
     """Ranks and differences by the ranking figure on a part of the samples.
 
     Attributes:
@@ -125,7 +125,7 @@ class BoardFigures:
     board: Board
     systems: tuple[BoardSystem, ...]
     pairs: Mapping[tuple[str, str], PairDifference]
-    parts: Mapping[tuple[str, str], PartFigures]
+    parts: Mapping[tuple[str, str], BoardPart]
     by_figure: Mapping[str, Mapping[tuple[str, str], PairDifference]]
 
 
@@ -138,10 +138,10 @@ def board_protocol(board: Board) -> ScoringProtocol:
     file, protocol = board.file, get_protocol(board.file.protocol)
     if file.protocol_version != protocol.version:
         raise DataError(
-            f"protocol_version: the board has {file.protocol_version!r}, this version of knowgen computes {file.protocol} "
-            f"{protocol.version!r}",
+            f"protocol_version: the board has {file.protocol_version!r}, but this version of knowgen computes "
+            f"{protocol.version!r} of {file.protocol}",
             where=str(board.path / BOARD_FILE),
-            fix="use the version of knowgen that the board was made with, or state the new one and check all submissions",
+            fix="use the version of knowgen that the board was made with, or state this one and check all submissions",
         )
     return protocol.model_copy(update={"min_coverage": file.min_coverage})
 
@@ -206,7 +206,7 @@ def board_figures(board: Board, *, processes: int = 1) -> BoardFigures:
         (part.kind, part.name): _part_figures(part, slugs, ranked, board)
         for part in all_pairs(values, protocol, dimensions, file.ranking)
     }
-    whole = parts.get(WHOLE, PartFigures((), {}, {}))
+    whole = parts.get(WHOLE, BoardPart((), {}, {}))
     others = (name for name in (*dimensions, OVERALL) if name != file.ranking)
     by_figure = {
         name: _differences(all_pairs(values, protocol, dimensions, name, parts=False)[0], slugs, file.ties)
@@ -295,7 +295,7 @@ def _compute(board: Board, submission: Submission) -> _Computed:
     )
 
 
-def _part_figures(part: PairedSubset, slugs: Sequence[str], ranked: Sequence[_Computed], board: Board) -> PartFigures:
+def _part_figures(part: PairedSubset, slugs: Sequence[str], ranked: Sequence[_Computed], board: Board) -> BoardPart:
     ties, figure = board.file.ties, board.file.ranking
     found: dict[str, float] = {}
     for one in ranked:
@@ -304,7 +304,7 @@ def _part_figures(part: PairedSubset, slugs: Sequence[str], ranked: Sequence[_Co
             found[one.submission.slug] = round(value, DECIMALS)
     pairs = {key: pair for key, pair in _differences(part, slugs, ties).items() if key[0] in found and key[1] in found}
     order = tuple(sorted(found, key=lambda slug: (-found[slug], slug)))
-    return PartFigures(order, rank_ranges(order, pairs, ties), pairs)
+    return BoardPart(order, rank_ranges(order, pairs, ties), pairs)
 
 
 def _differences(part: PairedSubset, slugs: Sequence[str], ties: TieRule) -> dict[tuple[str, str], PairDifference]:

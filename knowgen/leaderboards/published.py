@@ -22,7 +22,7 @@ _NUMBER = r"\d{1,3}(?:\.\d{1,6})?"
 
 
 @dataclass(frozen=True)
-class PublishedRow:
+class PublishedSystem:
     """A system as published.
 
     Attributes:
@@ -50,7 +50,7 @@ class PublishedRows:
     source: str
     url: str
     columns: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
+    rows: tuple[PublishedSystem, ...]
 
 
 def read_published(board: Board) -> PublishedRows | None:
@@ -74,7 +74,7 @@ def read_published(board: Board) -> PublishedRows | None:
     if len(lines) < 2:
         raise DataError("has no rows", where=str(path), fix="add a line for each system, or remove `published`")
     texts, columns = _header(lines[0][1], path)
-    found: dict[str, PublishedRow] = {}
+    found: dict[str, PublishedSystem] = {}
     for number, line in lines[1:]:
         row = _row(line, texts, columns, f"{path}:{number}")
         if row.system.casefold() in found:
@@ -95,7 +95,7 @@ def _header(names: Sequence[str], path: Path) -> tuple[int, tuple[str, ...]]:
     return texts, columns
 
 
-def _row(line: Sequence[str], texts: int, columns: Sequence[str], where: str) -> PublishedRow:
+def _row(line: Sequence[str], texts: int, columns: Sequence[str], where: str) -> PublishedSystem:
     expected = texts + len(columns)
     if len(line) != expected:
         raise DataError(f"has {count(len(line), 'cell')} instead of {expected}", where=where)
@@ -108,4 +108,4 @@ def _row(line: Sequence[str], texts: int, columns: Sequence[str], where: str) ->
         if text and not (re.fullmatch(_NUMBER, text) and float(text) <= 100):
             raise DataError(f"{name}: {one_line(cell, 40)!r} is not a number from 0 to 100", where=where)
         values[name] = float(text) if text else None
-    return PublishedRow(system, one_line(from_csv_cell(line[1])) if texts > 1 else "", values)
+    return PublishedSystem(system, one_line(from_csv_cell(line[1])) if texts > 1 else "", values)

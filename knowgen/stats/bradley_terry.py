@@ -169,7 +169,7 @@ def strengths(judgements: Sequence[Judgement]) -> Strengths:
         >>> strengths(pairs).reason
         'a won every comparison with the others, so that its strength would be infinite'
     """
-    table = _Table(judgements)
+    table = _Judgements(judgements)
     shared = {
         "comparisons": len(judgements),
         "samples": len(set(table.samples)),
@@ -254,7 +254,7 @@ def _log_likelihood(points: Floats, theta: Floats) -> float:
     return -float((points * np.logaddexp(0.0, -gaps)).sum())
 
 
-class _Table:
+class _Judgements:
     """Comparisons as arrays: places of the two systems, points, codes of samples and raters."""
 
     def __init__(self, judgements: Sequence[Judgement]) -> None:
@@ -344,7 +344,7 @@ class _Spread:
         reasons: Why a system has no interval; empty text if it has.
     """
 
-    def __init__(self, table: _Table, theta: Floats) -> None:
+    def __init__(self, table: _Judgements, theta: Floats) -> None:
         from scipy.stats import t
 
         self.table, self.theta = table, theta

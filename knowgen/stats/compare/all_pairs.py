@@ -236,7 +236,7 @@ class _Side:
         means = {name: _divided(self.totals[name], self.counts[name]) for name in self.strata}
         return self.combine(self.groups, means, rounded=True)
 
-    def linearised(self, weights: Floats, place: int) -> _Linearised:
+    def linearised(self, weights: Floats, place: int) -> _PairChanges:
         """Return a figure with two added samples of these weights a group, and its change with each sample.
 
         Args:
@@ -258,7 +258,7 @@ class _Side:
             changes[own] = _added_last(factors[:, None] * inside)
             low, high = (_added_last((factors * (end - centres))[:, None])[0] for end in (0.0, 1.0))
             ends[name] = low, high
-        return _Linearised(value, changes, ends)
+        return _PairChanges(value, changes, ends)
 
     def _slopes(self, means: Mapping[str, Floats], name: str, place: int, value: Floats) -> Floats:
         """Return the change of a figure with each mean of a group, shape (slices, P, columns)."""
@@ -273,7 +273,7 @@ class _Side:
 
 
 @dataclass(frozen=True)
-class _Linearised:
+class _PairChanges:
     """A figure and its changes: shape (P,), (n, P), and of the lowest and highest value of each group (P,)."""
 
     value: Floats
