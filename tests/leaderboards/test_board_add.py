@@ -450,7 +450,7 @@ def test_the_board_is_found_by_task_and_scorer(made: Run, board: Board, tmp_path
         board_of_run(board.path.parent, other)
 
 
-def test_boards_of_one_judge_are_told_apart_by_its_arguments(tmp_path: Path) -> None:
+def test_arguments_decide_between_boards_of_one_judge(tmp_path: Path) -> None:
     scorer = {"name": "vlm:judge", "versions": ["1"], "dimensions": ["x"]}
     root = make_board(tmp_path, board="own", scorer=scorer).path.parent
     make_board(tmp_path, board="published", scorer={**scorer, "args": {"rubric": "upstream"}})
