@@ -281,6 +281,22 @@ def build(roots: Path, output: Path, processes: int, *, figures_only: bool) -> M
     return measured([sys.executable, "-m", "knowgen", "board", "build", "--root", str(roots), "-o", str(output)])
 
 
+def measured_board(systems: int, chosen: argparse.Namespace) -> Measured:
+    """Make a board, build it, and print what that took and the largest files."""
+    with tempfile.TemporaryDirectory() as folder:
+        roots, output = Path(folder) / "boards", Path(folder) / "site"
+        make_board(roots / "made-up", systems, chosen.samples, thumbnails=chosen.thumbnails)
+        found = build(roots, output, chosen.processes, figures_only=chosen.figures_only)
+        words = f"{found.seconds:6.1f} s  processor {found.processor:6.1f} s  {found.megabytes:6.0f} MB"
+        print(f"{systems:>4} systems  {words}", flush=True)
+        files = sorted((path for path in output.rglob("*") if path.is_file()), key=lambda one: -one.stat().st_size)
+        for path in files[:8]:
+            print(f"     {path.stat().st_size / 1000:8.0f} kB  {path.relative_to(output)}")
+        if files:
+            print(f"     {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+    return found
+
+
 def main() -> None:
     """Print the measurements and whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -290,27 +306,9 @@ def main() -> None:
     parser.add_argument("--thumbnails", action="store_true")
     parser.add_argument("--figures-only", action="store_true", help="compute the figures without the pages")
     chosen = parser.parse_args()
-    results = []
-    for systems in (max(1, chosen.systems // 4), chosen.systems):
-        with tempfile.TemporaryDirectory() as folder:
-            roots, output = Path(folder) / "boards", Path(folder) / "site"
-            make_board(roots / "made-up", systems, chosen.samples, thumbnails=chosen.thumbnails)
-            found = build(roots, output, chosen.processes, figures_only=chosen.figures_only)
-            results.append(found)
-            print(
-                f"{systems:>4} systems  {found.seconds:6.1f} s  processor {found.processor:6.1f} s  {found.megabytes:6.0f} MB",
-                flush=True,
-            )
-            files = sorted((path for path in output.rglob("*") if path.is_file()), key=lambda one: -one.stat().st_size)
-            for path in files[:8]:
-                print(f"     {path.stat().st_size / 1000:8.0f} kB  {path.relative_to(output)}")
-            if files:
-                total = sum(path.stat().st_size for path in files) / 1e6
-                print(f"     {len(files)} files, {total:.1f} MB")
-    small, large = results
-    print(
-        f"ratio of {chosen.systems} to {max(1, chosen.systems // 4)} systems: {large.processor / small.processor:.1f} in processor time"
-    )
+    sizes = max(1, chosen.systems // 4), chosen.systems
+    small, large = (measured_board(systems, chosen) for systems in sizes)
+    print(f"ratio of {sizes[1]} to {sizes[0]} systems in processor time: {large.processor / small.processor:.1f}")
     for name, value, goal, unit in (
         ("time", large.seconds, SECONDS, "s"),
         ("memory", large.megabytes, MEGABYTES, "MB"),
