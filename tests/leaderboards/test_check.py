@@ -202,7 +202,7 @@ def an_ok_generation_without_an_image(board: Board) -> None:
     change_samples(board, lambda one: with_generation(one, 2, lambda each: each.model_copy(update={"image": None})))
 
 
-@broken("states: worlds/painted/1/result.json, sample 's04': the score is ok, and there is no image")
+@broken("states: worlds/painted/1/result.json, sample 's04': the strict score is ok, without an image")
 def a_score_without_an_image(board: Board) -> None:
     def change(one: SubmittedGeneration) -> SubmittedGeneration:
         score = SubmittedScore(strict=one.scores[0].strict)
