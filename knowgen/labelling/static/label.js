@@ -258,7 +258,8 @@
       return;
     }
     if (event.target instanceof HTMLInputElement && event.target.type === "text") return;
-    if (event.key === "Enter" && !pairs && item && event.target instanceof HTMLInputElement && event.target.type === "radio") {
+    const onRow = event.target instanceof HTMLInputElement && event.target.type === "radio";
+    if (event.key === "Enter" && !pairs && item && (onRow || event.target === body || event.target === $("task-title"))) {
       event.preventDefault();
       submit();
       return;
