@@ -201,7 +201,7 @@ def make_plan(
 
     Raises:
         UsageError: The runs differ in task, there is only one to compare, an id or the scorer is unknown, or there is
-            no image.
+            nothing to label.
         DataError: A directory is not a run.
     """
     if mode == "pairs" and len(runs) < 2:
