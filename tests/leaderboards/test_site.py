@@ -256,12 +256,13 @@ def test_a_board_cannot_have_the_name_of_a_folder_of_the_site(maker: BoardMaker,
 
 def test_the_command_builds_all_boards_or_those_named(maker: BoardMaker, tmp_path: Path) -> None:
     BoardMaker(maker.root, name="other", samples=6, images=False).write()
+    (maker.folder / "samples.jsonl").write_text("damaged")  # a board that is not asked for is not read
     out = tmp_path / "site"
     done = CliRunner().invoke(cli, ["board", "build", "-o", str(out), "--root", str(maker.root), "other"])
     assert done.exit_code == 0 and done.output.strip() == str(out / "index.html")
     assert (out / "other").is_dir() and not (out / "main").exists()
     with pytest.raises(UsageError, match="the board 'third' is unknown") as caught:
-        chosen_boards(read_boards(maker.root), ["third"], maker.root)
+        chosen_boards(maker.root, ["third"])
     assert caught.value.fix == "the boards are main, other"
 
 
@@ -274,6 +275,17 @@ def test_the_same_files_give_the_same_bytes_whatever_their_order(maker: BoardMak
         result = other.add(slug, strength) / "result.json"
         result.write_text(json.dumps(dict(reversed(json.loads(result.read_text()).items())), indent=1))
     assert contents(built(maker, tmp_path / "one")) == contents(built(other, tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_the_first_page_of_sixty_systems_is_light(tmp_path: Path) -> None:
+    maker = BoardMaker(tmp_path / "boards", samples=48, images=False)
+    maker.write()
+    for number in range(60):
+        maker.add(f"system-{number:02}", 0.2 + number / 100, cost=0.01 * (number + 1))
+    site = built(maker, tmp_path / "site")
+    loaded = [site / "main" / "index.html", *(site / "static").iterdir()]  # no page loads all of them
+    assert sum(path.stat().st_size for path in loaded) < 500_000
 
 
 @pytest.mark.slow

@@ -111,6 +111,7 @@ def test_the_ranking_is_sorted_and_filtered_in_the_address(site: Path, visit: Vi
     opened.clean()
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_part_replace_those_of_the_whole(site: Path, visit: Visit) -> None:
     opened = visit(site / "index.html")
     page = opened.page
@@ -208,6 +209,7 @@ def test_the_samples_of_a_system_are_filtered(site: Path, visit: Visit) -> None:
 # -- keyboard, hostile texts -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_board_works_by_keyboard_alone(site: Path, visit: Visit) -> None:
     opened = visit(site / "index.html")
     page = opened.page

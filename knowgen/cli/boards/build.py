@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from knowgen.cli.boards.options import root_option
+
 EPILOG = """\b
 Examples:
   knowgen board build -o site
@@ -16,10 +18,7 @@ Examples:
 @click.command("build", epilog=EPILOG)
 @click.argument("boards", nargs=-1, metavar="[BOARD…]")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the site.")
-@click.option(
-    "--root", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True, metavar="DIR",
-    help="Folder of the boards.",
-)  # fmt: skip
+@root_option
 @click.option(
     "--processes", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
     help="Processes that read submissions.",
@@ -29,9 +28,8 @@ def command(boards: tuple[str, ...], out: Path, root: Path, processes: int) -> i
 
     The same files give the same bytes. An earlier site in DIR is replaced.
     """
-    from knowgen.leaderboards.folder import read_boards
     from knowgen.leaderboards.site.build import build_site, chosen_boards
 
-    page = build_site(chosen_boards(read_boards(root), boards, root), out, processes=processes)
+    page = build_site(chosen_boards(root, boards), out, processes=processes)
     click.echo(page.resolve())
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from knowgen.core.errors import DataError, UsageError
 from knowgen.leaderboards.exports import ExportFile, write_exports
 from knowgen.leaderboards.figures import BoardFigures, board_figures, board_protocol
-from knowgen.leaderboards.folder import Board, Submission
+from knowgen.leaderboards.folder import BOARD_FILE, Board, Submission, read_board, read_boards
 from knowgen.leaderboards.records import SLUG, SubmissionResult
 from knowgen.leaderboards.samples import result_outcomes
 from knowgen.leaderboards.site import data
@@ -120,7 +120,7 @@ def _facts(
         scorer=f"{result.scorer.name} {result.scorer.version}".strip(),
         rerun=rerun_commands(board, submission, result),
         failures=missing_scores(result, board, protocol, troubled),
-        values=tuple(map(SampleValue.of, outcomes)),
+        values=tuple(SampleValue.of(one, board) for one in outcomes),
         images=sum(len(one.images) for one in outcomes),
     )
 
@@ -187,16 +187,18 @@ def _write_board(board: SiteBoard, pages: SitePages, folder: Path) -> None:
         (folder / part.page).write_text(pages.part(board, part), encoding="utf-8")
 
 
-def chosen_boards(boards: Sequence[Board], names: Sequence[str], root: Path) -> list[Board]:
-    """Return the boards with the given names; all of them without any.
+def chosen_boards(root: Path, names: Sequence[str]) -> list[Board]:
+    """Return the boards with the given names in a folder of boards; all of them without any name.
 
     Raises:
+        DataError: The folder has no board, or one of those wanted is not valid.
         UsageError: A board is unknown.
     """
-    by_name = {board.name: board for board in boards}
+    if not names:
+        return list(read_boards(root))
+    known = sorted(path.parent.name for path in root.glob(f"*/{BOARD_FILE}"))
     for name in names:
-        if name not in by_name:
-            raise UsageError(
-                f"the board {name!r} is unknown", where=str(root), fix=f"the boards are {', '.join(sorted(by_name))}"
-            )
-    return [by_name[name] for name in dict.fromkeys(names)] if names else list(boards)
+        if name not in known:
+            fix = f"the boards are {', '.join(known)}" if known else "name the folder of the boards with --root"
+            raise UsageError(f"the board {name!r} is unknown", where=str(root), fix=fix)
+    return [read_board(root / name) for name in dict.fromkeys(names)]

@@ -12,6 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 from knowgen.leaderboards.exports import ExportFile
 from knowgen.leaderboards.folder import Board
 from knowgen.leaderboards.published import read_published
+from knowgen.leaderboards.season import read_season
 from knowgen.leaderboards.site import words
 from knowgen.leaderboards.site.chart import cost_chart
 from knowgen.leaderboards.site.view import (
@@ -29,6 +30,7 @@ from knowgen.report.gallery import STATE_WORDS
 from knowgen.report.method import rules
 from knowgen.report.numbers import NONE, in_words, number, share
 from knowgen.report.page import environment
+from knowgen.report.tables import refusal_words
 from knowgen.stats.protocol import counting_words, counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Coverage, Figure
 
@@ -80,6 +82,7 @@ class SitePages:
             board,
             answer=words.board_answer(board),
             pinned=bool(board.samples),
+            season=read_season(board.board),
             published=_published(board.board),
             others=sorted([*others, *board.withdrawn], key=lambda one: one.submission.key),
             chart=cost_chart(board),
@@ -160,6 +163,7 @@ def _environment() -> Environment:
         figure_words=figure_words,
         pair_words=words.pair_words,
         rank_words=rank_words,
+        refusal_words=refusal_words,
         sample_link=sample_link,
         compare_link=compare_link,
         status_of=status_of,
@@ -192,7 +196,7 @@ def status_of(other: OtherRevision) -> str:
 def _part_line(board: SiteBoard, place: int) -> PartLine:
     sample = board.samples[place]
     found = [system.facts.values[place] for system in board.systems]
-    values = [one.overall for one in found if one.overall is not None]
+    values = [one.value for one in found if one.value is not None]
     return PartLine(
         id=sample.id,
         prompt=sample.prompt,

@@ -31,15 +31,22 @@ PARTS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories"
 
 @dataclass(frozen=True)
 class SampleValue:
-    """What a sample counts as, in [0, 1], None if it is left out; and the number of its missing scores."""
+    """What a sample counts as in the ranking figure, and the number of its missing scores.
 
-    overall: float | None
+    Attributes:
+        value: Its value in [0, 1]; None if it is left out.
+        missing: Number of expected scores without values.
+    """
+
+    value: float | None
     missing: int
 
     @classmethod
-    def of(cls, outcome: SampleOutcome) -> SampleValue:
+    def of(cls, outcome: SampleOutcome, board: Board) -> SampleValue:
         """Return the value of an outcome, without its texts."""
-        return cls(outcome.overall, outcome.missing)
+        ranking, dimensions = board.file.ranking, board.file.scorer.dimensions
+        value = outcome.overall if ranking == OVERALL else outcome.values[dimensions.index(ranking)]
+        return cls(value, outcome.missing)
 
 
 @dataclass(frozen=True)

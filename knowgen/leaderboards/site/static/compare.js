@@ -113,8 +113,8 @@
 
   function entriesOf(samples, first, second) {
     return samples.map((sample, place) => {
-      const [x, y] = [first[place] && first[place][2], second[place] && second[place][2]];
-      const gap = x === null || y === null || x === undefined || y === undefined ? null : x - y;
+      const [x, y] = [page.value(first[place]), page.value(second[place])];
+      const gap = x === null || y === null ? null : x - y;
       const better = gap === null ? "missing" : Math.abs(gap) <= EQUAL ? "equal" : gap > 0 ? "a" : "b";
       return { sample, place, gap, better, lines: [first[place], second[place]] };
     });

@@ -27,16 +27,15 @@
     if (values.difficulty && sample[4] !== values.difficulty) return false;
     if (values.state === "problem" ? !reading.missing : values.state && reading.state.name !== values.state) return false;
     if (values.min || values.max) {
-      if (reading.overall === null || reading.overall < bound(values.min, 0) - 1e-9 || reading.overall > bound(values.max, 1) + 1e-9) return false;
+      const value = page.value(line);
+      if (value === null || value < bound(values.min, 0) - 1e-9 || value > bound(values.max, 1) + 1e-9) return false;
     }
     return page.matches((sample[1] + "\n" + sample[0]).toLowerCase(), values.q);
   }
 
   function sorted(entries, order) {
     if (order !== "low" && order !== "high") return entries;
-    const value = (entry) => (entry.line ? entry.line[2] : null);
-    const sign = order === "low" ? 1 : -1;
-    return entries.sort((a, b) => (value(a) === null) - (value(b) === null) || sign * (value(a) - value(b)) || a.place - b.place);
+    return page.byValue(entries, order === "low");
   }
 
   Promise.all([page.load("samples"), page.load("values-" + system.slug)]).then(

@@ -19,9 +19,7 @@
 
   function order(entries, wanted) {
     if (wanted === "board") return entries;
-    const value = (entry) => (entry.line ? entry.line[2] : null);
-    const sign = wanted === "low" ? 1 : -1;
-    return entries.sort((a, b) => (value(a) === null) - (value(b) === null) || sign * (value(a) - value(b)) || a.place - b.place);
+    return page.byValue(entries, wanted === "low");
   }
 
   function showMatches(samples, values) {
@@ -58,7 +56,7 @@
       (lines) => {
         if (mine !== turn) return; // another sample was chosen meanwhile
         const entries = order(board.systems.map((system, index) => ({ system, place: index, line: lines[index][place] })), values.sort);
-        const scored = entries.filter((entry) => entry.line && entry.line[2] !== null).length;
+        const scored = entries.filter((entry) => page.value(entry.line) !== null).length;
         count.textContent = "Sample " + (place + 1) + " of " + samples.length + ": " + page.count(scored, "system") + " of " + entries.length + " with a value";
         cards.replaceChildren(...entries.map((entry) => card(entry.system, sample, place, entry.line)));
       },

@@ -59,6 +59,19 @@
   page.reading = (line) =>
     line ? { state: page.board().states[line[0]], missing: line[1], overall: line[2], values: line.slice(3) } : { state: { name: "absent", words: "not in the submission", counts: "excluded" }, missing: 1, overall: null, values: [] };
 
+  // What a line counts as in the figure that ranks the systems; null if it is left out.
+  page.value = (line) => {
+    const { ranking, dimensions } = page.board();
+    return line ? line[ranking === "overall" ? 2 : dimensions.indexOf(ranking) + 3] : null;
+  };
+
+  // Order entries by their value; those without one come last in every order.
+  page.byValue = (entries, up) => {
+    const sign = up ? 1 : -1;
+    const compare = (x, y) => (x === null) - (y === null) || sign * (x - y);
+    return entries.sort((a, b) => compare(page.value(a.line), page.value(b.line)) || a.place - b.place);
+  };
+
   page.texts = (system, place) => {
     const size = page.board().chunk;
     return page.load("results-" + system.slug + "-" + Math.floor(place / size)).then((lines) => lines[place % size]);
