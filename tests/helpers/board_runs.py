@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from PIL import Image
 
@@ -14,7 +15,7 @@ from knowgen.core.errors import NotRecordedError, RefusalError
 from knowgen.core.run_config import RunConfig
 from knowgen.engine import run as run_engine
 from knowgen.engine.options import EngineOptions
-from knowgen.leaderboards.folder import Board, read_board
+from knowgen.leaderboards.folder import Board, Submission, read_board
 from knowgen.leaderboards.template import system_template
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
@@ -112,3 +113,27 @@ def add(board: Board, run_path: Path, system: Path | None = None, *options: str)
     given = ["--system", str(system)] if system is not None else []
     words = ["board", "add", str(run_path), "--root", str(board.path.parent), "--board", board.name, *given, *options]
     return run(words)
+
+
+def refusals(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the reasons that were printed; the last line counts them."""
+    *reasons, last = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert all(line.startswith("not eligible: ") for line in reasons), reasons
+    assert f"{len(reasons)} reason" in last
+    return [line.removeprefix("not eligible: ") for line in reasons]
+
+
+def submissions(board: Board) -> list[str]:
+    return [each.key for each in read_board(board.path).submissions()]
+
+
+def the_only(board: Board) -> Submission:
+    (submission,) = board.submissions()
+    return submission
+
+
+def added(board: Board, run_path: Path, *options: str, **changes: Any) -> Submission:
+    """Add a run, which must be eligible, and return its submission."""
+    system = write_system(run_path, board.path.parents[1], **changes)
+    assert add(board, run_path, system, *options) == 0
+    return the_only(board)
