@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,10 @@ def make_run(
     """Generate and score the small task in this process, without the tables and the page that nobody reads here."""
     config = RunConfig(workers=0, progress=False, **options)
     planned = plan(str(small_task(folder)), Painted() if generator is None else generator, scorers, config)
+    here = tuple(replace(each, component_ref=None) for each in planned.scorers)  # no worker processes
     path = folder / place
     with RunStore.open(path, planned.spec) as store:
-        run_engine(planned.spec, planned.task, planned.generator, planned.scorers, store, EngineOptions.of(config))
+        run_engine(planned.spec, planned.task, planned.generator, here, store, EngineOptions.of(config))
     return Run(path, planned.spec)
 
 
