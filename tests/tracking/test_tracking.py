@@ -61,7 +61,7 @@ def test_wandb_gets_config_curves_figures_tables_and_images(silent: list[str], t
     assert [(entry["done"], entry["progress/cost"]) for entry in curve] == [(0, 0), (1, 0.25), (2, 0.5)]
     assert not any("bad" in entry or "nothing" in entry for entry in run.history)
     assert run.summary["vlm:gpt-4.1/strict/overall_low"] == 0.25 and run.artifacts == ["table.md"]
-    assert [entry["images"]["count"] for entry in run.history if "images" in entry] == [2]
+    assert [entry["images.count"] for entry in run.history if "images.count" in entry] == [2]
     record = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     assert record["project"] == "my-project" and record["offline"].endswith(record["id"])
 
