@@ -252,7 +252,7 @@ def add_submission(
         Why the run is not eligible, or the folder that was written.
 
     Raises:
-        DataError: It is not a run directory, or `system.yaml` cannot be read.
+        DataError: It is not a run directory.
         ConfigError: The board cannot be written.
     """
     run = load_run(path)
@@ -282,7 +282,10 @@ def add_submission(
 
 
 def _read_system(path: Path) -> tuple[SystemFile | None, list[str]]:
-    file = read_yaml(path, fix="leave --system out for a template")
+    try:
+        file = read_yaml(path, fix="leave --system out for a template")
+    except DataError as error:
+        return None, [str(error)]
     errors = yaml_errors(SystemFile, file)
     if errors:
         return None, [str(error) for error in errors]

@@ -56,7 +56,7 @@ class SeasonVerification:
         return not self.findings
 
     def add(self, good: str, faults: list[str]) -> None:
-        """Add the outcome of one comparison: what it says when there is no fault, and its faults."""
+        """Add the outcome of one comparison: the line for no faults, and the faults."""
         if faults:
             self.findings += faults
         else:
