@@ -307,7 +307,7 @@ def test_a_hostile_repository_writes_nothing_outside(hub: HubServer, run: Path, 
         hub.commit(REPO, good)
     hub.commit(REPO, {**good, "run/setup.py": b"hi"})
     _listed(hub, lambda listing: listing["files"].update({"run/setup.py": entry}))
-    with pytest.raises(DataError, match="no part of a run"):
+    with pytest.raises(DataError, match="does not belong to a run"):
         pull(REPO, tmp_path / "copy")
     hub.commit(REPO, {path: data for path, data in good.items() if path != "run/summary.json"})
     with pytest.raises(DataError, match=r"run/summary.json is missing"):

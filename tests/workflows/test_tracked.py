@@ -66,7 +66,7 @@ def test_a_run_logs_its_specification_progress_and_figures(tmp_path: Path) -> No
     assert json.loads((run.path / "trackers.json").read_text()) == {"tensorboard": {"folder": "tensorboard"}}
 
 
-def test_a_tracker_is_no_part_of_keys_and_a_complete_run_is_logged_too(tmp_path: Path) -> None:
+def test_keys_do_not_depend_on_a_tracker_and_a_complete_run_is_logged_too(tmp_path: Path) -> None:
     first = knowgen.evaluate("knowgen_mini", grey, "pixels", limit=3, out=tmp_path / "run")
     assert not (first.path / "tensorboard").exists() and not (first.path / "trackers.json").exists()
     again = knowgen.score(first.path, "pixels", log=[f"tensorboard:{tmp_path / 'curves'}"])
