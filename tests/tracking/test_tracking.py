@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.import_path import module_command
 from knowgen.tracking import tracker_process
 from knowgen.tracking.contract import TrackedImage, TrackedRun
 from knowgen.tracking.requests import tracker_requests
@@ -167,8 +168,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Calla
     (tmp_path / "own_worker.py").write_text(OWN)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setattr("knowgen.tracking.requests.TRACKERS", {"own": "own_worker:Own"})
-    command = tracker_process.module_command
-    monkeypatch.setattr(tracker_process, "module_command", lambda _, *words: command("own_worker", *words))
+    monkeypatch.setattr(tracker_process, "module_command", lambda _, *words: module_command("own_worker", *words))
     return lambda target, warn: open_tracking([f"own:{target}"], warn)
 
 
