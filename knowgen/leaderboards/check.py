@@ -17,7 +17,7 @@ from knowgen.leaderboards.checks.arithmetic import check_figures, recompute
 from knowgen.leaderboards.checks.content import check_facts, check_ids, check_states
 from knowgen.leaderboards.checks.copies import check_repeated, check_shared, check_truths
 from knowgen.leaderboards.checks.files import check_files, find_submissions, is_safe
-from knowgen.leaderboards.checks.findings import CheckedSubmission, CheckReport, Finding, error
+from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport, error
 from knowgen.leaderboards.checks.history import Facts, check_drift, check_history, earlier_revision, facts_of
 from knowgen.leaderboards.checks.pictures import check_images
 from knowgen.leaderboards.checks.replies import check_replies, parser_of
@@ -66,7 +66,7 @@ def check_boards(
     changed = changes(root, against) if against is not None else None
     wanted = _Wanted(tuple(name.strip("/") for name in names), changed)
     submissions: list[CheckedSubmission] = []
-    findings: list[Finding] = list(changed.findings) if changed is not None else []
+    findings: list[BoardFinding] = list(changed.findings) if changed is not None else []
     notes: list[str] = []
     for path in boards:
         if not wanted.board(path.name):
@@ -115,7 +115,7 @@ class _Wanted:
             raise UsageError(f"no board or submission {unknown[0]!r}", where="board check", fix=f"there are {known}")
 
 
-def _open(path: Path, findings: list[Finding], notes: list[str]) -> Board | None:
+def _open(path: Path, findings: list[BoardFinding], notes: list[str]) -> Board | None:
     """Return a board, or None where its own files are not valid, with a finding for that."""
     try:
         board = read_board(path)
@@ -138,7 +138,7 @@ class _Read:
     """A submission as far as it could be read, with what is wrong with its files."""
 
     result: SubmissionResult | None
-    findings: tuple[Finding, ...]
+    findings: tuple[BoardFinding, ...]
     withdrawn: bool
 
 
@@ -151,7 +151,7 @@ class _BoardChecker:
         self.parser = parser_of(board)
         self.notes: list[str] = []
 
-    def other_findings(self, wanted: _Wanted) -> Iterator[Finding]:
+    def other_findings(self, wanted: _Wanted) -> Iterator[BoardFinding]:
         """Yield what is wrong with entries of the board's folder that are no submission."""
         if not any("/" in name for name in wanted.names):
             yield from self.folders.findings
@@ -163,7 +163,7 @@ class _BoardChecker:
             return
         keys = {each.key for each in chosen}
         facts: dict[str, Facts] = {}
-        own: dict[str, list[Finding]] = {}
+        own: dict[str, list[BoardFinding]] = {}
         withdrawn: set[str] = set()
         for submission in self.folders.submissions:
             read = self._read(submission)
@@ -212,7 +212,7 @@ class _BoardChecker:
                 findings.append(error("eligibility", where, what, "correct it, or make the submission again"))
         return _Read(result, tuple(findings), withdrawn=False)
 
-    def _content(self, submission: Submission, result: SubmissionResult) -> Iterator[Finding]:
+    def _content(self, submission: Submission, result: SubmissionResult) -> Iterator[BoardFinding]:
         """Yield what is wrong with a result by itself."""
         for reason in spec_reasons(
             self.board.file, result.spec, name=self.board.name, scorer_defaults=self.scorer_defaults
@@ -239,7 +239,7 @@ class _BoardChecker:
             else:
                 yield from check_replies(result, submission.path, self.board, self.parser)
 
-    def _beside_others(self, submission: Submission, facts: Mapping[str, Facts]) -> Iterator[Finding]:
+    def _beside_others(self, submission: Submission, facts: Mapping[str, Facts]) -> Iterator[BoardFinding]:
         """Yield what follows from comparing a submission with the board's truths, systems and earlier revisions."""
         own = facts[submission.key]
         others = [each for key, each in facts.items() if key != submission.key]

@@ -89,7 +89,9 @@ class BoardMaker:
         """Return the id of a sample."""
         return hashlib.sha256(f"{self.name} {place}".encode()).hexdigest()[:16]
 
-    def publish(self, text: str = "system,kind,k_score\nSome Model,closed,34.19\nOther Model,open,9.50\n", url: str = "") -> None:
+    def publish(
+        self, text: str = "system,kind,k_score\nSome Model,closed,34.19\nOther Model,open,9.50\n", url: str = ""
+    ) -> None:
         """Add published rows."""
         (self.folder / "published.csv").write_text(text, encoding="utf-8")
         path = self.folder / "board.yaml"
@@ -144,19 +146,41 @@ class BoardMaker:
         if withdrawn:
             text = yaml.safe_dump({"date": "2026-01-31", "reason": withdrawn})
             (folder / "withdrawn.yaml").write_text(text, encoding="utf-8")
-        (folder / "result.json").write_text(self._result(slug, strength, day, failed, unjudged, cost, folder), encoding="utf-8")
+        (folder / "result.json").write_text(
+            self._result(slug, strength, day, failed, unjudged, cost, folder), encoding="utf-8"
+        )
         return folder
 
     def _result(
-        self, slug: str, strength: float, day: int, failed: Sequence[int], unjudged: Sequence[int], cost: float | None, folder: Path
+        self,
+        slug: str,
+        strength: float,
+        day: int,
+        failed: Sequence[int],
+        unjudged: Sequence[int],
+        cost: float | None,
+        folder: Path,
     ) -> str:
         rng = random.Random(f"{slug} {self.name}")
         thumbnails = [self._thumbnail(folder, slug, shade) for shade in range(6)] if self.images else [""]
         samples = []
         for place in range(self.samples):
-            values = {name: self._value(rng, strength, place) for name in DIMENSIONS if name != "text_accuracy" or place % 2 == 0}
-            strict: dict[str, Any] = {"status": "ok", "values": values, "rationale": self.rationale or f"{slug} on sample {place}: the comet is right, the year is not."}
-            generation: dict[str, Any] = {"status": "ok", "image": self._image(slug, place, thumbnails[place % len(thumbnails)]), "seconds": round(4 + rng.random(), 3), "cost": cost}
+            values = {
+                name: self._value(rng, strength, place)
+                for name in DIMENSIONS
+                if name != "text_accuracy" or place % 2 == 0
+            }
+            strict: dict[str, Any] = {
+                "status": "ok",
+                "values": values,
+                "rationale": self.rationale or f"{slug} on sample {place}: the comet is right, the year is not.",
+            }
+            generation: dict[str, Any] = {
+                "status": "ok",
+                "image": self._image(slug, place, thumbnails[place % len(thumbnails)]),
+                "seconds": round(4 + rng.random(), 3),
+                "cost": cost,
+            }
             if "text_accuracy" not in values:
                 strict["na"] = ["text_accuracy"]
             if place in failed:
@@ -166,7 +190,13 @@ class BoardMaker:
                 strict = {"status": "failed", "reason": "the reply was cut"}
             score = {"strict": strict, "judge": "gpt-4.1-2025-04-14"}
             samples.append({"id": self.sample_id(place), "generations": [{**generation, "scores": [score]}]})
-        spec = {"task": TASK, "task_version": VERSION, "selection": {"kind": "all", "n": self.samples}, "generator": {"name": slug}, "scorers": [_SPEC_SCORER]}
+        spec = {
+            "task": TASK,
+            "task_version": VERSION,
+            "selection": {"kind": "all", "n": self.samples},
+            "generator": {"name": slug},
+            "scorers": [_SPEC_SCORER],
+        }
         head = {
             "format": 1,
             "knowgen": "0.2.0",

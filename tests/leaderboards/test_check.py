@@ -16,7 +16,7 @@ from knowgen.core.errors import UsageError
 from knowgen.core.records import FailureCause
 from knowgen.core.spec import AgentSpec, Selection
 from knowgen.leaderboards.check import check_boards
-from knowgen.leaderboards.checks.findings import CheckReport, Finding
+from knowgen.leaderboards.checks.findings import BoardFinding, CheckReport
 from knowgen.leaderboards.folder import IMAGES, REPLIES_FILE, RESULT_FILE, SYSTEM_FILE, WITHDRAWN_FILE, Board
 from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration, SubmittedScore
 from tests.helpers.checked_boards import (
@@ -609,5 +609,5 @@ def test_findings_are_plain_data_too(board: Board) -> None:
     assert data["ok"] is False
     (submission,) = data["submissions"]
     (finding,) = submission["findings"]
-    assert Finding(**finding).level == "error" and submission["submission"] == "painted/1"
+    assert BoardFinding(**finding).level == "error" and submission["submission"] == "painted/1"
     assert json.loads(json.dumps(data)) == data

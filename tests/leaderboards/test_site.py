@@ -128,7 +128,10 @@ def test_withdrawn_and_earlier_revisions_are_listed_with_their_reason(maker: Boa
     maker.add("gone", 0.9, withdrawn="its images were taken from the ground truth")
     site = built(maker, tmp_path / "site")
     page = text_of(site / "main" / "index.html")
-    ranking, others = page.split("Withdrawn and earlier revisions", 1)[0], page.split("Withdrawn and earlier revisions")[-1]
+    ranking, others = (
+        page.split("Withdrawn and earlier revisions", 1)[0],
+        page.split("Withdrawn and earlier revisions")[-1],
+    )
     assert "Gone" not in ranking
     assert "Gone 1 withdrawn 2026-01-31: its images were taken from the ground truth" in others
     assert "Model 1 replaced replaced by revision 2" in others
@@ -143,7 +146,11 @@ def test_the_page_of_a_system_has_its_facts_failures_and_command_line(maker: Boa
     maker.add("model", 0.6, failed=[0], contact="javascript:alert(1)", training_data="captions & <b>alt</b> texts")
     page = (built(maker, tmp_path / "site") / "main" / "system-model.html").read_text(encoding="utf-8")
     assert "knowgen run --task knowgen --generator diffusers:Qwen/Qwen-Image -g" in page
-    assert "prefix=a photo of" in page and "-g steps=20" in page and "--scorer vlm:gpt-4.1 --protocol strict --seed 0" in page
+    assert (
+        "prefix=a photo of" in page
+        and "-g steps=20" in page
+        and "--scorer vlm:gpt-4.1 --protocol strict --seed 0" in page
+    )
     assert "out of memory" in page and "generation failed" in page
     assert "captions &amp; &lt;b&gt;alt&lt;/b&gt; texts" in page
     assert 'href="https://example.org/paper"' in page and 'href="javascript' not in page
@@ -191,7 +198,10 @@ def test_every_link_leads_to_a_file_of_the_site_or_to_the_web(maker: BoardMaker,
     for page in pages:
         for address in re.findall(r'(?:href|src)="([^"]*)"', page.read_text(encoding="utf-8")):
             here = address.split("#")[0]
-            assert here.startswith("https://example.org/") or not here or (page.parent / here).is_file(), (page, address)
+            assert here.startswith("https://example.org/") or not here or (page.parent / here).is_file(), (
+                page,
+                address,
+            )
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

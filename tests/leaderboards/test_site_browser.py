@@ -38,7 +38,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a board in which every text attempts an injection."""
     root = tmp_path_factory.mktemp("hostile")
-    maker = BoardMaker(root / "boards", samples=12, prompts=HOSTILE, categories=HOSTILE, rationale=" ".join(HOSTILE), title=HOSTILE[0])
+    maker = BoardMaker(
+        root / "boards", samples=12, prompts=HOSTILE, categories=HOSTILE, rationale=" ".join(HOSTILE), title=HOSTILE[0]
+    )
     maker.write(description=" ".join(HOSTILE))
     for slug, strength, name in (("one", 0.6, HOSTILE[0]), ("two", 0.5, HOSTILE[1]), ("three", 0.4, HOSTILE[2])):
         texts = {key: " ".join(HOSTILE)[:60] for key in ("parameters", "licence")}
@@ -109,7 +111,9 @@ def test_the_figures_of_a_part_replace_those_of_the_whole(site: Path, visit: Vis
         slug = name.lower().replace(" ", "-")
         value = page.locator("#ranking-table tbody tr", has_text=name).locator("td.lead").inner_text().split()[0]
         other = visit(site / f"system-{slug}.html").page
-        assert other.locator(".own-figures tr", has_text="hard").locator("td.num").nth(1).inner_text().split()[0] == value
+        assert (
+            other.locator(".own-figures tr", has_text="hard").locator("td.num").nth(1).inner_text().split()[0] == value
+        )
     page.locator("#filters [name=part]").select_option("")
     until(page, "document.getElementById('ranking-table').dataset.part === ''")
     assert page.locator("#ranking-table tbody").inner_text() == whole
@@ -141,7 +145,9 @@ def test_two_systems_are_compared_sample_by_sample(site: Path, visit: Visit) -> 
     page.locator("#swap").click()
     page.wait_for_selector("#comparison[data-shown='noise qwen-image']")
     assert page.locator("h1").inner_text().startswith("Qwen Image is ahead of Noise by 0.")
-    assert [float(text.replace("\u2212", "-")) for text in page.locator(".card .paired-line b").all_text_contents()] == [-gap for gap in gaps]
+    assert [
+        float(text.replace("\u2212", "-")) for text in page.locator(".card .paired-line b").all_text_contents()
+    ] == [-gap for gap in gaps]
     page.locator("#filters [name=better]").select_option("a")
     until(page, "document.getElementById('match-count').textContent.includes(' of 96')")
     assert "better=a" in page.url and "a=noise" in page.url
@@ -204,7 +210,9 @@ def test_the_board_works_by_keyboard_alone(site: Path, visit: Visit) -> None:
         if page.evaluate("document.activeElement.textContent") == "Faithfulness":
             break
     assert page.evaluate("document.activeElement.matches(':focus-visible')")
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).outlineWidth")
+    outline = page.evaluate(
+        "getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).outlineWidth"
+    )
     assert outline == "solid2px"
     page.keyboard.press("Enter")
     until(page, "location.hash.includes('sort=faithfulness-down')")

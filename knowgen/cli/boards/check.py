@@ -13,7 +13,7 @@ from knowgen.cli.options import KEY_VALUE, run_option
 from knowgen.core.text import one_line
 
 if TYPE_CHECKING:
-    from knowgen.leaderboards.checks.findings import Finding
+    from knowgen.leaderboards.checks.findings import BoardFinding
     from knowgen.workflows.board_check import BoardCheck, Rejudging
 
 EPILOG = """\b
@@ -111,7 +111,7 @@ def _rejudging(options: dict[str, Any]) -> Rejudging | None:
 
 def _print(result: BoardCheck) -> None:
     report = result.report
-    groups: list[tuple[Finding, ...]] = [report.findings, *(each.findings for each in report.submissions)]
+    groups: list[tuple[BoardFinding, ...]] = [report.findings, *(each.findings for each in report.submissions)]
     for findings in groups:
         for finding in findings[:MAX_FINDINGS]:
             click.echo(one_line(finding))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from knowgen.core.text import one_line
-from knowgen.leaderboards.checks.findings import Finding, error
+from knowgen.leaderboards.checks.findings import BoardFinding, error
 from knowgen.leaderboards.folder import RESULT_FILE, Board
 from knowgen.leaderboards.records import SubmissionResult
 from knowgen.leaderboards.rows import rows_of
@@ -36,7 +36,7 @@ def recompute(result: SubmissionResult, board: Board) -> Summary:
     )
 
 
-def check_figures(result: SubmissionResult, summary: Summary) -> Iterator[Finding]:
+def check_figures(result: SubmissionResult, summary: Summary) -> Iterator[BoardFinding]:
     """Yield claimed figures, coverage and numbers of judges that do not follow from the scores."""
     figures = summary.slice().figures
     for name in sorted(result.claimed.keys() | figures.keys()):

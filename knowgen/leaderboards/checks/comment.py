@@ -14,7 +14,7 @@ from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.arithmetic import recompute
 from knowgen.leaderboards.checks.content import created_at
 from knowgen.leaderboards.checks.files import find_submissions
-from knowgen.leaderboards.checks.findings import CheckedSubmission, CheckReport, Finding
+from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport
 from knowgen.leaderboards.figures import BoardFigures, PairDifference, board_figures
 from knowgen.leaderboards.folder import Board, Submission, read_board
 from knowgen.leaderboards.rows import rows_of
@@ -68,7 +68,7 @@ def _verdict(report: CheckReport) -> str:
     return "Not checked in full." if report.incomplete else "No error."
 
 
-def _with_findings(report: CheckReport) -> Iterator[tuple[str, Sequence[Finding]]]:
+def _with_findings(report: CheckReport) -> Iterator[tuple[str, Sequence[BoardFinding]]]:
     if report.findings:
         yield "Boards", report.findings
     for checked in report.submissions:
@@ -78,7 +78,7 @@ def _with_findings(report: CheckReport) -> Iterator[tuple[str, Sequence[Finding]
             yield f"{name}: {count(errors, 'error')}, {count(warnings, 'warning')}", checked.findings
 
 
-def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+def _finding_lines(findings: Sequence[BoardFinding]) -> list[str]:
     order = sorted(findings, key=lambda each: each.level)
     lines = [f"- {each.level} {code(each.text, _LINE)}" for each in order[:MOST_FINDINGS]]
     if rest := len(findings) - MOST_FINDINGS:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from knowgen.core.records import DIMENSIONS, GenerationStatus, ParsedScore, ScoreStatus
 from knowgen.core.text import count, one_line
-from knowgen.leaderboards.checks.findings import Finding, error
+from knowgen.leaderboards.checks.findings import BoardFinding, error
 from knowgen.leaderboards.folder import RESULT_FILE, Board
 from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration, SubmittedSample, SubmittedScore
 from knowgen.stats.protocol import get_protocol
@@ -24,7 +24,7 @@ _AGAIN = "make the file again with `knowgen board add`"
 _HASH_DIGITS = 64
 
 
-def check_ids(result: SubmissionResult, board: Board) -> Iterator[Finding]:
+def check_ids(result: SubmissionResult, board: Board) -> Iterator[BoardFinding]:
     """Yield missing, unknown and repeated samples, repeats and judge repeats, and samples out of order."""
     known = [sample.id for sample in board.samples]
     ids = [sample.id for sample in result.samples]
@@ -42,7 +42,7 @@ def check_ids(result: SubmissionResult, board: Board) -> Iterator[Finding]:
         yield from _check_repeats(sample, result)
 
 
-def _check_repeats(sample: SubmittedSample, result: SubmissionResult) -> Iterator[Finding]:
+def _check_repeats(sample: SubmittedSample, result: SubmissionResult) -> Iterator[BoardFinding]:
     repeats = [one.repeat for one in sample.generations]
     if repeats != list(range(result.spec.repeats)):
         what = f"has repeats {_numbers(repeats)} instead of {_numbers(range(result.spec.repeats))}"
@@ -73,7 +73,7 @@ def _place(sample: SubmittedSample, generation: SubmittedGeneration | None = Non
     return f"{place}, judge repeat {score}" if score else place
 
 
-def check_states(result: SubmissionResult, board: Board) -> Iterator[Finding]:
+def check_states(result: SubmissionResult, board: Board) -> Iterator[BoardFinding]:
     """Yield states that contradict each other: an image that is missing, a score without one, a value out of range."""
     for sample in result.samples:
         for generation in sample.generations:
@@ -83,7 +83,7 @@ def check_states(result: SubmissionResult, board: Board) -> Iterator[Finding]:
                 yield from _check_score(score, generation, board, _place(sample, generation, score.judge_repeat))
 
 
-def _check_generation(generation: SubmittedGeneration, result: SubmissionResult, where: str) -> Iterator[Finding]:
+def _check_generation(generation: SubmittedGeneration, result: SubmissionResult, where: str) -> Iterator[BoardFinding]:
     ok = generation.status is GenerationStatus.OK
     if ok and generation.image is None:
         yield error("states", where, "the generation is ok and has no image", _AGAIN)
@@ -110,7 +110,9 @@ def _is_hash(text: str) -> bool:
         return False
 
 
-def _check_score(score: SubmittedScore, generation: SubmittedGeneration, board: Board, where: str) -> Iterator[Finding]:
+def _check_score(
+    score: SubmittedScore, generation: SubmittedGeneration, board: Board, where: str
+) -> Iterator[BoardFinding]:
     if score.cause is not None and score.strict.status is not ScoreStatus.FAILED:
         yield error("states", where, f"the score is {score.strict.status.value} and has a cause of failure", _AGAIN)
     for reading, parsed in (("strict", score.strict), ("lenient", score.lenient)):
@@ -131,7 +133,7 @@ def _check_score(score: SubmittedScore, generation: SubmittedGeneration, board: 
         yield error("states", where, "names a judge, and the board's scorer has none", _AGAIN)
 
 
-def _check_values(parsed: ParsedScore, board: Board, name: str, where: str, *, grid: bool) -> Iterator[Finding]:
+def _check_values(parsed: ParsedScore, board: Board, name: str, where: str, *, grid: bool) -> Iterator[BoardFinding]:
     dimensions = board.file.scorer.dimensions
     if unknown := sorted({*parsed.values, *parsed.na} - set(dimensions)):
         fix = f"the board's scorer gives {', '.join(dimensions)}"
@@ -154,7 +156,7 @@ def _check_values(parsed: ParsedScore, board: Board, name: str, where: str, *, g
             yield error("values", where, what, f"a judge gives one of {allowed}")
 
 
-def check_facts(result: SubmissionResult, now: datetime) -> Iterator[Finding]:
+def check_facts(result: SubmissionResult, now: datetime) -> Iterator[BoardFinding]:
     """Yield costs and times that cannot be.
 
     Args:

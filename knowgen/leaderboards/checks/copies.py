@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from knowgen.core.text import count
 from knowgen.leaderboards.checks.content import named
-from knowgen.leaderboards.checks.findings import Finding, error, warning
+from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.checks.hashes import SAME_PICTURE, ImageHashes, Slot, alike, has_picture
 from knowgen.leaderboards.folder import RESULT_FILE, Board
 from knowgen.search.leaks import MAX_DISTANCE
@@ -26,7 +26,7 @@ MANY_PROMPTS = 3
 _OWN = "submit what the system itself made"
 
 
-def check_truths(hashes: ImageHashes, board: Board) -> Iterator[Finding]:
+def check_truths(hashes: ImageHashes, board: Board) -> Iterator[BoardFinding]:
     """Yield images that are, or look like, the ground truth of their sample."""
     known = {sample.id: sample.truth for sample in board.samples if sample.truth is not None}
     same = {slot for slot, digest in hashes.sha256.items() if slot[0] in known and digest == known[slot[0]].sha256}
@@ -47,7 +47,7 @@ def check_truths(hashes: ImageHashes, board: Board) -> Iterator[Finding]:
         yield warning("truth", RESULT_FILE, what, "look at them beside the ground truth")
 
 
-def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) -> Iterator[Finding]:
+def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) -> Iterator[BoardFinding]:
     """Yield images that other systems have as well.
 
     Images of one colour are left out, and those that an agent's image model made from the sample's own prompt: it makes
@@ -69,7 +69,7 @@ def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) 
         yield from _shared(system, shared, close - shared, len(own.sha256))
 
 
-def _shared(system: str, shared: set[Slot], close: set[Slot], number: int) -> Iterator[Finding]:
+def _shared(system: str, shared: set[Slot], close: set[Slot], number: int) -> Iterator[BoardFinding]:
     if shared:
         what = f"{count(len(shared), 'image')} of {number} identical to those of {system}: {_ids(shared)}"
         if len(shared) > 1 and len(shared) > MANY_SHARED * number:
@@ -81,7 +81,7 @@ def _shared(system: str, shared: set[Slot], close: set[Slot], number: int) -> It
         yield warning("shared", RESULT_FILE, what, "compare them")
 
 
-def check_repeated(own: ImageHashes) -> Iterator[Finding]:
+def check_repeated(own: ImageHashes) -> Iterator[BoardFinding]:
     """Yield an image that a system gave for several prompts."""
     prompts = Counter(digest for _, digest in {(slot[0], digest) for slot, digest in own.sha256.items()})
     for digest, number in sorted(prompts.items()):

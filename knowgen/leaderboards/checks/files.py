@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.core.text import one_line
-from knowgen.leaderboards.checks.findings import Finding, error
+from knowgen.leaderboards.checks.findings import BoardFinding, error
 from knowgen.leaderboards.folder import IMAGES, REPLIES_FILE, RESULT_FILE, SYSTEM_FILE, WITHDRAWN_FILE, Submission
 from knowgen.leaderboards.records import HEX64, SLUG
 
@@ -36,13 +36,13 @@ class Folders:
     """
 
     submissions: tuple[Submission, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[BoardFinding, ...]
 
 
 def find_submissions(board: Path) -> Folders:
     """Return the submissions of a board's folder. Links are not followed, and nothing is read."""
     submissions: list[Submission] = []
-    findings: list[Finding] = []
+    findings: list[BoardFinding] = []
     for system in sorted(board.iterdir()):
         if system.is_symlink():
             findings.append(_linked(system.name))
@@ -65,15 +65,15 @@ def find_submissions(board: Path) -> Folders:
     return Folders(tuple(submissions), tuple(findings))
 
 
-def _linked(where: str) -> Finding:
+def _linked(where: str) -> BoardFinding:
     return error("files", one_line(where), "is a symbolic link", _LINK_FIX)
 
 
-def _misnamed(where: str, name: str) -> Finding:
+def _misnamed(where: str, name: str) -> BoardFinding:
     return error("files", one_line(where), f"the name {one_line(name, 100)!r} is not allowed", _NAME_FIX)
 
 
-def check_files(folder: Path) -> Iterator[Finding]:
+def check_files(folder: Path) -> Iterator[BoardFinding]:
     """Yield what is wrong with the entries of a revision's folder."""
     for path in sorted(folder.iterdir()):
         name = one_line(path.name, 120)
@@ -93,7 +93,7 @@ def check_files(folder: Path) -> Iterator[Finding]:
             )
 
 
-def _check_image_names(folder: Path) -> Iterator[Finding]:
+def _check_image_names(folder: Path) -> Iterator[BoardFinding]:
     for path in sorted(folder.iterdir()):
         where = f"{IMAGES}/{one_line(path.name, 120)}"
         kind = path.lstat().st_mode

@@ -12,7 +12,7 @@ Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class BoardFinding:
     """Something that is wrong with a submission or a board.
 
     Attributes:
@@ -24,7 +24,7 @@ class Finding:
         fix: How to fix it; empty where that is for a person to say.
 
     Example:
-        >>> print(Finding("error", "ids", "result.json", "sample 'a' is missing", "score all samples"))
+        >>> print(BoardFinding("error", "ids", "result.json", "sample 'a' is missing", "score all samples"))
         error    ids: result.json: sample 'a' is missing; score all samples
     """
 
@@ -43,19 +43,19 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.level:<8} {self.text}"
 
-    def inside(self, folder: str) -> Finding:
+    def inside(self, folder: str) -> BoardFinding:
         """Return the finding with its place below a folder."""
         return replace(self, where=f"{folder}/{self.where}")
 
 
-def error(check: str, where: str, what: str, fix: str = "") -> Finding:
+def error(check: str, where: str, what: str, fix: str = "") -> BoardFinding:
     """Return a finding that must be fixed."""
-    return Finding("error", check, where, what, fix)
+    return BoardFinding("error", check, where, what, fix)
 
 
-def warning(check: str, where: str, what: str, fix: str = "") -> Finding:
+def warning(check: str, where: str, what: str, fix: str = "") -> BoardFinding:
     """Return a finding for a person to judge."""
-    return Finding("warning", check, where, what, fix)
+    return BoardFinding("warning", check, where, what, fix)
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,16 @@ class CheckedSubmission:
 
     board: str
     key: str
-    findings: tuple[Finding, ...]
+    findings: tuple[BoardFinding, ...]
     withdrawn: bool = False
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[BoardFinding, ...]:
         """What must be fixed."""
         return tuple(each for each in self.findings if each.level == "error")
 
     @property
-    def warnings(self) -> tuple[Finding, ...]:
+    def warnings(self) -> tuple[BoardFinding, ...]:
         """What a person has to judge."""
         return tuple(each for each in self.findings if each.level == "warning")
 
@@ -97,12 +97,12 @@ class CheckReport:
     """
 
     submissions: tuple[CheckedSubmission, ...]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[BoardFinding, ...] = ()
     notes: tuple[str, ...] = ()
     incomplete: bool = False
 
     @property
-    def every(self) -> tuple[Finding, ...]:
+    def every(self) -> tuple[BoardFinding, ...]:
         """All findings."""
         return (*self.findings, *(each for checked in self.submissions for each in checked.findings))
 
@@ -111,7 +111,7 @@ class CheckReport:
         """Whether there is no error."""
         return not any(each.level == "error" for each in self.every)
 
-    def with_findings(self, board: str, key: str, further: Sequence[Finding]) -> CheckReport:
+    def with_findings(self, board: str, key: str, further: Sequence[BoardFinding]) -> CheckReport:
         """Return the report with further findings of one submission."""
         return replace(
             self,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from knowgen.core.records import ScoreStatus
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import created_at, named
-from knowgen.leaderboards.checks.findings import Finding, warning
+from knowgen.leaderboards.checks.findings import BoardFinding, warning
 from knowgen.leaderboards.checks.hashes import ImageHashes, hashes_of
 from knowgen.leaderboards.folder import RESULT_FILE, Board, Submission
 from knowgen.leaderboards.records import SubmissionResult
@@ -52,7 +52,7 @@ def facts_of(submission: Submission, result: SubmissionResult) -> Facts:
     )
 
 
-def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[Finding]:
+def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
     """Yield versions in which a submission differs from most others of the board, all of which the board accepts."""
     fix = "compare with care, or score the others again"
     for what, mine, theirs in (
@@ -78,7 +78,7 @@ def _order(facts: Facts) -> tuple[datetime, str]:
 
 def check_history(
     result: SubmissionResult, earlier: SubmissionResult, revision: str, board: Board
-) -> Iterator[Finding]:
+) -> Iterator[BoardFinding]:
     """Yield what a revision lost against the one before, and a score that changed by more than chance.
 
     Args:

@@ -10,7 +10,7 @@ from knowgen.core.images import UnreadableImageError, inspect_image, open_rgb, r
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
 from knowgen.leaderboards.checks.files import IMAGE_NAME
-from knowgen.leaderboards.checks.findings import Finding, error
+from knowgen.leaderboards.checks.findings import BoardFinding, error
 from knowgen.leaderboards.checks.hashes import bits_apart
 from knowgen.leaderboards.folder import IMAGES, RESULT_FILE
 from knowgen.leaderboards.records import SubmissionResult, SubmittedImage
@@ -22,7 +22,7 @@ SAME_FILE = 8
 _FIX = "make the submission again with `knowgen board add`"
 
 
-def check_images(result: SubmissionResult, folder: Path) -> Iterator[Finding]:
+def check_images(result: SubmissionResult, folder: Path) -> Iterator[BoardFinding]:
     """Yield image files that are missing, are not named in the result, or show something else than it says.
 
     Args:
@@ -53,7 +53,7 @@ def check_images(result: SubmissionResult, folder: Path) -> Iterator[Finding]:
         yield from _check_image(path / name, image, f"sample {one_line(sample_id, 60)!r}")
 
 
-def _check_image(path: Path, image: SubmittedImage, sample: str) -> Iterator[Finding]:
+def _check_image(path: Path, image: SubmittedImage, sample: str) -> Iterator[BoardFinding]:
     where = f"{IMAGES}/{path.name}"
     if path.is_symlink() or not path.is_file():
         return  # reported with the files
@@ -69,7 +69,7 @@ def _check_image(path: Path, image: SubmittedImage, sample: str) -> Iterator[Fin
         yield error("images", where, f"does not open: {fault.what} ({sample})", _FIX)
 
 
-def _check_full(data: bytes, image: SubmittedImage, where: str, sample: str) -> Iterator[Finding]:
+def _check_full(data: bytes, image: SubmittedImage, where: str, sample: str) -> Iterator[BoardFinding]:
     facts = inspect_image(data)
     if (facts.width, facts.height, facts.format) != (image.width, image.height, image.format):
         there = f"{facts.width}x{facts.height} {facts.format}"
@@ -78,11 +78,13 @@ def _check_full(data: bytes, image: SubmittedImage, where: str, sample: str) -> 
     yield from _check_look(data, image, where, sample, SAME_FILE, "its perceptual hash is not the claimed one")
 
 
-def _check_thumbnail(data: bytes, image: SubmittedImage, where: str, sample: str) -> Iterator[Finding]:
+def _check_thumbnail(data: bytes, image: SubmittedImage, where: str, sample: str) -> Iterator[BoardFinding]:
     yield from _check_look(data, image, where, sample, MAX_DISTANCE, "does not look like the image")
 
 
-def _check_look(data: bytes, image: SubmittedImage, where: str, sample: str, most: int, what: str) -> Iterator[Finding]:
+def _check_look(
+    data: bytes, image: SubmittedImage, where: str, sample: str, most: int, what: str
+) -> Iterator[BoardFinding]:
     distance = bits_apart(perceptual_hash(open_rgb(data)).tobytes(), bytes.fromhex(image.perceptual))
     if distance > most:
         yield error("images", where, f"{what} ({sample}): {distance} of 256 bits differ, at most {most} may", _FIX)

@@ -9,7 +9,7 @@ from typing import Any
 
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
-from knowgen.leaderboards.checks.findings import Finding, error, warning
+from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.folder import RESULT_FILE
 from knowgen.stats.compare.inflation import InflationTest
 
@@ -71,7 +71,7 @@ class Rejudged:
         """Whether every drawn image was judged again by a judge of the board."""
         return not (self.without_file or self.failed or self.other_judges)
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[BoardFinding]:
         """Yield what it says against the submission."""
         for name in self.tampered:
             fix = "give the file that was scored"

@@ -11,7 +11,7 @@ from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.records import Attempt, ParsedScore, Sample, ScoreStatus, group_of
 from knowgen.core.text import one_line
 from knowgen.core.text_files import numbered_lines, parse_strict_json
-from knowgen.leaderboards.checks.findings import Finding, error, warning
+from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.folder import REPLIES_FILE, Board, validated
 from knowgen.leaderboards.records import BoardSample, SubmissionResult, SubmittedReply, SubmittedScore
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
@@ -43,7 +43,7 @@ def parser_of(board: Board) -> ScorerCapabilities | str:
 
 def check_replies(
     result: SubmissionResult, folder: Path, board: Board, parser: ScorerCapabilities
-) -> Iterator[Finding]:
+) -> Iterator[BoardFinding]:
     """Yield scores that differ from what their stored replies give.
 
     Args:
@@ -80,7 +80,7 @@ def check_replies(
 
 def _check_score(
     score: SubmittedScore, attempts: tuple[Attempt, ...], sample: BoardSample, parser: ScorerCapabilities, where: str
-) -> Iterator[Finding]:
+) -> Iterator[BoardFinding]:
     assert parser.reparse is not None
     strict, lenient, _ = parser.reparse(attempts, _sample(sample))
     for name, stored, parsed in (("strict", score.strict, strict), ("lenient", score.lenient, lenient)):

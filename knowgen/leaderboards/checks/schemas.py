@@ -15,7 +15,7 @@ from knowgen.core.text import one_line
 from knowgen.core.text_files import parse_strict_json, read_text
 from knowgen.core.yaml_files import read_yaml
 from knowgen.core.yaml_schema import yaml_errors, yaml_record
-from knowgen.leaderboards.checks.findings import Finding, error
+from knowgen.leaderboards.checks.findings import BoardFinding, error
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -29,7 +29,7 @@ _WORDS = 100
 Place = tuple[int | str, ...]
 
 
-def checked_yaml(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
+def checked_yaml(kind: type[R], path: Path) -> tuple[R | None, list[BoardFinding]]:
     """Return the record of a YAML file, or None with what is wrong.
 
     Args:
@@ -46,7 +46,7 @@ def checked_yaml(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
     return yaml_record(kind, file), []
 
 
-def checked_json(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
+def checked_json(kind: type[R], path: Path) -> tuple[R | None, list[BoardFinding]]:
     """Return the record of a JSON file, or None with what is wrong. Arguments as in `checked_yaml`."""
     try:
         text = read_text(path, fix="write it with `knowgen board add`")
@@ -61,13 +61,13 @@ def checked_json(kind: type[R], path: Path) -> tuple[R | None, list[Finding]]:
     return _validated(kind, data, where)
 
 
-def _unreadable(path: Path, fault: KnowgenError) -> Finding:
+def _unreadable(path: Path, fault: KnowgenError) -> BoardFinding:
     """Return the finding for a file that cannot be read, with the place relative to its folder."""
     where = fault.where.replace(f"{path.parent}/", "")
     return error("schema", where or path.name, fault.what, fault.fix)
 
 
-def _validated(kind: type[R], data: Any, where: Callable[[Place], str]) -> tuple[R | None, list[Finding]]:
+def _validated(kind: type[R], data: Any, where: Callable[[Place], str]) -> tuple[R | None, list[BoardFinding]]:
     try:
         return kind.model_validate(data), []
     except ValidationError as fault:
@@ -84,7 +84,7 @@ def _innermost(faults: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     return [each for each in faults if each["loc"] not in outer]
 
 
-def _fault(kind: type[Record], data: Any, fault: ErrorDetails, where: Callable[[Place], str]) -> Finding:
+def _fault(kind: type[Record], data: Any, fault: ErrorDetails, where: Callable[[Place], str]) -> BoardFinding:
     place = fault["loc"]
     field = ".".join(str(part) for part in place) or "the file"
     if len(place) > 1 and place[0] == "samples" and isinstance(place[1], int):

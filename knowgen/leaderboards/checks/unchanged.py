@@ -11,7 +11,7 @@ from pathlib import Path
 from knowgen.core.errors import DataError
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
-from knowgen.leaderboards.checks.findings import Finding, error, warning
+from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.folder import BOARD_FILE, WITHDRAWN_FILE
 
 _RESTORE = "restore it, and submit changes as a new revision"
@@ -27,7 +27,7 @@ class Changes:
     """
 
     revisions: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[BoardFinding, ...]
 
 
 def changes(root: Path, earlier: Path) -> Changes:
@@ -41,7 +41,7 @@ def changes(root: Path, earlier: Path) -> Changes:
     before, now = _digests(earlier), _digests(root)
     changed = {_revision(name) for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     revisions = sorted(changed - {""})
-    findings: list[Finding] = []
+    findings: list[BoardFinding] = []
     known = {_revision(name) for name in before}
     for revision in (each for each in revisions if each in known):
         findings += _revision_changes(revision, before, now)
@@ -59,7 +59,7 @@ def changes(root: Path, earlier: Path) -> Changes:
     return Changes(tuple(revisions), tuple(findings))
 
 
-def _revision_changes(revision: str, before: dict[str, str], now: dict[str, str]) -> Iterator[Finding]:
+def _revision_changes(revision: str, before: dict[str, str], now: dict[str, str]) -> Iterator[BoardFinding]:
     names = sorted(name for name in before.keys() | now.keys() if _revision(name) == revision)
     if not any(name in now for name in names):
         yield error("unchanged", revision, "the revision was deleted", "restore it, and withdraw it instead")

@@ -153,7 +153,7 @@ class SiteDot:
 
 
 @dataclass(frozen=True)
-class BoardPart:
+class PartView:
     """A group, difficulty or category with samples on the board.
 
     Attributes:
@@ -225,7 +225,7 @@ class SiteBoard:
         return tuple(one for one in self.systems if one.figures.rank is not None)
 
     @cached_property
-    def parts(self) -> tuple[BoardPart, ...]:
+    def parts(self) -> tuple[PartView, ...]:
         """Parts of the samples, by kind, in the order of the first system's figures."""
         order = list(dict.fromkeys((one.kind, one.name) for each in self.systems for one in each.summary.slices))
         members: dict[tuple[str, str], list[int]] = {}
@@ -234,7 +234,7 @@ class SiteBoard:
             for key in zip(PARTS, names, strict=True):
                 members.setdefault(key, []).append(place)
         return tuple(
-            BoardPart(kind, name, part_page(kind, name), tuple(members.get((kind, name), ())))
+            PartView(kind, name, part_page(kind, name), tuple(members.get((kind, name), ())))
             for shown in PARTS
             for kind, name in order
             if kind == shown and members.get((kind, name))

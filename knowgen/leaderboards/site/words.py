@@ -27,14 +27,20 @@ def board_answer(board: SiteBoard) -> Headline:
     first = ranked[0]
     figure = first.figure(board.ranking)
     if len(ranked) == 1:
-        return Headline(f"{name_in_sentence(first.label)} is the only system with a result: {score} {number(figure.value)}.")
+        return Headline(
+            f"{name_in_sentence(first.label)} is the only system with a result: {score} {number(figure.value)}."
+        )
     second = ranked[1]
     pair = reversed_pair(board.pair(first, second))
     scores = f"{number(figure.value)} against {number(second.figure(board.ranking).value)}"
-    support = f"{name_in_sentence(first.label)} and {name_in_sentence(second.label)}: {scores}; {pair_words(board, pair)}."
+    support = (
+        f"{name_in_sentence(first.label)} and {name_in_sentence(second.label)}: {scores}; {pair_words(board, pair)}."
+    )
     if len(leaders(board)) <= 1 and board.differ(pair):
         gap = number(pair.value)
-        return Headline(f"{name_in_sentence(first.label)} leads {name_in_sentence(second.label)} by {gap} in {score}.", (support,))
+        return Headline(
+            f"{name_in_sentence(first.label)} leads {name_in_sentence(second.label)} by {gap} in {score}.", (support,)
+        )
     tied = leaders(board)
     between = "between" if len(tied) == 2 else "among"
     named = names([one.label for one in tied]) if len(tied) > 1 else names([first.label, second.label])
@@ -48,7 +54,9 @@ def pair_words(board: SiteBoard, pair: PairDifference) -> str:
     words = f"paired difference {number(pair.value, signed=True)} on {count(pair.n, 'sample')}"
     if pair.low is None or pair.high is None:
         return f"{words}, without an interval{f': {pair.note}' if pair.note else ''}"
-    words += f", 95\N{NO-BREAK SPACE}% interval from {number(pair.low, signed=True)} to {number(pair.high, signed=True)}"
+    words += (
+        f", 95\N{NO-BREAK SPACE}% interval from {number(pair.low, signed=True)} to {number(pair.high, signed=True)}"
+    )
     if pair.p_corrected is None:
         return words
     corrected = correction_words(board)
