@@ -25,7 +25,7 @@ from knowgen.stats.protocol import STRICT
 from knowgen.stats.values import STATES, Floats, RowProblems, Unit, Values
 
 LEVEL = 0.05
-SETTINGS = ("18 + 30", "10 + 200", "294 + 336", "category of 20", "group of 48")
+SETTINGS = ("18 + 30", "18 + 200", "294 + 336", "category of 20", "group of 48")
 
 
 @dataclass(frozen=True)

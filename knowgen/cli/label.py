@@ -23,6 +23,7 @@ Examples:
   knowgen label reports/mine --export labels.csv
   knowgen agree reports/mine --labels labels.csv
   knowgen label --show -o labels -o labels_of_ann
+  knowgen label reports/a reports/b --show
 Labels are in LABELS_DIR/<rater>.jsonl; stop with Ctrl-C, and the same command goes on.
 """
 
@@ -48,7 +49,11 @@ EXPORTS = {"rate": "ratings.csv", "pairs": "comparisons.csv"}
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="TCP port [any free one].")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 @click.option("--export", type=click.Path(path_type=Path), metavar="FILE", help="Write a CSV of the labels, then stop.")
-@click.option("--show", is_flag=True, help="Show raters, agreement on pairs and a Bradley-Terry board, then stop.")
+@click.option(
+    "--show",
+    is_flag=True,
+    help="Show raters, their agreement and a Bradley-Terry board, then stop.",
+)
 @click.option("--markdown", is_flag=True, help="With --show: print Markdown.")
 @click.option("--json", "as_json", is_flag=True, help=f"With --show: {JSON_HELP[0].lower()}{JSON_HELP[1:]}")
 def command(runs: tuple[Path, ...], folders: tuple[Path, ...], **options: Any) -> int:
@@ -92,9 +97,8 @@ def _show(runs: tuple[Path, ...], folders: tuple[Path, ...], options: dict[str, 
     from knowgen.labelling.overview import overview, overview_tables
     from knowgen.report.text_table import markdown_text, terminal_text
 
-    if runs:
-        raise click.UsageError("--show takes no runs; name folders of labels with --labels")
-    found = overview(folders)
+    modes = ("rate", "pairs") if len(runs) > 1 else ("rate",)
+    found = overview(folders, [_plan(runs, {**options, "mode": mode}) for mode in modes] if runs else ())
     if options["as_json"]:
         click.echo(json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True))
     elif options["markdown"]:

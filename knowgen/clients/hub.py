@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,7 +144,7 @@ class HubDataset:
         ]
 
         def call() -> Any:
-            with _no_bars():
+            with _quiet():
                 return _api().create_commit(
                     self.name,
                     operations,
@@ -162,7 +163,7 @@ class HubDataset:
         """
 
         def call() -> None:
-            with _no_bars():
+            with _quiet():
                 _api().snapshot_download(
                     self.name,
                     repo_type="dataset",
@@ -255,23 +256,21 @@ def _api() -> Any:
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="knowgen")
 
 
-def _no_bars() -> Any:
-    """Return a context without the progress bars of the library."""
-    from contextlib import contextmanager
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars of the library and its warnings of repeated calls off the terminal."""
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    @contextmanager
-    def quiet() -> Any:
-        before = are_progress_bars_disabled()
-        disable_progress_bars()
-        try:
-            yield
-        finally:
-            if not before:
-                enable_progress_bars()
-
-    return quiet()
+    bars, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
+    disable_progress_bars()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            enable_progress_bars()
 
 
 def _literal(path: str) -> str:

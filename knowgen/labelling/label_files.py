@@ -147,9 +147,20 @@ def _label(fields: object, where: str) -> StoredLabel:
         place = ".".join(str(part) for part in first["loc"])
         what = f"not a label: {place}: {first['msg']}" if place else f"not a label: {first['msg']}"
         raise DataError(what, where=where, fix="remove that line, or the file from this folder") from error
-    if len(label.systems) != len(label.images) or len(label.systems) != (2 if label.mode == "pairs" else 1):
-        raise DataError("not a label: wrong number of systems or images", where=where, fix="remove that line")
+    if fault := _fault(label):
+        raise DataError(f"not a label: {fault}", where=where, fix="remove that line, or the file from this folder")
     return label
+
+
+def _fault(label: StoredLabel) -> str:
+    """Return what is wrong with a label although each of its fields is right; empty if nothing is."""
+    expected = 2 if label.mode == "pairs" else 1
+    if not len(label.systems) == len(label.images) == expected:
+        return "wrong number of systems or images"
+    if any(not 0 <= value <= 1 for value in label.values.values()):
+        return "values must be in [0, 1]"
+    answered = bool(label.choice) if label.mode == "pairs" else bool(label.values)
+    return "" if answered or label.skipped else "neither an answer nor a reason to skip"
 
 
 def read_folders(folders: Sequence[Path]) -> LabelLines:

@@ -8,6 +8,8 @@ from statistics import median
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Record
+from knowgen.labelling.export import matched_labels
+from knowgen.labelling.items import LabelPlan
 from knowgen.labelling.label_files import current_labels, rater_key, read_folders
 from knowgen.labelling.records import StoredLabel
 from knowgen.report.agreement_tables import with_ends
@@ -69,22 +71,26 @@ class LabelOverview(Record):
     notes: tuple[str, ...] = ()
 
 
-def overview(folders: Sequence[Path]) -> LabelOverview:
+def overview(folders: Sequence[Path], plans: Sequence[LabelPlan] = ()) -> LabelOverview:
     """Return what the labels of one or more folders say.
+
+    Args:
+        folders: Folders of labels.
+        plans: What can be labelled in some runs: only labels of their images count, with the names that systems have
+            there. All labels count, with the names that were stored, if there is none.
 
     Raises:
         DataError: A folder has no labels, a file is damaged, or the labels are of several task versions.
     """
-    read = read_folders(folders)
-    labels = current_labels(read.labels)
+    labels, notes = _labels(folders, plans)
     tasks = sorted({(one.task, one.task_version) for one in labels})
     where = ", ".join(str(each) for each in folders)
     if not tasks:
-        raise DataError("every label was withdrawn", where=where, fix="label something first")
+        what = "no label is of the images of the runs" if plans else "every label was withdrawn"
+        raise DataError(what, where=where, fix="label something first")
     if len(tasks) > 1:
         names = " and ".join(f"{name} {version}" for name, version in tasks)
         raise DataError(f"labels of several tasks: {names}", where=where, fix="keep a folder for each task")
-    notes = list(read.notes)
     compared = _one_question([one for one in labels if one.mode == "pairs" and not one.skipped], notes)
     found = LabelOverview(
         task=tasks[0][0],
@@ -93,6 +99,21 @@ def overview(folders: Sequence[Path]) -> LabelOverview:
         notes=tuple(notes),
     )
     return found.model_copy(update=_board(compared)) if compared else found
+
+
+def _labels(folders: Sequence[Path], plans: Sequence[LabelPlan]) -> tuple[list[StoredLabel], list[str]]:
+    """Return the labels that count, and notes on what was left out."""
+    if not plans:
+        read = read_folders(folders)
+        return current_labels(read.labels), list(read.notes)
+    labels: list[StoredLabel] = []
+    notes: dict[str, None] = {}
+    for plan in plans:
+        matched = matched_labels(plan, folders)
+        notes |= dict.fromkeys(matched.notes)
+        for label, item in matched.labels:
+            labels.append(label.model_copy(update={"systems": tuple(one.system for one in item.images)}))
+    return labels, [*notes]
 
 
 def _one_question(labels: Sequence[StoredLabel], notes: list[str]) -> list[StoredLabel]:

@@ -188,7 +188,8 @@ class LabelServer:
         from knowgen.report.page import environment
 
         text = environment("knowgen.labelling").get_template("label.html").render(
-            mode=self.plan.mode, rater=self.fixed_rater, name_length=NAME_LENGTH, choices=CHOICES, choice_keys=CHOICE_KEYS,
+            mode=self.plan.mode, rater=self.fixed_rater, name_length=NAME_LENGTH,
+            choices=CHOICES, choice_keys=CHOICE_KEYS,
             skip_reasons=SKIP_REASONS, pair_text=PAIR_TEXT, pair_hint=PAIR_HINT, values=VALUES[::-1],
             questions=questions(self.plan.dimensions), text_dimension=TEXT,
         )  # fmt: skip

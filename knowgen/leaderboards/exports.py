@@ -16,6 +16,7 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import group_of
 from knowgen.core.text import clean_text, count, csv_cell, one_line
 from knowgen.leaderboards.figures import BoardFigures, BoardSystem, PairDifference, RankRange, board_protocol
+from knowgen.leaderboards.folder import SAMPLES_FILE
 from knowgen.leaderboards.published import PublishedRows, read_published
 from knowgen.leaderboards.samples import sample_outcomes
 from knowgen.stats.intervals import DECIMALS
@@ -72,9 +73,10 @@ class ExportFile:
 def write_exports(figures: BoardFigures, folder: Path) -> tuple[ExportFile, ...]:
     """Write everything that is known of a board to a folder, and return the files, README first.
 
-    The tables are `board`, `parts`, `pairs`, `pairs_group`, `pairs_category`, `pairs_difficulty`, `samples`,
-    `published` if there are published rows, and `systems/<system>` for each system. Submissions are read one after the
-    other, and rows are written as they are computed, so that memory does not grow with the number of systems.
+    The tables are `board`, `parts`, `pairs`, `pairs_group`, `pairs_category`, `pairs_difficulty`, `samples` once the
+    task is pinned, `published` if there are published rows, and `systems/<system>` for each system. Submissions are
+    read one after the other, and rows are written as they are computed, so that memory does not grow with the number of
+    systems.
 
     Args:
         figures: The figures of the board.
@@ -158,7 +160,8 @@ def _tables(figures: BoardFigures) -> Iterator[ExportTable]:
     yield _pairs_table(figures)
     for kind in ("group", "category", "difficulty"):
         yield _part_pairs_table(figures, kind)
-    yield _samples_table(figures)
+    if _has_samples(figures):
+        yield _samples_table(figures)
     if published is not None:
         yield _published_table(published)
     for system in figures.systems:
@@ -166,7 +169,7 @@ def _tables(figures: BoardFigures) -> Iterator[ExportTable]:
 
 
 _FIGURE = (
-    Column("value", "the figure, in [0, 1]; empty if there is no result"),
+    Column("value", "the figure, in [0, 1]; empty without a result"),
     Column("low", "lower end of its 95 % interval; empty without an interval"),
     Column("high", "upper end of the interval"),
     Column("n", "number of samples that it is computed from"),
@@ -174,9 +177,7 @@ _FIGURE = (
 )
 
 _RANKS = (
-    Column(
-        "rank_best", "best rank that it may have, 1 + the number of systems that are better; empty without a result"
-    ),
+    Column("rank_best", "best rank that it may have: 1 + the number of systems that are better; empty without one"),
     Column("rank_worst", "worst rank that it may have, the number of ranked systems minus those that are worse"),
 )
 
@@ -206,7 +207,7 @@ def _board_table(figures: BoardFigures) -> ExportTable:
     ]
     for name in names:
         columns += [
-            Column(f"{name}", f"{_words(name)} of the whole, in [0, 1]; empty if there is no result"),
+            Column(f"{name}", f"{_words(name)} of the whole, in [0, 1]; empty without a result"),
             Column(f"{name}_low", "lower end of its 95 % interval"),
             Column(f"{name}_high", "upper end of the interval"),
             Column(f"{name}_n", "number of samples that it is computed from"),
@@ -349,6 +350,11 @@ def _published_table(published: PublishedRows) -> ExportTable:
     return ExportTable("published", "Rows that were published elsewhere: as published, not checked.", columns, rows)
 
 
+def _has_samples(figures: BoardFigures) -> bool:
+    """Return whether the board has its samples, which it needs as soon as it has a system."""
+    return bool(figures.systems) or (figures.board.path / SAMPLES_FILE).exists()
+
+
 def _figure_names(figures: BoardFigures) -> tuple[str, ...]:
     return (OVERALL, *figures.board.file.scorer.dimensions)
 
@@ -373,13 +379,13 @@ def _readme(figures: BoardFigures, tables: dict[str, ExportTable]) -> str:
     file = figures.board.file
     correction = "corrected by Holm's method for all pairs" if file.ties.correction == "holm" else "not corrected"
     ranked = sum(system.rank is not None for system in figures.systems)
+    samples = count(len(figures.board.samples), "sample") if _has_samples(figures) else "its task is not pinned yet"
     lines = [
         f"# Data of the board {_cell(figures.board.name)}",
         "",
         f"{_cell(file.title)}: task {_cell(file.task.name)} {_cell(file.task.version or '')}, scorer "
         f"{_cell(file.scorer.name)}, protocol {file.protocol} (version {_cell(file.protocol_version)}). "
-        f"{count(len(figures.systems), 'system')}, {ranked} of them with a result; "
-        f"{count(len(figures.board.samples), 'sample')}.",
+        f"{count(len(figures.systems), 'system')}, {ranked} of them with a result; {samples}.",
         "",
         f"Systems are ranked by `{file.ranking}`. Two systems count as different if the p-value of their paired "
         f"difference, {correction}, is at most {file.ties.level!r}. A rank range says which ranks a system may have: "

@@ -138,10 +138,10 @@ def board_protocol(board: Board) -> ScoringProtocol:
     file, protocol = board.file, get_protocol(board.file.protocol)
     if file.protocol_version != protocol.version:
         raise DataError(
-            f"protocol_version: the board has {file.protocol_version!r}, this version of knowgen computes {file.protocol} "
-            f"{protocol.version!r}",
+            f"protocol_version: the board has {file.protocol_version!r}, but this version of knowgen computes "
+            f"{protocol.version!r} of {file.protocol}",
             where=str(board.path / BOARD_FILE),
-            fix="use the version of knowgen that the board was made with, or state the new one and check all submissions",
+            fix="use the version of knowgen that the board was made with, or state this one and check all submissions",
         )
     return protocol.model_copy(update={"min_coverage": file.min_coverage})
 

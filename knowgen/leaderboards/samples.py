@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from knowgen.core.records import GenerationStatus, ParsedScore
 from knowgen.leaderboards.folder import Board, Submission
-from knowgen.leaderboards.records import SubmittedGeneration, SubmittedImage, SubmittedScore
+from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration, SubmittedImage, SubmittedScore
 from knowgen.leaderboards.rows import rows_of
 from knowgen.stats.combine import observed
 from knowgen.stats.intervals import DECIMALS
@@ -57,7 +57,12 @@ def sample_outcomes(submission: Submission, board: Board, protocol: ScoringProto
     Raises:
         DataError: The result is missing or not valid, or lists a score twice.
     """
-    result, dimensions = submission.read_result(), board.file.scorer.dimensions
+    return result_outcomes(submission.read_result(), board, protocol)
+
+
+def result_outcomes(result: SubmissionResult, board: Board, protocol: ScoringProtocol) -> tuple[SampleOutcome, ...]:
+    """Return what became of each sample of a board in a result; see `sample_outcomes`."""
+    dimensions = board.file.scorer.dimensions
     read = read_values(rows_of(result, board.samples), protocol, dimensions)
     counted = observed(read.table, dimensions, protocol)
     places = {unit.id: place for place, unit in enumerate(read.units)}

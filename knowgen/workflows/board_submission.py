@@ -256,7 +256,7 @@ def add_submission(
 
     Raises:
         UsageError: The board is that of a season, and there is no `season_form`, or the season is closed.
-        DataError: It is not a run directory, or `system.yaml` cannot be read.
+        DataError: It is not a run directory.
         ConfigError: The board cannot be written.
     """
     require_open(board)
@@ -292,7 +292,10 @@ def add_submission(
 
 
 def _read_system(path: Path) -> tuple[SystemFile | None, list[str]]:
-    file = read_yaml(path, fix="leave --system out for a template")
+    try:
+        file = read_yaml(path, fix="leave --system out for a template")
+    except DataError as error:
+        return None, [str(error)]
     errors = yaml_errors(SystemFile, file)
     if errors:
         return None, [str(error) for error in errors]

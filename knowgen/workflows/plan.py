@@ -189,6 +189,30 @@ def _plan(
     return Plan(spec, part, generator, tuple(handles), config, source, release=release, origin=origin)
 
 
+def plan_images(
+    task: Task,
+    generations: GenerationSource,
+    generator: GeneratorSpec,
+    scorers: Sequence[ScorerRequest],
+    config: RunConfig,
+) -> Plan:
+    """Plan the scoring of images that the caller looks up.
+
+    Args:
+        task: Their task.
+        generations: The images by sample and repeat.
+        generator: What stands for their generator in keys.
+        scorers: The scorers with their arguments.
+        config: Options of the run; `ids` names the samples that have an image.
+
+    Raises:
+        UsageError: A name, argument or option is wrong.
+    """
+    get_protocol(config.protocol)
+    check_executor(config)
+    return _plan(task, generations, generator, scorers, config)
+
+
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
     """Set how often a scorer scores each image: a measure once, and a judge at least as often as it did before."""
     if handle.capabilities.shape == "score_batch":

@@ -127,6 +127,7 @@ def score(source: Path, board: Path, private: Path, system: Path, *, pattern: st
         click.echo(f"not eligible: {one_line(mask_secrets(reason))}", err=True)
     if done.reasons:
         return EXIT_FINDINGS
+    assert done.run is not None
     if done.path is None:
         click.echo("stopped; finished scores are saved", err=True)
         click.echo(f"resume   {resume_command()}")

@@ -9,9 +9,10 @@ from typing import Any
 
 from knowgen.core.errors import UsageError
 from knowgen.core.run_config import RunConfig
-from knowgen.core.spec import GeneratorSpec, fingerprint
+from knowgen.core.spec import GeneratorSpec, RunSpec, fingerprint
 from knowgen.core.yaml_files import read_yaml
 from knowgen.core.yaml_schema import yaml_record
+from knowgen.leaderboards.eligibility import system_reasons
 from knowgen.leaderboards.folder import Board, read_board
 from knowgen.leaderboards.records import SubmissionResult, SubmittedCost, SubmittedGeneration, SystemFile
 from knowgen.leaderboards.season import require_open, season_of
@@ -34,12 +35,12 @@ class ScoredSubmission:
     """What was sent, and what became of it.
 
     Attributes:
-        run: The run directory of its scores in the private folder, with ground truths.
+        run: The run directory of its scores in the private folder, with ground truths; None if nothing was scored.
         path: Folder of the submission on the board; None if scoring was interrupted, or it is not eligible.
         reasons: Why it is not eligible, one line each.
     """
 
-    run: Run
+    run: Run | None = None
     path: Path | None = None
     reasons: tuple[str, ...] = ()
 
@@ -76,6 +77,9 @@ def score(
     _require_new(board, slug, system.revision)
     task = season_task(private, season_of(board), private_secret(private, board))
     plan = _plan(source, board, task, {**vars(config or RunConfig()), "out": private / RUNS, "pattern": pattern})
+    if reasons := system_reasons(system, stated_spec(plan.spec, source, system)):
+        plan.release()
+        return ScoredSubmission(reasons=tuple(reasons))
     out = runs_of(private, slug, system.revision) / fingerprint(plan.spec.directory_identity())[:12]
     run = execute(plan, out)
     if run.outcome is not None and run.outcome.stopped:
@@ -142,14 +146,21 @@ def with_source(result: SubmissionResult, source: Path, system: SystemFile) -> S
     """
     if is_run_directory(source):
         return _with_run(result, source)
+    changes = {"cost": SubmittedCost(), "seconds": None, "machine": ""}
+    spec = stated_spec(result.spec, source, system)
+    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": 0.0, "cost": None}))
+    return unknown.model_copy(update={**changes, "spec": spec})
+
+
+def stated_spec(spec: RunSpec, source: Path, system: SystemFile) -> RunSpec:
+    """Return the specification of what was sent: as recorded in a run, and as `system.yaml` says of a folder."""
+    if is_run_directory(source):
+        return spec
     adapter = system.adapter
     generator = GeneratorSpec(
         name=adapter.generator, args=adapter.arguments, revision=adapter.revision, search=adapter.search
     )
-    changes = {"cost": SubmittedCost(), "seconds": None, "machine": ""}
-    spec = result.spec.model_copy(update={"generator": generator})
-    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": 0.0, "cost": None}))
-    return unknown.model_copy(update={**changes, "spec": spec})
+    return spec.model_copy(update={"generator": generator})
 
 
 def _with_run(result: SubmissionResult, source: Path) -> SubmissionResult:

@@ -78,7 +78,7 @@ class PrivateText:
         """
         for path, name in self._forms():
             if path in text:
-                text = re.sub(rf"{re.escape(path)}(?![\w-])", lambda _, name=name: name, text)
+                text = name.join(re.split(rf"{re.escape(path)}(?![\w-])", text))
         if self.host and self.host in text:
             text = re.sub(rf"(?<![\w-]){re.escape(self.host)}(?![\w-])", "[host]", text)
         return _HOME.sub(lambda found: found[0] if found[1] in _PLACEHOLDERS else "~", text)
