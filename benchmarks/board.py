@@ -278,7 +278,8 @@ def build(roots: Path, output: Path, processes: int, *, figures_only: bool) -> M
         script = output.with_suffix(".py")
         script.write_text(FIGURES, encoding="utf-8")
         return measured([sys.executable, str(script), str(roots / "made-up"), str(processes)])
-    return measured([sys.executable, "-m", "knowgen", "board", "build", "--root", str(roots), "-o", str(output)])
+    words = ["-m", "knowgen", "board", "build", "-o", str(output), "--root", str(roots), "--processes", str(processes)]
+    return measured([sys.executable, *words])
 
 
 def measured_board(systems: int, chosen: argparse.Namespace) -> Measured:
