@@ -84,9 +84,8 @@ def test_hostile_texts_are_shown_as_text(name: str, show: Show) -> None:
 
 
 SIZES = [(390, "dark"), (1440, "light")]
-VIEWS = [
-    (name, *size) for name in PAGES for size in (SIZES if name in SINGLE else [*SIZES, (390, "light"), (1440, "dark")])
-]
+OTHERS = [(390, "light"), (1440, "dark")]
+VIEWS = [(name, *size) for name in PAGES for size in (SIZES if name in SINGLE else [*SIZES, *OTHERS])]
 """Pages, widths and colours; the pages of one file have the elements of the others."""
 
 
@@ -99,6 +98,7 @@ def test_axe_finds_no_violation_of_wcag_a_or_aa(name: str, width: int, theme: st
     opened.clean()
 
 
+@pytest.mark.slow
 def test_the_check_finds_a_fault(browser: Any) -> None:
     page = browser.new_page()
     page.set_content("<!doctype html><html lang=en><title>t</title><main><h1>h</h1><img src='data:,'></main>")
@@ -121,3 +121,33 @@ def test_a_page_of_one_file_needs_nothing_else(name: str, site: Site, show: Show
     until(page, "[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
     assert {url for url in opened.requests if not url.startswith("data:")} == {moved.as_uri()}
     assert opened.complaints == []
+
+
+# -- on paper ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.slow
+def test_on_paper_a_page_is_light_open_and_whole(name: str, site: Site, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 718, "height": 1000}, color_scheme="dark", offline=True)
+    page = context.new_page()
+    page.goto(site.page(name).as_uri())
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")  # chosen by the reader
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    controls = ".tools, .filters, .top nav, .skip, .measure"
+    assert page.evaluate(f"[...document.querySelectorAll('{controls}')].every((one) => !one.checkVisibility())")
+    folded = "[...document.querySelectorAll('main details:not(.card > footer > details)')]"
+    inside = "[...one.children].filter((each) => !each.matches('summary, .measure, [hidden] *, [hidden]'))"
+    seen = "each.checkVisibility({ contentVisibilityAuto: true })"
+    assert page.evaluate(f"{folded}.every((one) => {inside}.every((each) => {seen}))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    cut_off = (
+        "[...document.querySelectorAll('main pre, main .wide, main p, main h3')].filter((one) => one.checkVisibility()"
+        " && getComputedStyle(one).overflowY !== 'visible' && one.scrollHeight > one.clientHeight + 1).length"
+    )
+    assert page.evaluate(cut_off) == 0
+    parts = "[...document.querySelectorAll('main tr, main figure, main img')].filter((one) => one.checkVisibility())"
+    assert page.evaluate(f"{parts}.every((one) => getComputedStyle(one).breakInside === 'avoid')")
+    context.close()
