@@ -17,6 +17,7 @@ HEAVY = {
     "diffusers",
     "huggingface_hub",
     "matplotlib",
+    "mlflow",
     "onnxruntime",
     "open_clip",
     "openai",
@@ -24,9 +25,11 @@ HEAVY = {
     "rapidocr",
     "ray",
     "sklearn",
+    "tensorboard",
     "torch",
     "transformers",
     "trl",
+    "wandb",
 }
 PACKAGE_NAME = "knowgen"
 

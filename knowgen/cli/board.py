@@ -13,7 +13,7 @@ SUBCOMMANDS: dict[str, str] = {
     "withdraw": "Withdraw a submission, with a reason.",
     "rerun": "Run a submitted system again on some samples.",
     "pin": "Pin the task of a board to a version.",
-    "season": "Publish, submit to, close and reveal a private season.",
+    "season": "Publish, score, close, reveal and verify a private season.",
 }
 """Subcommands and their one-line help, here so that `knowgen board --help` imports none of them."""
 

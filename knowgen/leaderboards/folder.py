@@ -21,6 +21,7 @@ from knowgen.core.records import Record
 from knowgen.core.spec import canonical
 from knowgen.core.text_files import numbered_lines, parse_strict_json, read_text
 from knowgen.core.yaml_files import read_yaml
+from knowgen.core.yaml_schema import yaml_record
 from knowgen.leaderboards.records import (
     SLUG,
     BoardFile,
@@ -39,6 +40,19 @@ IMAGES = "images"
 REPLIES_FILE = "replies.jsonl"
 
 R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class StatedRun:
+    """What a result says of its run.
+
+    Attributes:
+        created: When the run directory was created.
+        task_version: Version of the task.
+    """
+
+    created: str
+    task_version: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,23 @@ class Submission:
         """
         path = self.path / WITHDRAWN_FILE
         return _from_yaml(Withdrawal, path) if path.exists() else None
+
+    @cached_property
+    def stated(self) -> StatedRun:
+        """When the run was created, and its task version.
+
+        They are read without a check of the rest of the file, and kept.
+
+        Raises:
+            DataError: The file is missing or not valid.
+        """
+        path = self.path / RESULT_FILE
+        data = parse_strict_json(read_text(path), str(path))
+        try:
+            return StatedRun(str(data["created"]), str(data["spec"]["task_version"]))
+        except (KeyError, TypeError):
+            result = validated(SubmissionResult, data, path)  # names the field that is missing
+            return StatedRun(result.created, result.spec.task_version)
 
     def read_result(self) -> SubmissionResult:
         """Return the result, which may be megabytes: it is not kept.
@@ -130,11 +161,13 @@ class Board:
     def submissions(self) -> Iterator[Submission]:
         """Yield the submissions, by system and revision, withdrawn ones included.
 
+        Folders whose names begin with a dot are passed over: a submission is prepared in one.
+
         Raises:
             DataError: A folder has a name that is not allowed.
         """
-        for system in sorted(path for path in self.path.iterdir() if path.is_dir()):
-            for revision in sorted(path for path in system.iterdir() if path.is_dir()):
+        for system in _folders(self.path):
+            for revision in _folders(system):
                 for part in (system, revision):
                     if not re.fullmatch(SLUG, part.name):
                         fix = "use lower-case letters, digits, `.`, `_` and `-`"
@@ -207,5 +240,9 @@ def result_text(result: SubmissionResult) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def _folders(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
 def _from_yaml(kind: type[R], path: Path) -> R:
-    return validated(kind, read_yaml(path).data, path)
+    return yaml_record(kind, read_yaml(path))

@@ -28,6 +28,7 @@ SLUG = r"[a-z0-9][a-z0-9._-]{0,79}"
 """Pattern of the folder names of boards, systems and revisions."""
 
 HEX64 = r"[0-9a-f]{64}"
+"""Pattern of a SHA-256 hex digest. Patterns of fields are anchored, because pydantic searches for them."""
 
 
 class TieRule(Record):
@@ -59,12 +60,15 @@ class BoardScorer(Record):
 
     Attributes:
         name: Name of the scorer, such as `vlm:gpt-4.1`.
+        args: Arguments that decide the score, as a run records them, such as `rubric: upstream`. A submission must have
+            the same; one that it leaves out, or that the board leaves out, has its default.
         versions: Accepted versions of the scorer (rubric, arithmetic and parser).
         judges: Accepted model names that the judge's endpoint returns; empty for a scorer without a judge.
         dimensions: Its dimensions, in the order of the table.
     """
 
     name: str
+    args: dict[str, Any] = Field(default_factory=dict)
     versions: tuple[str, ...] = Field(min_length=1)
     judges: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = Field(min_length=1)
@@ -77,11 +81,13 @@ class PublishedTable(Record):
         file: CSV file in the board's folder.
         source: Where the rows come from.
         url: Address of the source.
+        arxiv: Number of the paper on arXiv; empty without one.
     """
 
-    file: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*\.csv")
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.csv$")
     source: str
     url: str = ""
+    arxiv: str = Field(default="", pattern=r"^([0-9]{4}\.[0-9]{4,5})?$")
 
 
 class BoardFile(Record):
@@ -124,7 +130,7 @@ class TruthHashes(Record):
         perceptual: Perceptual hash of the image, in hex digits; empty if unknown.
     """
 
-    sha256: str = Field(pattern=HEX64)
+    sha256: str = Field(pattern=rf"^{HEX64}$")
     perceptual: str = ""
 
 
@@ -172,15 +178,19 @@ class Adapter(Record):
 
     Attributes:
         package: Distribution that has the generator, as pip names it, with its version; empty for a bundled generator.
-        generator: Name of the generator, `module:Class` or `file.py:Class`, as given to `--generator`.
+        generator: Name of the generator or agent, `module:Class` or `file.py:Class`, as given to `--generator`.
+        revision: Version of its code or model, as the run records it.
         commit: Commit of its code; empty for a released package.
-        arguments: Arguments of the generator (`-g`).
+        arguments: Arguments of the generator (`-g`), those of an agent's parts as `painter`, `painter.KEY` and so on.
+        search: Identity of its search backend, as the run records it; empty without one.
     """
 
     package: str = ""
     generator: str = Field(min_length=1)
+    revision: str = ""
     commit: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    search: str = ""
 
 
 SystemKind = Literal["image_model", "agent", "baseline"]
@@ -206,7 +216,7 @@ class SystemFile(Record):
     """
 
     name: str = Field(min_length=1, max_length=80)
-    revision: str = Field(pattern=SLUG)
+    revision: str = Field(pattern=rf"^{SLUG}$")
     kind: SystemKind
     authors: tuple[str, ...] = Field(min_length=1)
     links: tuple[SystemLink, ...] = ()
@@ -233,13 +243,13 @@ class SubmittedImage(Record):
         file: Name of the file in the submission's `images/` that holds the scored image itself; empty without one.
     """
 
-    sha256: str = Field(pattern=HEX64)
+    sha256: str = Field(pattern=rf"^{HEX64}$")
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     format: str = ""
     perceptual: str = ""
-    thumbnail: str = Field(default="", pattern=rf"(?:{HEX64})?")
-    file: str = Field(default="", pattern=rf"(?:{HEX64}\.[a-z0-9]+)?")
+    thumbnail: str = Field(default="", pattern=rf"^(?:{HEX64})?$")
+    file: str = Field(default="", pattern=rf"^(?:{HEX64}\.[a-z0-9]{{1,8}})?$")
 
 
 class SubmittedScore(Record):
@@ -313,6 +323,32 @@ class SubmittedSample(Record):
     generations: tuple[SubmittedGeneration, ...] = Field(min_length=1)
 
 
+class SubmittedReply(Record):
+    """One line of `replies.jsonl`: one call of the judge, as in `knowgen.core.records.Attempt`.
+
+    Attributes:
+        sample: Id of the sample.
+        repeat: Number of the generation's repeat, from 0.
+        judge_repeat: Number of the score, from 0.
+        attempt: Number of the call for this score, from 0.
+        model: Model name that the endpoint returned.
+        reply: Raw text of the reply; empty when there was none.
+        error: What is wrong with the call or its reply; empty when nothing is.
+        refused: Whether the model or a content filter refused.
+        reasoning: The model's reasoning, where the endpoint returned nothing else.
+    """
+
+    sample: str
+    repeat: int = Field(default=0, ge=0)
+    judge_repeat: int = Field(default=0, ge=0)
+    attempt: int = Field(default=0, ge=0)
+    model: str = ""
+    reply: str = ""
+    error: str = ""
+    refused: bool = False
+    reasoning: str = ""
+
+
 class SubmittedCost(Record):
     """Cost of a run in US dollars; None where a price is not known.
 
@@ -375,5 +411,5 @@ class Withdrawal(Record):
         reason: Why it was withdrawn, for readers of the board.
     """
 
-    date: str = Field(pattern=r"\d{4}-\d{2}-\d{2}")
+    date: str = Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
     reason: str = Field(min_length=1, max_length=2000)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Usage
 from knowgen.core.spec import RunSpec
 from knowgen.core.text import count, parse_json
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 from knowgen.store.files import write_text
-from knowgen.store.rows import answer_cost
+from knowgen.store.rows import answer_cost, cost_unknown
 from knowgen.store.run import UNPRICED_NOTE, RunStore
 
 if TYPE_CHECKING:
@@ -115,18 +114,14 @@ def cost_of(path: Path) -> float | None:
                 return None
             total += cost
         for _, generation in store.generations():
-            if _unknown(generation.usage, called=False):
+            if cost_unknown(generation.usage, called=False):
                 return None
             total += generation.usage.cost or 0.0
         for _, score in store.scores():
-            if any(_unknown(attempt.usage, called=bool(attempt.reply)) for attempt in score.attempts):
+            if any(cost_unknown(attempt.usage, called=bool(attempt.reply)) for attempt in score.attempts):
                 return None
             total += score.usage.cost or 0.0
         return max(total, store.spent())
-
-
-def _unknown(usage: Usage, *, called: bool) -> bool:
-    return usage.cost is None and (called or usage.input_tokens + usage.output_tokens > 0)
 
 
 def complete(path: Path, spec: RunSpec) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Row
+from knowgen.core.records import Generation, Row
 from knowgen.core.spec import RunSpec
 from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import Summary
@@ -91,6 +91,11 @@ class Run:
         """Return the rows that the statistics read, one per generation and score."""
         with RunStore.read(self.path) as store:
             return list(store.rows(self.label(scorer)))
+
+    def generations(self) -> list[Generation]:
+        """Return the current generations, in the order of the samples; those that failed included."""
+        with RunStore.read(self.path) as store:
+            return [generation for _, generation in store.generations()]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per sample, repeat, scorer and judge repeat: the columns of `knowgen export --format csv`.

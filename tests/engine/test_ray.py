@@ -40,7 +40,7 @@ import hashlib, os, pathlib, time
 from PIL import Image
 
 class Held:
-    # Tells the ids of the processes that run it, and goes on only when it is told to.
+    # Tells the ids of the processes that run it, and goes on only when the file `go` exists.
     concurrency = 2
 
     def draw(self, prompt, references, seed):

@@ -1,0 +1,33 @@
+"""`knowgen board build`: build the static site of boards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EPILOG = """\b
+Examples:
+  knowgen board build -o site
+  knowgen board build -o site --root leaderboards worlds
+"""
+
+
+@click.command("build", epilog=EPILOG)
+@click.argument("boards", nargs=-1, metavar="[BOARD…]")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the site.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True, metavar="DIR",
+    help="Folder of the boards.",
+)  # fmt: skip
+def command(boards: tuple[str, ...], out: Path, root: Path) -> int:
+    """Build the site of all boards, or of those named: pages that open from a folder without a network.
+
+    The same files give the same bytes. An earlier site in DIR is replaced.
+    """
+    from knowgen.leaderboards.folder import read_boards
+    from knowgen.leaderboards.site.build import build_site, chosen_boards
+
+    page = build_site(chosen_boards(read_boards(root), boards, root), out)
+    click.echo(page.resolve())
+    return 0
