@@ -278,7 +278,8 @@ def build(roots: Path, output: Path, processes: int, *, figures_only: bool) -> M
         script = output.with_suffix(".py")
         script.write_text(FIGURES, encoding="utf-8")
         return measured([sys.executable, str(script), str(roots / "made-up"), str(processes)])
-    return measured([sys.executable, "-m", "knowgen", "board", "build", "--root", str(roots), "-o", str(output)])
+    words = ["-m", "knowgen", "board", "build", "-o", str(output), "--root", str(roots), "--processes", str(processes)]
+    return measured([sys.executable, *words])
 
 
 def measured_board(systems: int, chosen: argparse.Namespace) -> Measured:
@@ -302,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--systems", type=int, default=60)
     parser.add_argument("--samples", type=int, default=630)
-    parser.add_argument("--processes", type=int, default=2, help="with --figures-only")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--thumbnails", action="store_true")
     parser.add_argument("--figures-only", action="store_true", help="compute the figures without the pages")
     chosen = parser.parse_args()
