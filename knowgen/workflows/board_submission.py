@@ -255,7 +255,7 @@ def add_submission(
         Why the run is not eligible, or the folder that was written.
 
     Raises:
-        UsageError: The board is that of a season, and there is no `season_form`, or the season is closed.
+        UsageError: The board is that of a season, without a `season_form`, or the season is closed.
         DataError: It is not a run directory.
         ConfigError: The board cannot be written.
     """
