@@ -409,7 +409,7 @@ def withdraw(board: Board, key: str, reason: str, date: str = "") -> Withdrawn:
         date: Day of the withdrawal, ISO 8601; today in UTC if empty.
 
     Raises:
-        UsageError: There is no such submission, it is withdrawn already, or the reason is empty.
+        UsageError: The board has no such submission, it is withdrawn already, or the reason is empty.
         ConfigError: The reason contains what looks like a key, or the file cannot be written.
     """
     import yaml

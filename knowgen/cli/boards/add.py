@@ -80,7 +80,7 @@ def _accepted(run: Path, added: Added, system: Path | None) -> int:
     click.echo(terminal([added.summary]))
     if added.path is not None:
         click.echo(f"added    {added.path}")
-        click.echo(f"check    {command_line('board', 'check', added.board.path)}")
+        click.echo(f"check    {command_line('board', 'check', added.path)}")
     else:
         rest = "" if system is not None else "; a submission needs a system.yaml as well: leave --dry-run out"
         click.echo(f"{run} is eligible for {added.board.name}; nothing was written{rest}")
