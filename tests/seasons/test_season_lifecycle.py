@@ -20,11 +20,11 @@ from knowgen.core.run_config import RunConfig
 from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.records import SystemFile
 from knowgen.leaderboards.season import SECRET_FILE, read_season, require_open, write_secret
+from knowgen.seasons import reveal as revealing
+from knowgen.seasons import scoring, verification
+from knowgen.seasons.reveal import close, reveal
+from knowgen.seasons.verification import SeasonVerification, verify
 from knowgen.workflows import board_submission
-from knowgen.workflows.season import reveal as revealing
-from knowgen.workflows.season import scoring, verification
-from knowgen.workflows.season.reveal import close, reveal
-from knowgen.workflows.season.verification import SeasonVerification, verify
 from tests.helpers.seasons import SECRET, Season, fixed, system_file
 
 KEY = "half-right/1"
