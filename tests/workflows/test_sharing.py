@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import constants
 
 import knowgen
+from knowgen.cli.main import run as command_line
 from knowgen.clients.hub import HubDataset
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.store.lock import RunLock
@@ -355,6 +356,7 @@ def test_boards_with_their_images_come_back_as_they_were(hub: HubServer, tmp_pat
     files = files_of(hub, "me/boards")
     card = files["README.md"].decode()
     assert card.count("## ") >= 4 and "| rank | system | overall | coverage |" in card
+    assert "knowgen board check --root my-boards" in card and "## Worlds" in card
     rows = [json.loads(line) for line in files["data/results.jsonl"].decode().splitlines()]
     assert len(rows) == 3 * 48 and {row["score_status"] for row in rows} == {"ok"}
     assert push(BOARDS, "me/boards").sent == 0
@@ -380,3 +382,17 @@ def test_a_run_of_a_private_season_is_refused(hub: HubServer, run: Path) -> None
     with pytest.raises(ConfigError, match="belongs to the private season"):
         push(run, REPO)
     assert not hub.requests
+
+
+def test_the_commands_say_what_they_did_and_how_to_go_on(
+    hub: HubServer, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line(["push", str(run), REPO, "--no-images"]) == 0
+    said = capsys.readouterr()
+    assert f"pushed   {hub.url}/datasets/{REPO} at " in said.out and f"knowgen pull {REPO}\n" in said.out
+    assert "checked, " in said.err and WRITE_TOKEN not in said.out + said.err
+    assert command_line(["pull", REPO, "-o", str(tmp_path / "copy")]) == 0
+    said = capsys.readouterr()
+    assert f"knowgen verify {tmp_path / 'copy'}" in said.out and "its images were not sent" in said.err
+    assert command_line(["pull", REPO, "-o", str(tmp_path / "copy")]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
