@@ -77,7 +77,7 @@ def check(
         rejudging: How to judge images again; None not to. Submissions with an error and withdrawn ones are left out.
 
     Raises:
-        UsageError: There is no submission whose images could be judged again.
+        UsageError: No submission has images that could be judged again.
     """
     report = check_boards(root, names, against=against, scorer_defaults=scorer_defaults)
     if rejudging is None:

@@ -326,7 +326,7 @@ def test_options_of_the_pages_are_shown_in_the_help(block: Block, capsys: pytest
         options = [word for word in words[1:] if re.fullmatch(r"--?[a-z][a-z-]*", word)]
         if words[0] != "knowgen" or not options or words[1].startswith("-"):
             continue
-        names = words[1:3] if words[1] in {"task", "train", "trajectories", "world"} else words[1:2]
+        names = words[1:3] if words[1] in {"board", "task", "train", "trajectories", "world"} else words[1:2]
         assert run([*names, "--help"]) == 0
         shown = capsys.readouterr().out
         assert [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", shown)] == []

@@ -172,6 +172,11 @@ def with_generation(
     return result.model_copy(update={"samples": tuple(samples)})
 
 
+def with_image(result: SubmissionResult, place: int, image: SubmittedImage) -> SubmissionResult:
+    """Return a result in which the image of one sample is another."""
+    return with_generation(result, place, lambda one: one.model_copy(update={"image": image}))
+
+
 def system_of(result: SubmissionResult, slug: str, revision: str, **changes: Any) -> dict[str, Any]:
     """Return the content of a valid `system.yaml` for a result."""
     generator = result.spec.generator
@@ -240,7 +245,7 @@ def with_pictures(
             thumbnail=digests[0],
             file=f"{digests[1]}.png" if place in full else "",
         )
-        result = with_generation(result, place, lambda one, record=record: one.model_copy(update={"image": record}))
+        result = with_image(result, place, record)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.helpers.checked_boards import (
     make_result,
     picture,
     with_generation,
+    with_image,
     with_pictures,
     write_replies,
     write_submission,
@@ -88,6 +89,14 @@ def check_of(board: Board, result: SubmissionResult, **changes: Any) -> CheckRep
 
 
 # --- one fault each -------------------------------------------------------------------------------------------------
+
+
+def changed_image(result: SubmissionResult, place: int, changes: Mapping[str, object]) -> SubmissionResult:
+    """Return a result in which fields of one image are others."""
+    image = result.samples[place].generations[0].image
+    assert image is not None
+    return with_image(result, place, image.model_copy(update=dict(changes)))
+
 
 Break = Callable[[Board], None]
 BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {}
@@ -202,7 +211,7 @@ def an_ok_generation_without_an_image(board: Board) -> None:
     change_samples(board, lambda one: with_generation(one, 2, lambda each: each.model_copy(update={"image": None})))
 
 
-@broken("states: worlds/painted/1/result.json, sample 's04': the score is ok, and there is no image")
+@broken("states: worlds/painted/1/result.json, sample 's04': the score is ok, without an image")
 def a_score_without_an_image(board: Board) -> None:
     def change(one: SubmittedGeneration) -> SubmittedGeneration:
         score = SubmittedScore(strict=one.scores[0].strict)
@@ -330,11 +339,7 @@ def a_thumbnail_of_another_image(board: Board) -> None:
     other = {"perceptual": digest("another image")}
     write_submission(
         board,
-        with_generation(
-            result,
-            2,
-            lambda one: one.model_copy(update={"image": one.image and one.image.model_copy(update=other)}),
-        ),
+        changed_image(result, 2, other),
     )
 
 
@@ -358,11 +363,7 @@ def another_size(board: Board) -> None:
     smaller = {"width": 32}
     write_submission(
         board,
-        with_generation(
-            result,
-            0,
-            lambda one: one.model_copy(update={"image": one.image and one.image.model_copy(update=smaller)}),
-        ),
+        changed_image(result, 0, smaller),
     )
 
 
@@ -370,14 +371,7 @@ def with_images(board: Board, image: Callable[[int], dict[str, str]], slug: str 
     """Return a result in which some images have other hashes, by their place."""
     result = make_result(board, slug)
     for place in range(len(result.samples)):
-        change = image(place)
-        result = with_generation(
-            result,
-            place,
-            lambda one, change=change: one.model_copy(  # type: ignore[misc]
-                update={"image": one.image and one.image.model_copy(update=change)}
-            ),
-        )
+        result = changed_image(result, place, image(place))
     return result
 
 

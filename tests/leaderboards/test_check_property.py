@@ -91,7 +91,7 @@ def data_of(board: Board) -> Any:
     return json.loads((board.path / "painted" / "1" / RESULT_FILE).read_text())
 
 
-def examples(number: int) -> Any:
+def examples(number: int) -> settings:
     shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return settings(max_examples=number, deadline=None, suppress_health_check=shared)
 

@@ -106,6 +106,8 @@ def test_the_samples_must_be_named() -> None:
 
 
 def test_neither_ids_nor_a_number_of_samples_is_an_error(board: Board) -> None:
-    for options in ({}, {"ids": ["s0"], "samples": 2}):
-        with pytest.raises(UsageError, match="give --ids A,B or --samples N"):
-            rerun(board, board.submission("tiles"), **options)
+    submission = board.submission("tiles")
+    with pytest.raises(UsageError, match="give --ids A,B or --samples N"):
+        rerun(board, submission)
+    with pytest.raises(UsageError, match="give --ids A,B or --samples N"):
+        rerun(board, submission, ids=["s0"], samples=2)
