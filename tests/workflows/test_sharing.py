@@ -14,6 +14,7 @@ import markdown
 import pytest
 import yaml
 from huggingface_hub import constants
+from PIL import Image
 
 import knowgen
 from knowgen.cli.main import run as command_line
@@ -40,11 +41,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
+def plain(prompt: str, seed: int) -> Image.Image:
+    return Image.new("RGB", (32, 32), (seed % 256, len(prompt) % 256, ord(prompt[-2])))
+
+
+plain.revision = "1"  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a run of four samples."""
     path = tmp_path_factory.mktemp("made") / "run"
-    knowgen.evaluate("knowgen_mini", "noise", "pixels", limit=4, out=path, workers=0)
+    knowgen.evaluate("knowgen_mini", plain, "pixels", limit=4, out=path, workers=0)
     return path
 
 
@@ -70,7 +78,7 @@ def test_a_pushed_run_comes_back_and_verifies_scores_and_compares(hub: HubServer
     pushed = push(run, REPO, show=lines.append)
     assert pushed.sent == len(files_of(hub)) - 1 and "4 images" in lines[0]  # the hub adds .gitattributes
     pulled = pull(REPO, tmp_path / "copy", show=lines.append)
-    assert (pulled.kind, pulled.truths, pulled.commit) == ("run", 4, pushed.commit) and "MB" in lines[-1]
+    assert (pulled.kind, pulled.truths, pulled.commit) == ("run", 4, pushed.commit) and "kB" in lines[-1]
     assert not list(tmp_path.glob("*.partial"))
     assert verify(pulled.path).ok
     copy, first = knowgen.load_run(pulled.path), knowgen.load_run(run)
@@ -264,8 +272,8 @@ def test_what_is_missing_or_away_is_one_line(
 def test_another_run_is_not_replaced_unasked(hub: HubServer, run: Path, tmp_path: Path) -> None:
     push(run, REPO)
     other = tmp_path / "other"
-    knowgen.evaluate("knowgen_mini", "noise", "pixels", limit=4, seed=5, out=other, workers=0)
-    with pytest.raises(ConfigError, match="holds another run, of noise.*--replace"):
+    knowgen.evaluate("knowgen_mini", plain, "pixels", limit=4, seed=5, out=other, workers=0)
+    with pytest.raises(ConfigError, match="holds another run, of .*plain.*--replace"):
         push(other, REPO)
     assert push(other, REPO, PushOptions(replace=True)).removed == 4
     assert verify(pull(REPO, tmp_path / "copy").path).ok
