@@ -1,4 +1,4 @@
-"""`knowgen board check` compares a submission with others: copies, drift, what a revision lost, and what was changed."""
+"""`knowgen board check` compares a submission with others: copies, drift, what a revision lost, what was changed."""
 
 from __future__ import annotations
 
