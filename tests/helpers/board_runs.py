@@ -81,10 +81,12 @@ def small_task(folder: Path) -> Path:
     return task if task.exists() else make_task(task, list(PROMPTS))
 
 
-def make_run(folder: Path, place: str = "run", generator: Any = None, **options: Any) -> Run:
+def make_run(
+    folder: Path, place: str = "run", generator: Any = None, scorers: Sequence[str] = (SCORER,), **options: Any
+) -> Run:
     """Generate and score the small task in this process, without the tables and the page that nobody reads here."""
     config = RunConfig(workers=0, progress=False, **options)
-    planned = plan(str(small_task(folder)), Painted() if generator is None else generator, [SCORER], config)
+    planned = plan(str(small_task(folder)), Painted() if generator is None else generator, scorers, config)
     path = folder / place
     with RunStore.open(path, planned.spec) as store:
         run_engine(planned.spec, planned.task, planned.generator, planned.scorers, store, EngineOptions.of(config))

@@ -19,6 +19,9 @@ CATEGORIES = tuple(category for members in GROUPS.values() for category in membe
 TASK, VERSION, SCORER, SCORER_VERSION = "knowgen", "1-0123456789ab", "vlm:gpt-4.1", "knowgen-rubric-1"
 _SPEC_SCORER = {"name": SCORER, "version": SCORER_VERSION, "dimensions": list(DIMENSIONS)}
 
+JUDGE = "gpt-4.1-2025-04-14"
+PUBLISHED = "system,kind,k_score\nSome Model,closed,34.19\nOther Model,open,9.50\n"
+
 
 @dataclass
 class BoardMaker:
@@ -57,7 +60,9 @@ class BoardMaker:
             "title": self.title,
             "description": "A board that was made for tests.",
             "task": {"name": TASK, "version": VERSION},
-            "scorer": {"name": SCORER, "versions": [SCORER_VERSION], "judges": ["gpt-4.1-2025-04-14"], "dimensions": list(DIMENSIONS)},
+            "scorer": {
+                "name": SCORER, "versions": [SCORER_VERSION], "judges": [JUDGE], "dimensions": list(DIMENSIONS),
+            },
             "protocol": "strict",
             "protocol_version": "2",
             **fields,
@@ -83,13 +88,13 @@ class BoardMaker:
         """Return the prompt of a sample."""
         if self.prompts:
             return self.prompts[place % len(self.prompts)]
-        return f"Sample {place}: the observatory of the astronomer who named comet {place * 37 % 101}, at dawn, with its year."
+        return f"Sample {place}: the observatory of the astronomer who named comet {place * 37 % 101}, at dawn."
 
     def sample_id(self, place: int) -> str:
         """Return the id of a sample."""
         return hashlib.sha256(f"{self.name} {place}".encode()).hexdigest()[:16]
 
-    def publish(self, text: str = "system,kind,k_score\nSome Model,closed,34.19\nOther Model,open,9.50\n", url: str = "") -> None:
+    def publish(self, text: str = PUBLISHED, url: str = "") -> None:
         """Add published rows."""
         (self.folder / "published.csv").write_text(text, encoding="utf-8")
         path = self.folder / "board.yaml"
@@ -144,19 +149,41 @@ class BoardMaker:
         if withdrawn:
             text = yaml.safe_dump({"date": "2026-01-31", "reason": withdrawn})
             (folder / "withdrawn.yaml").write_text(text, encoding="utf-8")
-        (folder / "result.json").write_text(self._result(slug, strength, day, failed, unjudged, cost, folder), encoding="utf-8")
+        (folder / "result.json").write_text(
+            self._result(slug, strength, day, failed, unjudged, cost, folder), encoding="utf-8"
+        )
         return folder
 
     def _result(
-        self, slug: str, strength: float, day: int, failed: Sequence[int], unjudged: Sequence[int], cost: float | None, folder: Path
+        self,
+        slug: str,
+        strength: float,
+        day: int,
+        failed: Sequence[int],
+        unjudged: Sequence[int],
+        cost: float | None,
+        folder: Path,
     ) -> str:
         rng = random.Random(f"{slug} {self.name}")
         thumbnails = [self._thumbnail(folder, slug, shade) for shade in range(6)] if self.images else [""]
         samples = []
         for place in range(self.samples):
-            values = {name: self._value(rng, strength, place) for name in DIMENSIONS if name != "text_accuracy" or place % 2 == 0}
-            strict: dict[str, Any] = {"status": "ok", "values": values, "rationale": self.rationale or f"{slug} on sample {place}: the comet is right, the year is not."}
-            generation: dict[str, Any] = {"status": "ok", "image": self._image(slug, place, thumbnails[place % len(thumbnails)]), "seconds": round(4 + rng.random(), 3), "cost": cost}
+            values = {
+                name: self._value(rng, strength, place)
+                for name in DIMENSIONS
+                if name != "text_accuracy" or place % 2 == 0
+            }
+            strict: dict[str, Any] = {
+                "status": "ok",
+                "values": values,
+                "rationale": self.rationale or f"{slug} on sample {place}: the comet is right, the year is not.",
+            }
+            generation: dict[str, Any] = {
+                "status": "ok",
+                "image": self._image(slug, place, thumbnails[place % len(thumbnails)]),
+                "seconds": round(4 + rng.random(), 3),
+                "cost": cost,
+            }
             if "text_accuracy" not in values:
                 strict["na"] = ["text_accuracy"]
             if place in failed:
@@ -164,9 +191,15 @@ class BoardMaker:
                 generation = {"status": "failed", "reason": "out of memory", "cause": "system", "seconds": 1.0}
             if place in unjudged:
                 strict = {"status": "failed", "reason": "the reply was cut"}
-            score = {"strict": strict, "judge": "gpt-4.1-2025-04-14"}
+            score = {"strict": strict, "judge": JUDGE}
             samples.append({"id": self.sample_id(place), "generations": [{**generation, "scores": [score]}]})
-        spec = {"task": TASK, "task_version": VERSION, "selection": {"kind": "all", "n": self.samples}, "generator": {"name": slug}, "scorers": [_SPEC_SCORER]}
+        spec = {
+            "task": TASK,
+            "task_version": VERSION,
+            "selection": {"kind": "all", "n": self.samples},
+            "generator": {"name": slug},
+            "scorers": [_SPEC_SCORER],
+        }
         head = {
             "format": 1,
             "knowgen": "0.2.0",
@@ -175,7 +208,7 @@ class BoardMaker:
             "scorer": _SPEC_SCORER,
             "protocol": "strict",
             "protocol_version": "2",
-            "judges": {"gpt-4.1-2025-04-14": self.samples - len(failed)},
+            "judges": {JUDGE: self.samples - len(failed)},
             "claimed": {"overall": strength},
             "coverage": {"expected": self.samples, "scored": self.samples - len(failed) - len(unjudged)},
             "cost": {"total": None if cost is None else cost * self.samples},

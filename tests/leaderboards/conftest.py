@@ -17,7 +17,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Watched]]:
     contexts = []
 
     def open_page(path: Path, address: str = "", *, width: int = 1440, theme: str = "light", **options: Any) -> Watched:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True, **options)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, offline=True, **options
+        )
         contexts.append(context)
         watched = Watched(context.new_page())
         watched.page.goto(path.as_uri() + address)

@@ -15,15 +15,19 @@ from PIL import Image
 
 from knowgen.cli.main import run
 from knowgen.core.errors import UsageError
+from knowgen.core.records import Attempt, Sample
 from knowgen.leaderboards.eligibility import spec_reasons
 from knowgen.leaderboards.folder import Board, Submission, read_board
-from knowgen.leaderboards.records import Adapter, SubmissionResult, SystemFile
+from knowgen.leaderboards.records import Adapter, SubmissionResult, SubmittedReply, SystemFile
 from knowgen.leaderboards.rows import rows_of
+from knowgen.scorers.vlm.judge import VlmJudge
+from knowgen.scorers.vlm.rubric import rubric_hash
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.workflows.board_submission import add_submission, board_of_run, scorer_defaults, withdraw
 from knowgen.workflows.run import Run, load_run
 from tests.helpers.board_runs import Knowing, Painted, add, make_board, make_run, small_task, write_system
+from tests.helpers.judge_server import JudgeServer, Step, good
 from tests.helpers.processes import start_python
 
 
@@ -162,6 +166,33 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     system = write_system(made.path, tmp_path, revision="UPPER")
     assert add(board, made.path, system, "--dry-run") == 3
     assert submissions(board) == []
+
+
+def test_raw_replies_are_kept_when_asked_for_and_give_the_scores_again(tmp_path: Path) -> None:
+    with JudgeServer([Step(reply="no JSON"), Step()]) as server:
+        args = {"base_url": server.url, "price_call": 0, "concurrency": 1}
+        made = make_run(tmp_path, scorers=["vlm:tiny"], scorer_args=args)
+    scorer = {
+        "name": "vlm:tiny", "args": {"base_url": server.url}, "versions": [VlmJudge.version],
+        "judges": ["judge-2026-01-01"], "dimensions": list(VlmJudge.dimensions),
+    }  # fmt: skip
+    board = make_board(tmp_path, scorer=scorer)
+    submission = added(board, made.path, "--replies")
+    result = submission.read_result()
+    assert result.judges == {"judge-2026-01-01": 6}
+    assert result.rubric == rubric_hash()
+    lines = (submission.path / "replies.jsonl").read_text().splitlines()
+    replies = [SubmittedReply.model_validate(json.loads(line)) for line in lines]
+    assert len(replies) == 7
+    (unreadable,) = [reply.sample for reply in replies if reply.reply == "no JSON"]
+    asked = [(reply.attempt, reply.reply) for reply in replies if reply.sample == unreadable]
+    assert asked == [(0, "no JSON"), (1, good())]
+    samples = {sample.id: sample for sample in result.samples}
+    for name in samples:
+        attempts = [Attempt(reply=each.reply, error=each.error) for each in replies if each.sample == name]
+        strict, lenient, _ = VlmJudge.reparse(attempts, Sample(id=name, prompt="", text_required=True))
+        score = samples[name].generations[0].scores[0]
+        assert (score.strict.values, score.lenient and score.lenient.values) == (strict.values, lenient.values)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -450,7 +481,7 @@ def test_the_board_is_found_by_task_and_scorer(made: Run, board: Board, tmp_path
         board_of_run(board.path.parent, other)
 
 
-def test_boards_of_one_judge_are_told_apart_by_its_arguments(tmp_path: Path) -> None:
+def test_arguments_decide_between_boards_of_one_judge(tmp_path: Path) -> None:
     scorer = {"name": "vlm:judge", "versions": ["1"], "dimensions": ["x"]}
     root = make_board(tmp_path, board="own", scorer=scorer).path.parent
     make_board(tmp_path, board="published", scorer={**scorer, "args": {"rubric": "upstream"}})

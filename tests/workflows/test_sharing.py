@@ -307,7 +307,7 @@ def test_a_hostile_repository_writes_nothing_outside(hub: HubServer, run: Path, 
         hub.commit(REPO, good)
     hub.commit(REPO, {**good, "run/setup.py": b"hi"})
     _listed(hub, lambda listing: listing["files"].update({"run/setup.py": entry}))
-    with pytest.raises(DataError, match="no part of a run"):
+    with pytest.raises(DataError, match="does not belong to a run"):
         pull(REPO, tmp_path / "copy")
     hub.commit(REPO, {path: data for path, data in good.items() if path != "run/summary.json"})
     with pytest.raises(DataError, match=r"run/summary.json is missing"):
@@ -327,3 +327,56 @@ def test_a_database_with_a_trigger_is_refused(hub: HubServer, run: Path, tmp_pat
     change(run, "create trigger evil after insert on notes begin delete from scores; end")
     with pytest.raises(DataError, match=r"run.sqlite has a trigger"):
         _check_database(run / "run.sqlite", REPO)
+
+
+BOARDS = Path(knowgen.__file__).parents[1] / "leaderboards"
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """Return a board with one submission."""
+    path = tmp_path / "boards" / "worlds"
+    shutil.copytree(BOARDS / "worlds" / "noise", path / "noise")
+    for name in ("board.yaml", "samples.jsonl"):
+        shutil.copy(BOARDS / "worlds" / name, path / name)
+    return path
+
+
+@pytest.mark.slow
+def test_boards_with_their_images_come_back_as_they_were(hub: HubServer, tmp_path: Path) -> None:
+    push(BOARDS, "me/boards")
+    pulled = pull("me/boards", tmp_path / "copy")
+    assert pulled.kind == "board"
+    first, copy = (
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (BOARDS, pulled.path)
+    )
+    assert copy == first and any(path.endswith(".jpg") for path in copy)
+    files = files_of(hub, "me/boards")
+    card = files["README.md"].decode()
+    assert card.count("## ") >= 4 and "| rank | system | overall | coverage |" in card
+    rows = [json.loads(line) for line in files["data/results.jsonl"].decode().splitlines()]
+    assert len(rows) == 3 * 48 and {row["score_status"] for row in rows} == {"ok"}
+    assert push(BOARDS, "me/boards").sent == 0
+
+
+def test_a_board_that_is_faulty_or_has_a_secret_is_refused(hub: HubServer, board: Path) -> None:
+    result = next(board.glob("*/*/result.json"))
+    text = result.read_text()
+    result.write_text(text.replace('"faithfulness":', '"faithfullness":', 1))
+    with pytest.raises(DataError, match=r"errors?: .*knowgen board check"):
+        push(board, REPO)
+    result.write_text(text)
+    for file, words in ((board / "secret.yaml", "is the secret of a season"), (board / "link", "is a link")):
+        file.symlink_to(result) if words == "is a link" else file.write_text("seed: 1\n")
+        with pytest.raises(KnowgenError, match=words):
+            push(board, REPO)
+        file.unlink()
+    assert not hub.requests
+
+
+def test_a_run_of_a_private_season_is_refused(hub: HubServer, run: Path) -> None:
+    (run.parent / "secret.yaml").write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match="belongs to the private season"):
+        push(run, REPO)
+    assert not hub.requests

@@ -116,20 +116,27 @@ def score(source: Path, board: Path, private: Path, system: Path, *, pattern: st
     """
     from knowgen.cli.common import exit_code, failure_lines, resume_command
     from knowgen.core.run_config import RunConfig
+    from knowgen.core.secrets import mask_secrets
+    from knowgen.core.text import one_line
     from knowgen.report import tables
     from knowgen.workflows.season.scoring import score as score_season
 
     config = RunConfig(workers=workers, progress=True)
     done = score_season(source, board, private, system, pattern=pattern, config=config)
-    if done.submission is None:
-        click.echo("interrupted; finished scores are saved", err=True)
+    for reason in done.reasons:
+        click.echo(f"not eligible: {one_line(mask_secrets(reason))}", err=True)
+    if done.reasons:
+        return EXIT_FINDINGS
+    assert done.run is not None
+    if done.path is None:
+        click.echo("stopped; finished scores are saved", err=True)
         click.echo(f"resume   {resume_command()}")
         return exit_code(done.run)
     click.echo()
     click.echo(tables.terminal(list(done.run.summaries(protocols=(done.run.protocol,)))))
     for line in failure_lines(done.run):
         click.echo(line)
-    click.echo(f"added    {done.submission.path}")
+    click.echo(f"added    {done.path}")
     return 0
 
 

@@ -17,8 +17,8 @@ from knowgen.leaderboards.site.chart import cost_chart
 from knowgen.leaderboards.site.view import (
     KIND_WORDS,
     PARTS,
-    BoardPart,
     OtherRevision,
+    PartView,
     SiteBoard,
     SiteDot,
     SiteSystem,
@@ -113,7 +113,7 @@ class SitePages:
             contact=web(system.file.contact),
         )
 
-    def part(self, board: SiteBoard, part: BoardPart) -> str:
+    def part(self, board: SiteBoard, part: PartView) -> str:
         """Return the page of a group, difficulty or category."""
         samples = [_part_line(board, place) for place in part.samples]
         return self._render(
@@ -208,7 +208,7 @@ _TITLES = {"k_score": "K-Score", "sk": "Science & Knowledge,", "pop": "Pop Cultu
 
 
 @dataclass(frozen=True)
-class PublishedTable:
+class PublishedSection:
     """Published rows as they are shown.
 
     Attributes:
@@ -226,7 +226,7 @@ class PublishedTable:
     kinds: bool
 
 
-def _published(board: Board) -> PublishedTable | None:
+def _published(board: Board) -> PublishedSection | None:
     table = read_published(board)
     if table is None:
         return None
@@ -236,7 +236,7 @@ def _published(board: Board) -> PublishedTable | None:
         for row in table.rows
     )
     columns = tuple(map(_title, table.columns))
-    return PublishedTable(table.source, web(table.url), columns, lines, any(row.kind for row in table.rows))
+    return PublishedSection(table.source, web(table.url), columns, lines, any(row.kind for row in table.rows))
 
 
 def _decimals(value: float | None) -> int:

@@ -27,14 +27,20 @@ def board_answer(board: SiteBoard) -> Headline:
     first = ranked[0]
     figure = first.figure(board.ranking)
     if len(ranked) == 1:
-        return Headline(f"{name_in_sentence(first.label)} is the only system with a result: {score} {number(figure.value)}.")
+        return Headline(
+            f"{name_in_sentence(first.label)} is the only system with a result: {score} {number(figure.value)}."
+        )
     second = ranked[1]
     pair = reversed_pair(board.pair(first, second))
     scores = f"{number(figure.value)} against {number(second.figure(board.ranking).value)}"
-    support = f"{name_in_sentence(first.label)} and {name_in_sentence(second.label)}: {scores}; {pair_words(board, pair)}."
+    support = (
+        f"{name_in_sentence(first.label)} and {name_in_sentence(second.label)}: {scores}; {pair_words(board, pair)}."
+    )
     if len(leaders(board)) <= 1 and board.differ(pair):
         gap = number(pair.value)
-        return Headline(f"{name_in_sentence(first.label)} leads {name_in_sentence(second.label)} by {gap} in {score}.", (support,))
+        return Headline(
+            f"{name_in_sentence(first.label)} leads {name_in_sentence(second.label)} by {gap} in {score}.", (support,)
+        )
     tied = leaders(board)
     between = "between" if len(tied) == 2 else "among"
     named = names([one.label for one in tied]) if len(tied) > 1 else names([first.label, second.label])
@@ -48,7 +54,9 @@ def pair_words(board: SiteBoard, pair: PairDifference) -> str:
     words = f"paired difference {number(pair.value, signed=True)} on {count(pair.n, 'sample')}"
     if pair.low is None or pair.high is None:
         return f"{words}, without an interval{f': {pair.note}' if pair.note else ''}"
-    words += f", 95\N{NO-BREAK SPACE}% interval from {number(pair.low, signed=True)} to {number(pair.high, signed=True)}"
+    words += (
+        f", 95\N{NO-BREAK SPACE}% interval from {number(pair.low, signed=True)} to {number(pair.high, signed=True)}"
+    )
     if pair.p_corrected is None:
         return words
     corrected = correction_words(board)
@@ -56,12 +64,12 @@ def pair_words(board: SiteBoard, pair: PairDifference) -> str:
 
 
 def verdict(board: SiteBoard, a: SiteSystem, b: SiteSystem) -> str:
-    """Return in a few words how b compares with a: better, worse, or not told apart."""
+    """Return in a few words how b compares with a: better, worse, or without a clear difference."""
     pair = board.pair(a, b)
     if pair.value is None:
         return "no comparison"
     if not board.differ(pair):
-        return "not told apart"
+        return "no clear difference"
     return "better" if pair.value > 0 else "worse"
 
 
@@ -83,7 +91,7 @@ def tie_words(board: SiteBoard) -> str:
     return (
         f"Two systems count as different if the p-value of the paired test of their {board.score}{how}, is at most "
         f"{ties.level:g}. The rank of a system runs from 1 + the number of systems that are better to the number of "
-        "systems minus those that are worse; systems whose ranges overlap are not told apart."
+        "systems minus those that are worse: ranges of systems that do not differ overlap."
     )
 
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import DataError
+from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.spec import fingerprint
 from knowgen.core.text import count
 from knowgen.leaderboards.figures import BoardFigures, board_figures
 from knowgen.leaderboards.folder import BOARD_FILE, IMAGES, Board, read_board, read_boards
 from knowgen.leaderboards.rows import rows_of
+from knowgen.leaderboards.season import SECRET_FILE
 from knowgen.report import tables
 from knowgen.report.text_table import escape_markdown
+from knowgen.workflows.board_check import check
 from knowgen.workflows.sharing.card import front_matter
 from knowgen.workflows.sharing.listing import DATA_FOLDER, allowed_path
 from knowgen.workflows.sharing.package import Package, packed, refuse_private
@@ -48,12 +50,13 @@ def board_package(
         keep_paths: Whether folders of this machine may be in it.
 
     Raises:
-        ConfigError: There is a key or a folder of this machine in it.
-        DataError: A file of it is not valid, is a link, or has a name that cannot be sent.
+        ConfigError: There is a key, a folder of this machine or the secret of a season in it.
+        DataError: Its check finds an error, or a file is a link or has a name that cannot be sent.
     """
     boards = boards_of(path)
-    figures = [board_figures(board) for board in boards]  # which reads every file, and refuses what is not valid
     files = {f"{BOARD_FOLDER}/{name}": file for name, file in _content(path, images=images)}
+    _refuse_faulty(path)
+    figures = [board_figures(board) for board in boards]
     (stage / DATA_FOLDER).mkdir()
     rows = stage / DATA_FOLDER / "results.jsonl"
     with rows.open("w", encoding="utf-8") as file:
@@ -75,16 +78,35 @@ def board_package(
     )
 
 
+def _refuse_faulty(path: Path) -> None:
+    """Check the submissions, as `knowgen board check` does.
+
+    Raises:
+        DataError: There is an error.
+    """
+    single = (path / BOARD_FILE).is_file()
+    root, names = (path.absolute().parent, (path.absolute().name,)) if single else (path, ())
+    errors = [each for each in check(root, names).report.every if each.level == "error"]
+    if errors:
+        fix = f"look at all with `knowgen board check {path}`"
+        first = f"{errors[0].check}: {errors[0].where}: {errors[0].what}"
+        raise DataError(f"{count(len(errors), 'error')}: {first}", where=str(path), fix=fix)
+
+
 def _content(path: Path, *, images: bool) -> Iterator[tuple[str, Path]]:
     """Yield the files of a board.
 
     Raises:
+        ConfigError: One is the secret of a season.
         DataError: One is a link or has a name that cannot be sent.
     """
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
         if any(part in SITE_FILES or part.startswith(".") for part in relative.parts):
             continue
+        if file.name == SECRET_FILE:
+            fix = "keep the maintainer's folder of a season apart from the boards"
+            raise ConfigError("is the secret of a season", where=str(file), fix=fix)
         if file.is_symlink():
             raise DataError("is a link, which cannot be sent", where=str(file), fix="replace it by the file itself")
         if not file.is_file() or (not images and IMAGES in relative.parts):

@@ -38,7 +38,7 @@ class PrivateText:
 
     Attributes:
         folders: Absolute paths, the longest first, each with its replacement.
-        host: Host name; empty where it is too short or common to be told from a word.
+        host: Host name; empty where it is too short or common to differ from a word.
     """
 
     folders: tuple[tuple[str, str], ...]

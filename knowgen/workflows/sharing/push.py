@@ -79,7 +79,7 @@ def push(
 
     Raises:
         UsageError: The path is neither, or the repository's name is wrong.
-        ConfigError: There is no token or it has no right, the run is in progress, a file has a key or a folder of this
+        ConfigError: The token is missing or has no right, the run is in progress, a file has a key or a folder of this
             machine, or the repository holds something else.
         DataError: The run or board is damaged, or the hub cannot be reached.
     """
