@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -321,6 +322,19 @@ def a_thumbnail_of_another_image(board: Board) -> None:
     )
 
 
+@broken("images: worlds/painted/1/images/", "does not open: 800x600 pixels", "(sample 's02')")
+def a_thumbnail_that_is_too_large(board: Board) -> None:
+    result = with_pictures(make_result(board), board)
+    folder = board.path / "painted" / "1" / IMAGES
+    image = result.samples[2].generations[0].image
+    assert image is not None
+    path = folder / f"{image.thumbnail}.jpg"
+    picture(2, (800, 600)).save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.rename(folder / f"{digest}.jpg")
+    write_submission(board, changed_image(result, 2, {"thumbnail": digest}))
+
+
 @broken("images: worlds/painted/1/images: 1 file named in result.json missing")
 def a_missing_thumbnail(board: Board) -> None:
     result = with_pictures(make_result(board), board)
@@ -335,10 +349,10 @@ def an_image_too_many(board: Board) -> None:
     picture(1).save(folder / IMAGES / f"{digest('one')}.jpg")
 
 
-@broken("images: worlds/painted/1/images/", "is 64x48 PNG, result.json says 32x48 PNG")
+@broken("images: worlds/painted/1/images/", "is 64x48 PNG, result.json says 128x48 PNG")
 def another_size(board: Board) -> None:
     result = with_pictures(make_result(board), board, full=(0,))
-    smaller = {"width": 32}
+    smaller = {"width": 128}
     write_submission(
         board,
         changed_image(result, 0, smaller),

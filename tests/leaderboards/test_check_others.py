@@ -118,6 +118,18 @@ def test_a_revision_that_lost_a_sample_and_whose_score_moved_is_named(board: Boa
     assert all(line.startswith("warning") for line in (lost, moved))
 
 
+def test_a_revision_of_another_system_is_not_put_in_its_folder(board: Board) -> None:
+    write_submission(board, make_result(board))
+    later = make_result(board, created="2026-02-01T12:00:00+00:00")
+    write_submission(board, later, revision="2", name="Mine")
+    found = the_error(check(board, "worlds/painted/2"))
+    assert (
+        "owner: worlds/painted/2/system.yaml: name is 'Mine', other revisions of the folder are of 'painted'" in found
+    )
+    write_submission(board, later, revision="2", contact="me@example.org")
+    assert "contact is 'me@example.org'" in the_warning(check(board, "worlds/painted/2"))
+
+
 # --- against an earlier state ---------------------------------------------------------------------------------------
 
 
@@ -133,6 +145,15 @@ def test_only_what_changed_is_checked_against_an_earlier_state(board: Board, tmp
     write_submission(board, make_result(board))
     report = check(board, against=before)
     assert [(each.key, each.findings) for each in report.submissions] == [("painted/1", ())]
+
+
+def test_a_checkout_that_has_the_boards_is_an_earlier_state_too(board: Board, tmp_path: Path) -> None:
+    write_submission(board, make_result(board))
+    copy_of(board, tmp_path / "checkout" / board.path.parent.name)
+    assert check(board, against=tmp_path / "checkout").submissions == ()
+    (tmp_path / "empty").mkdir()
+    report = check(board, against=tmp_path / "empty")
+    assert len(report.submissions) == 1 and report.notes == (f"{tmp_path / 'empty'} has no board: everything is new",)
 
 
 def test_nothing_on_the_board_may_change_except_by_a_withdrawal(board: Board, tmp_path: Path) -> None:

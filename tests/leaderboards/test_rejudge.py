@@ -138,6 +138,7 @@ def test_options_of_judging_again_need_it() -> None:
 
 def test_boards_are_named_by_paths_too(measured: Board) -> None:
     assert named_boards(Path("leaderboards"), ["copy/boards/small/tiles"]) == (Path("copy/boards"), ("small/tiles",))
+    assert named_boards(Path("leaderboards"), ["copy/boards"]) == (Path("copy/boards"), ())
     assert named_boards(Path("copy/boards"), ["small"]) == (Path("copy/boards"), ("small",))
 
 
