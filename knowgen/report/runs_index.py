@@ -207,10 +207,10 @@ def _group(number: int, title: str, pairs: Sequence[tuple[IndexedRun, Summary]],
 
 
 def _order(pair: tuple[IndexedRun, Summary]) -> tuple[Any, ...]:
-    """Best first; then those without a result."""
+    """Best first; then those that see the ground truth, and those without a result."""
     run, summary = pair
     value = None if summary.no_result else summary.headline.value
-    return (value is None, -(value or 0.0), run.place)
+    return (value is None, run.privileged, -(value or 0.0), run.place)
 
 
 def _relative(page: Path, out: Path) -> str:

@@ -55,6 +55,8 @@ def command(
     if system is None and not dry_run:
         path, written = write_template(run, chosen)
         given = command_line("board", "add", run, "--board", chosen.name, "--system", path)
+        if chosen.file.season is not None:
+            given = "send it with the run to those who hold the season"
         what = f"wrote {path}, a template to fill in" if written else f"{path} exists: fill it in"
         click.echo(f"knowgen: {what}; then {given}", err=True)
         return EXIT_TEMPLATE

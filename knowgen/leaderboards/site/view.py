@@ -216,6 +216,11 @@ class SiteBoard:
         return self.board.file.ranking
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the figures besides the ranking one, in the order of the table."""
+        return tuple(name for name in (OVERALL, *self.dimensions) if name != self.ranking)
+
+    @property
     def score(self) -> str:
         """The ranking figure in words."""
         return figure_words(self.ranking, self.dimensions)
