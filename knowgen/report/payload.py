@@ -190,4 +190,4 @@ def _text(text: str) -> str:
 def write_data(folder: Path, name: str, value: Any) -> None:
     """Write one value as `<folder>/<name>.js`, readable as `KNOWGEN_DATA["<name>"]`."""
     line = f'(window.{GLOBAL}=window.{GLOBAL}||{{}})["{name}"]={as_script_json(value)};\n'
-    (folder / f"{name}.js").write_text(line, encoding="utf-8")
+    (folder / f"{name}.js").write_text(line, encoding="utf-8", newline="\n")

@@ -93,6 +93,24 @@ def test_a_system_below_the_coverage_has_no_rank_and_says_why(maker: BoardMaker,
     assert "No result: 6 of 48 scores failed" in text_of(site / "main" / "system-part.html")
 
 
+def test_a_board_may_be_ranked_by_a_dimension(maker: BoardMaker, tmp_path: Path) -> None:
+    maker.write(ranking="faithfulness")
+    maker.add("strong", 0.75)
+    maker.add("weak", 0.25)
+    site = built(maker, tmp_path / "site")
+    page = (site / "main" / "index.html").read_text(encoding="utf-8")
+    assert "Strong leads Weak by 0." in page and "in faithfulness." in page
+    keys = re.findall(r'data-key="([a-z_]+)"', page.split('id="ranking-table"')[1].split("</thead>")[0])
+    assert keys[:6] == ["rank", "name", "score", "overall", "visual_correctness", "text_accuracy"]
+    samples = read_board(maker.folder).samples
+    lines = data_of(site / "main" / "data" / "values-strong.js")
+    place = next(place for place, one in enumerate(samples) if one.category == "biology")
+    other = data_of(site / "main" / "data" / "values-weak.js")[place]
+    mean = (lines[place][3] + other[3]) / 2
+    part = text_of(site / "main" / "category-biology.html")
+    assert f"{samples[place].prompt} {mean:.3f}" in part
+
+
 # -- what is shown apart -----------------------------------------------------------------------------------------------
 
 

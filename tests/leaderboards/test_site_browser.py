@@ -242,6 +242,40 @@ def test_the_board_works_by_keyboard_alone(site: Path, visit: Visit) -> None:
     opened.clean()
 
 
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"the keyboard does not reach {selector}")
+
+
+@pytest.mark.slow
+def test_filters_comparisons_and_samples_work_by_keyboard_alone(site: Path, visit: Visit) -> None:
+    opened = visit(site / "index.html")
+    page = opened.page
+    until(page, "document.getElementById('match-count').textContent !== ''")
+    tab_to(page, "#filters [name=open]")
+    page.keyboard.press("ArrowDown")
+    until(page, "location.hash.includes('open=yes')")
+    assert page.locator("#match-count").inner_text() == "4 of 5 systems"
+    page.goto((site / "compare.html").as_uri())
+    compared(page)
+    before = page.locator("#comparison").get_attribute("data-shown")
+    tab_to(page, "#pair [name=b]")
+    page.keyboard.press("ArrowDown")
+    until(page, f"document.getElementById('comparison').dataset.shown !== '{before}'")
+    tab_to(page, "#cards .tags a")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#cards .card[data-system]")
+    tab_to(page, "#cards summary")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#cards details').open")
+    assert "rationale" in page.locator("#cards details").first.inner_text()
+    opened.clean()
+
+
 def pages_of(folder: Path) -> list[Path]:
     """Return one page of each kind."""
     return [

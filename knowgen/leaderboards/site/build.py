@@ -69,7 +69,7 @@ def build_site(boards: Sequence[Board], out: Path, *, processes: int = 1) -> Pat
         markers = _markers(content)
         shown = [_site_board(figures, facts, markers) for figures, facts in content]
         pages = SitePages(shown)
-        (fresh / "index.html").write_text(pages.front(), encoding="utf-8")
+        (fresh / "index.html").write_text(pages.front(), encoding="utf-8", newline="\n")
         for site_board in shown:
             _write_board(site_board, pages, fresh / site_board.name)
     return out / "index.html"
@@ -182,11 +182,11 @@ def _write_board(board: SiteBoard, pages: SitePages, folder: Path) -> None:
         written = {"compare.html": pages.compare(board), "sample.html": pages.sample(board)}
     written["index.html"] = pages.board(board, [(f"{EXPORT_FOLDER}/{one.path}", one) for one in exports])
     for name, page in written.items():
-        (folder / name).write_text(page, encoding="utf-8")
+        (folder / name).write_text(page, encoding="utf-8", newline="\n")
     for system in board.systems:
-        (folder / system.page).write_text(pages.system(board, system), encoding="utf-8")
+        (folder / system.page).write_text(pages.system(board, system), encoding="utf-8", newline="\n")
     for part in board.parts:
-        (folder / part.page).write_text(pages.part(board, part), encoding="utf-8")
+        (folder / part.page).write_text(pages.part(board, part), encoding="utf-8", newline="\n")
 
 
 def chosen_boards(root: Path, names: Sequence[str]) -> list[Board]:

@@ -18,6 +18,9 @@ FREE = 0.02
 
 START = 0.17
 
+NEAR = (0.2, 0.05)
+"""Distance along both axes below which two names would overlap; the name of the dearer system is left out."""
+
 
 @dataclass(frozen=True)
 class ChartDot:
@@ -27,7 +30,7 @@ class ChartDot:
         system: The system.
         figure: Its ranking figure.
         x: Place of its cost, from 0 to 1.
-        named: Whether its name stands beside the dot: no other system is better and cheaper.
+        named: Whether its name stands beside the dot: no other system is better and cheaper, and no name is near.
         left: Whether the name stands to the left of the dot.
     """
 
@@ -69,12 +72,14 @@ def cost_chart(board: SiteBoard) -> CostChart:
     positive = [cost for cost in costs if cost > 0]
     logarithmic = bool(positive) and max(positive) / min(positive) >= SPREAD
     ticks = _log_ticks(positive, 0.0 in costs) if logarithmic else _linear_ticks(max(costs, default=0.0))
-    dots, best = [], -1.0
+    dots: list[ChartDot] = []
+    best = -1.0
     for system, cost in zip(known, costs, strict=True):
         figure = system.figure(board.ranking)
         value = figure.value or 0.0
         x = _log_place(cost, positive) if logarithmic else cost / max(ticks[-1][2], 1e-12)
-        dots.append(ChartDot(system, figure, x, value > best, x > 0.6))
+        near = any(one.named and x - one.x < NEAR[0] and abs(value - (one.figure.value or 0)) < NEAR[1] for one in dots)
+        dots.append(ChartDot(system, figure, x, value > best and not near, x > 0.6))
         best = max(best, value)
     return CostChart(tuple(dots), tuple((x, text) for x, text, _ in ticks), logarithmic, unknown)
 

@@ -33,7 +33,7 @@ def site_draft(out: Path) -> Iterator[Path]:
         with folder_draft(out) as fresh:
             yield fresh
             names = sorted(path.name for path in fresh.iterdir())
-            (fresh / MARKER).write_text("\n".join([_HEAD, *names]) + "\n", encoding="utf-8")
+            (fresh / MARKER).write_text("\n".join([_HEAD, *names]) + "\n", encoding="utf-8", newline="\n")
     except OSError as error:
         where = str(error.filename or out)
         fix = "free space or name another folder"

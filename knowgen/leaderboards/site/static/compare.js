@@ -87,7 +87,7 @@
       cell("num count", { "data-label": "n" }, String(pair.n)),
       figure(first, a),
       figure(second, b),
-      cell("num", { "data-label": "Difference" }, signed(pair.value), " ", make("span", { class: "interval" }, interval(pair))),
+      cell("num spread", { "data-label": "Difference" }, signed(pair.value), " ", make("span", { class: "interval" }, interval(pair))),
       cell("free-text verdict", {}, verdict, ahead ? make("span", { class: "sr" }, ": " + ahead.label) : null),
       cell("plotted", {}, page.plot([{ system: a, figure: first }, { system: b, figure: second }], label)),
     );
