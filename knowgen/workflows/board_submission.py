@@ -255,7 +255,7 @@ def add_submission(
         Why the run is not eligible, or the folder that was written.
 
     Raises:
-        DataError: The path is not a run directory.
+        UsageError: The board is that of a season, and `season_form` is missing, or the season is closed.
         DataError: It is not a run directory.
         ConfigError: The board cannot be written.
     """
