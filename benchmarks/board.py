@@ -303,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--systems", type=int, default=60)
     parser.add_argument("--samples", type=int, default=630)
-    parser.add_argument("--processes", type=int, default=2, help="with --figures-only")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--thumbnails", action="store_true")
     parser.add_argument("--figures-only", action="store_true", help="compute the figures without the pages")
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Data of the sample gallery: an index to filter by, and chunks with the details of fifty entries each."""
+"""Data of the sample gallery: an index to filter by, and files with the details of a few entries each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
 
-CHUNK = 50
+CHUNK = 16
+"""Number of entries whose details are in one file: as many as the page shows at a time. In another order than the
+task's, each shown entry may load a file of its own.
+"""
+
 TRAJECTORIES = 10
 """Number of entries whose trajectories are in one file; they are longer than the other details."""
 

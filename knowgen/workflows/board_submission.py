@@ -213,7 +213,7 @@ def write_template(run: Path, board: Board) -> tuple[Path, bool]:
         The file, and whether it was written.
 
     Raises:
-        DataError: It is not a run directory.
+        DataError: The path is not a run directory.
         ConfigError: The file cannot be written.
     """
     target = run / SYSTEM_FILE
@@ -255,7 +255,7 @@ def add_submission(
         Why the run is not eligible, or the folder that was written.
 
     Raises:
-        UsageError: The board is that of a season, and `season_form` is missing, or the season is closed.
+        UsageError: The board is that of a season, without a `season_form`, or the season is closed.
         DataError: It is not a run directory.
         ConfigError: The board cannot be written.
     """

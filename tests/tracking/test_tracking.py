@@ -247,3 +247,21 @@ def test_nothing_is_imported_without_a_tracker() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n") and "--log" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_costs_a_warning_and_a_limited_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracker_process, "BEGIN_SECONDS", 1.0)
+    warnings: list[str] = []
+    tracking = open_tracking(["wandb", "mlflow:http://127.0.0.1:9"], warnings.append)
+    tracking.start(run_of(tmp_path))
+    tracking.log({"x": 1}, 1)
+    tracking.close()
+    assert sorted(line.split(":")[0] for line in warnings) == ["mlflow", "wandb"]
+    assert not (tmp_path / "trackers.json").exists()

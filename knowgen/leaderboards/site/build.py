@@ -165,8 +165,10 @@ def _other(submission: Submission, board: Board, successor: Submission | None) -
     result: SubmissionResult = submission.read_result()
     if submission.withdrawal is not None:
         reason = f"{submission.withdrawal.date}: {submission.withdrawal.reason}"
+    elif board.file.task.version not in (None, submission.stated.task_version):
+        reason = f"made with another version of the task: {submission.stated.task_version}"
     else:
-        assert successor is not None  # else it would be the current one itself
+        assert successor is not None  # the latest revision of the board's version is the current one
         reason = f"replaced by revision {successor.revision}"
     return OtherRevision(submission, result.created, result.claimed.get(board.file.ranking), reason)
 

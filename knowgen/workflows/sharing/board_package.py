@@ -72,7 +72,7 @@ def board_package(
         name=name,
         identity=fingerprint([[board.name, board.file.task.name] for board in boards]),
         files=files,
-        card=_card(figures, name, repo, licence=licence, left_out=left_out),
+        card=_card(figures, name, repo, several=not (path / BOARD_FILE).is_file(), licence=licence, left_out=left_out),
         images=images,
         left_out=left_out,
     )
@@ -140,8 +140,19 @@ def _rows(figures: BoardFigures) -> Iterator[dict[str, Any]]:
             }
 
 
-def _card(figures: list[BoardFigures], name: str, repo: str, *, licence: str, left_out: tuple[str, ...]) -> str:
-    """Return the data card: figures with intervals and rank ranges of each board, and how to use the files."""
+def _card(
+    figures: list[BoardFigures], name: str, repo: str, *, several: bool, licence: str, left_out: tuple[str, ...]
+) -> str:
+    """Return the data card: figures with intervals and rank ranges of each board, and how to use the files.
+
+    Args:
+        figures: Figures of each board.
+        name: Name for readers.
+        repo: Repository that it is for.
+        several: Whether it is a folder of boards.
+        licence: Licence, as the hub names it.
+        left_out: What the copy lacks, in words.
+    """
     header = front_matter(
         title=name,
         licence=licence,
@@ -152,7 +163,8 @@ def _card(figures: list[BoardFigures], name: str, repo: str, *, licence: str, le
     parts = [header, f"# {escape_markdown(name)}", about]
     for each in figures:
         parts += _board(each)
-    commands = ["```bash", f"knowgen pull {repo} -o my-boards", "knowgen board check my-boards", "```"]
+    root = "--root " if several else ""
+    commands = ["```bash", f"knowgen pull {repo} -o my-boards", f"knowgen board check {root}my-boards", "```"]
     entries = [
         f"- `{DATA_FOLDER}/results.jsonl`: one row for each system, sample and score",
         f"- `{BOARD_FOLDER}/`: the files of the board",
@@ -173,7 +185,8 @@ def _board(figures: BoardFigures) -> list[str]:
         spec = system.submission.read_result().spec.generator
         cells = [_ranks(system.rank), system.submission.system.name, figure, scored, "yes" if spec.privileged else "no"]
         lines.append("| " + " | ".join(map(escape_markdown, cells)) + " |")
-    task = f"Task {file.task.name} {file.task.version or ''}, scorer {file.scorer.name}, protocol {file.protocol}."
+    version = f" {file.task.version}" if file.task.version else ""
+    task = f"Task {file.task.name}{version}, scorer {file.scorer.name}, protocol {file.protocol}."
     return [f"## {escape_markdown(file.title)}", escape_markdown(task), "\n".join(lines)]
 
 

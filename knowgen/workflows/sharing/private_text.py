@@ -56,10 +56,10 @@ class PrivateText:
             str(folder.resolve()): "[run]",
             str(Path.cwd()): "[folder]",
             str(Path.home()): "~",
-            tempfile.gettempdir(): "[tmp]",
-            sys.prefix: "[python]",
-            sys.base_prefix: "[python]",
         }
+        for path, name in ((tempfile.gettempdir(), "[tmp]"), (sys.prefix, "[python]"), (sys.base_prefix, "[python]")):
+            if path.count("/") > 2:  # not `/usr/local`, of which any page may speak
+                named.setdefault(path, name)
         for variable in ("KNOWGEN_DATA", "KNOWGEN_CACHE", "HF_HOME"):
             if os.environ.get(variable, "").startswith("/"):
                 named[os.environ[variable].rstrip("/")] = f"[{variable}]"

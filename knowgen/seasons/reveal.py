@@ -19,11 +19,11 @@ from knowgen.leaderboards.images import SubmissionImages
 from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration
 from knowgen.leaderboards.season import Revealed, SeasonFile, season_of, write_season, write_text
 from knowgen.leaderboards.submission import result_of, with_images
+from knowgen.seasons.publish import private_secret, runs_of, samples_text, season_task
+from knowgen.seasons.scoring import board_summary, changed_generations
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 from knowgen.workflows.run import load_run
-from knowgen.workflows.season.publish import private_secret, runs_of, samples_text, season_task
-from knowgen.workflows.season.scoring import board_summary, changed_generations
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from knowgen.core.run_config import RunConfig
 from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.records import SystemFile
 from knowgen.leaderboards.season import SECRET_FILE, read_season, require_open, write_secret
+from knowgen.seasons import reveal as revealing
+from knowgen.seasons import scoring, verification
+from knowgen.seasons.reveal import close, reveal
+from knowgen.seasons.verification import SeasonVerification, verify
 from knowgen.workflows import board_submission
-from knowgen.workflows.season import reveal as revealing
-from knowgen.workflows.season import scoring, verification
-from knowgen.workflows.season.reveal import close, reveal
-from knowgen.workflows.season.verification import SeasonVerification, verify
 from tests.helpers.seasons import SECRET, Season, fixed, system_file
 
 KEY = "half-right/1"
@@ -161,9 +161,9 @@ def test_other_secrets_tasks_and_privileged_runs_are_refused(scored: Season, tmp
     copy = scored.copied_to(tmp_path)
     images, _ = copy.send(tmp_path)
     system = system_file(tmp_path, "other", "5")
-    told = api.evaluate(copy.truths, "oracle", "pixels", limit=1, out=tmp_path / "told", workers=0)
+    privileged = api.evaluate(copy.truths, "oracle", "pixels", limit=1, out=tmp_path / "privileged", workers=0)
     with pytest.raises(UsageError, match="oracle was given ground truths"):
-        copy.score(told.path, system)
+        copy.score(privileged.path, system)
     elsewhere = api.evaluate("knowgen_mini", grey, "pixels", limit=1, out=tmp_path / "elsewhere", workers=0)
     with pytest.raises(UsageError, match="the run is of knowgen_mini"):
         copy.score(elsewhere.path, system)

@@ -25,11 +25,11 @@ from knowgen.leaderboards.season import (
     read_season_file,
     season_of,
 )
+from knowgen.seasons.publish import build_season_world, world_faults
 from knowgen.stats.aggregate import aggregate
 from knowgen.tasks.folder import FolderTask
 from knowgen.workflows.execute import execute
 from knowgen.workflows.plan import plan_scoring
-from knowgen.workflows.season.publish import build_season_world, world_faults
 from knowgen.worlds.season import PUBLISHED, published_hashes
 
 _TOLERANCE = 1e-9

@@ -17,9 +17,9 @@ from knowgen.core.errors import ConfigError, KnowgenError, UsageError
 from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.season import SECRET_FILE, commitment_of, read_secret
 from knowgen.search.leaks import MAX_DISTANCE, image_hashes
+from knowgen.seasons import publish as publishing
+from knowgen.seasons.publish import SeasonPlaces, publish
 from knowgen.tasks.load import load_task
-from knowgen.workflows.season import publish as publishing
-from knowgen.workflows.season.publish import SeasonPlaces, publish
 from knowgen.worlds.build import build_world
 from knowgen.worlds.content.samples import sample_id
 from knowgen.worlds.content.seeds import draw_secret, layout_key

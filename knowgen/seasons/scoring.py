@@ -18,6 +18,7 @@ from knowgen.leaderboards.records import SubmissionResult, SubmittedCost, Submit
 from knowgen.leaderboards.season import require_open, season_of
 from knowgen.leaderboards.submission import machine_words
 from knowgen.leaderboards.template import slug_of
+from knowgen.seasons.publish import RUNS, private_secret, runs_of, season_task
 from knowgen.stats.summary import Summary
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import UNPRICED_NOTE, RunStore
@@ -27,7 +28,6 @@ from knowgen.workflows.board_submission import add_submission
 from knowgen.workflows.execute import execute
 from knowgen.workflows.plan import Plan, plan_scoring
 from knowgen.workflows.run import Run
-from knowgen.workflows.season.publish import RUNS, private_secret, runs_of, season_task
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.season import SECRET_FILE, read_secret
 from knowgen.workflows.run import load_run
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SEASON = ("board", "season")
 BOARD, PRIVATE = ("--board", "board"), ("--private", "private")
 
