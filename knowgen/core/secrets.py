@@ -158,7 +158,7 @@ def find_secret(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> FoundS
 def find_key(text: str) -> FoundSecret | None:
     """Return whether a text has what is certainly a key: a published form, or the value of a secret variable.
 
-    For text that others wrote, such as replies and pages, where an address with a long random part is no secret of the
+    For text that others wrote, such as replies and pages, where an address with a long random part is not a secret of the
     user's. What the user wrote is searched by `find_secret`.
 
     Example:
