@@ -158,8 +158,8 @@ def find_secret(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> FoundS
 def find_key(text: str) -> FoundSecret | None:
     """Return whether a text has what is certainly a key: a published form, or the value of a secret variable.
 
-    For text that others wrote, such as replies and pages, where an address with a long random part is no secret of the
-    user's. What the user wrote is searched by `find_secret`.
+    For text that others wrote, such as replies and pages, where an address with a long random part is not a secret of
+    the user's. What the user wrote is searched by `find_secret`.
 
     Example:
         >>> find_key("see https://example.org/a?q=tbn:ANd9GcR8xY2kQ1mZ0pL") is None

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knowgen.leaderboards.check import check_boards
 from knowgen.leaderboards.checks.arithmetic import recompute
-from knowgen.leaderboards.folder import RESULT_FILE, Board
+from knowgen.leaderboards.folder import RESULT_FILE, SYSTEM_FILE, Board
 from knowgen.leaderboards.records import SubmissionResult
 from tests.helpers.checked_boards import failed, honest, make_board, make_result, with_generation, write_submission
 
@@ -126,3 +127,29 @@ def test_a_score_that_is_changed_is_found(board: Board) -> None:
             part = part[step]
         raised = part + 0.5 if part < 1 else 0.5
         assert is_found(board, json.dumps(changed(data, place, raised))), place
+
+
+ODD = st.one_of(
+    VALUES,
+    st.sampled_from(
+        [[], {}, [[]], {"a": 1}, 2**70, 1e300, "../../etc/passwd", "\u202e\x1b[31m", "0001-01-01T00:00:00+23:59"]
+    ),
+)
+
+
+@pytest.mark.slow
+@examples(400)
+@given(draw=st.data())
+def test_whatever_a_file_holds_is_a_finding_and_not_a_crash(board: Board, draw: st.DataObject) -> None:
+    folder = board.path / "painted" / "1"
+    name = draw.draw(st.sampled_from([RESULT_FILE, SYSTEM_FILE]))
+    before = (folder / name).read_text()
+    data = yaml.safe_load(before) if name == SYSTEM_FILE else json.loads(before)
+    inner = {place[:depth] for place in places(data) for depth in range(1, len(place) + 1)}
+    made = changed(data, draw.draw(st.sampled_from(sorted(inner, key=str))), draw.draw(ODD))
+    try:
+        (folder / name).write_text(yaml.safe_dump(made) if name == SYSTEM_FILE else json.dumps(made))
+        report = check_boards(board.path.parent, now=datetime(2026, 6, 1, tzinfo=UTC))
+    finally:
+        (folder / name).write_text(before)
+    assert all(str(each).isprintable() for each in report.every)

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowgen.core.errors import ConfigError, KnowgenError, UsageError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.season import SECRET_FILE, commitment_of, read_secret
 from knowgen.search.leaks import MAX_DISTANCE, image_hashes
 from knowgen.seasons import publish as publishing
 from knowgen.seasons.publish import SeasonPlaces, publish
 from knowgen.tasks.load import load_task
+from knowgen.validation.task import check_task
 from knowgen.worlds.build import build_world
 from knowgen.worlds.content.samples import sample_id
 from knowgen.worlds.content.seeds import draw_secret, layout_key
@@ -229,3 +230,17 @@ def test_folders_that_belong_to_something_else_are_refused(season: Season, tmp_p
     (tmp_path / "other" / "letter.txt").write_text("mine")
     with pytest.raises(KnowgenError, match="has content that is not a season"):
         publish(SeasonPlaces(tmp_path / "a", tmp_path / "b", tmp_path / "other"), NAME, SAMPLES)
+
+
+def test_what_asks_the_published_task_for_a_ground_truth_gets_an_error_and_no_empty_one(season: Season) -> None:
+    sample = next(season.public.samples())
+    with pytest.raises(DataError, match="task spring: the ground truths are private until they are revealed"):
+        season.public.truth(sample.id)
+
+
+def test_the_published_task_passes_its_check(season: Season) -> None:
+    findings = check_task(season.public)
+    assert "fail" not in {each.level for each in findings}
+    assert [each.what for each in findings if each.check == "truths"] == [
+        "private until they are revealed: images are generated, and scored by those who hold them"
+    ]
