@@ -58,6 +58,16 @@ def test_images_that_look_like_those_of_another_system_are_a_warning(board: Boar
     assert "12 images of 12 look the same as those of inked" in the_warning(check(board, "worlds/painted"))
 
 
+def test_a_copy_is_found_although_its_perceptual_hash_claims_one_colour(board: Board) -> None:
+    write_submission(board, make_result(board, "inked"), "inked")
+    copied = with_images(
+        board, lambda place: {"sha256": digest("file", "inked", place), "perceptual": "80" + "00" * 31}
+    )
+    write_submission(board, copied)
+    for name in ("worlds/painted", "worlds/inked"):
+        assert "12 images of 12 identical to those of" in the_error(check(board, name))
+
+
 def test_one_colour_images_are_not_copies(board: Board) -> None:
     flat = {"sha256": digest("black"), "perceptual": "80" + "00" * 31}
     for slug in ("painted", "inked"):
