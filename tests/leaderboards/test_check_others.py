@@ -195,3 +195,17 @@ def test_a_board_is_not_changed_together_with_submissions(board: Board, tmp_path
     assert "1 file of the board changed: 'worlds/board.yaml'" in the_warning(check(board, against=before))
     write_submission(board, make_result(board))
     assert "change a board in a pull request of its own" in the_error(check(board, against=before))
+
+
+def test_a_new_board_is_named(board: Board, tmp_path: Path) -> None:
+    before = copy_of(board, tmp_path / "before")
+    write_submission(board, make_result(board))
+    shutil.copytree(board.path, board.path.parent / "mine")
+    assert "mine/board.yaml: is a new board" in the_warning(check(board, "mine", against=before))
+
+
+def test_a_link_in_place_of_all_boards_is_an_error(board: Board, tmp_path: Path) -> None:
+    before = copy_of(board, tmp_path / "before")
+    link = tmp_path / "linked"
+    link.symlink_to(before)
+    assert "files: linked: is a symbolic link" in the_error(check_boards(link, against=before, now=NOW))
