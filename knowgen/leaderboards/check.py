@@ -16,7 +16,7 @@ from knowgen.core.text import one_line
 from knowgen.leaderboards.checks.arithmetic import check_figures, recompute
 from knowgen.leaderboards.checks.content import check_facts, check_ids, check_states
 from knowgen.leaderboards.checks.copies import check_repeated, check_shared, check_truths
-from knowgen.leaderboards.checks.files import check_files, find_submissions, is_safe
+from knowgen.leaderboards.checks.files import check_files, find_submissions, is_safe, linked
 from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport, error
 from knowgen.leaderboards.checks.history import (
     Facts,
@@ -35,6 +35,7 @@ from knowgen.leaderboards.folder import (
     BOARD_FILE,
     REPLIES_FILE,
     RESULT_FILE,
+    SAMPLES_FILE,
     SYSTEM_FILE,
     WITHDRAWN_FILE,
     Board,
@@ -123,7 +124,10 @@ class _Wanted:
 
 
 def _open(path: Path, findings: list[BoardFinding], notes: list[str]) -> Board | None:
-    """Return a board, or None where its own files are not valid, with a finding for that."""
+    """Return a board, or None where its own files are links or not valid, with a finding for that."""
+    if links := [each for each in (path, path / BOARD_FILE, path / SAMPLES_FILE) if each.is_symlink()]:
+        findings += [linked(each.relative_to(path.parent).as_posix()) for each in links]
+        return None
     try:
         board = read_board(path)
         if board.file.task.version is None and not find_submissions(path).submissions:

@@ -422,6 +422,16 @@ def test_nothing_outside_the_folder_is_read(board: Board, tmp_path: Path) -> Non
     assert all("is a symbolic link" in line for line in lines) and "machine" not in str(lines)
 
 
+@pytest.mark.parametrize("name", ["", "board.yaml", "samples.jsonl"])
+def test_a_board_whose_files_are_links_is_not_read(name: str, board: Board, tmp_path: Path) -> None:
+    path = board.path / name
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    report = check(board)
+    assert f"files: {'/'.join(filter(None, ('worlds', name)))}: is a symbolic link" in the_error(report)
+    assert report.submissions == ()
+
+
 def test_a_pipe_does_not_hold_up_the_check(board: Board) -> None:
     folder = write_submission(board, make_result(board))
     (folder / RESULT_FILE).unlink()

@@ -58,6 +58,16 @@ def test_images_that_look_like_those_of_another_system_are_a_warning(board: Boar
     assert "12 images of 12 look the same as those of inked" in the_warning(check(board, "worlds/painted"))
 
 
+def test_a_copy_is_found_although_its_perceptual_hash_claims_one_colour(board: Board) -> None:
+    write_submission(board, make_result(board, "inked"), "inked")
+    copied = with_images(
+        board, lambda place: {"sha256": digest("file", "inked", place), "perceptual": "80" + "00" * 31}
+    )
+    write_submission(board, copied)
+    for name in ("worlds/painted", "worlds/inked"):
+        assert "12 images of 12 identical to those of" in the_error(check(board, name))
+
+
 def test_one_colour_images_are_not_copies(board: Board) -> None:
     flat = {"sha256": digest("black"), "perceptual": "80" + "00" * 31}
     for slug in ("painted", "inked"):
@@ -185,3 +195,17 @@ def test_a_board_is_not_changed_together_with_submissions(board: Board, tmp_path
     assert "1 file of the board changed: 'worlds/board.yaml'" in the_warning(check(board, against=before))
     write_submission(board, make_result(board))
     assert "change a board in a pull request of its own" in the_error(check(board, against=before))
+
+
+def test_a_new_board_is_named(board: Board, tmp_path: Path) -> None:
+    before = copy_of(board, tmp_path / "before")
+    write_submission(board, make_result(board))
+    shutil.copytree(board.path, board.path.parent / "mine")
+    assert "mine/board.yaml: is a new board" in the_warning(check(board, "mine", against=before))
+
+
+def test_a_link_in_place_of_all_boards_is_an_error(board: Board, tmp_path: Path) -> None:
+    before = copy_of(board, tmp_path / "before")
+    link = tmp_path / "linked"
+    link.symlink_to(before)
+    assert "files: linked: is a symbolic link" in the_error(check_boards(link, against=before, now=NOW))

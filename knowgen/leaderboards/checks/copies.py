@@ -61,8 +61,10 @@ def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) 
         shared: set[Slot] = set()
         close: set[Slot] = set()
         for other in revisions:
-            if both := own.own_digests & other.own_digests:
-                shared |= {slot for slot, digest in own.own.items() if digest in both}
+            # One file has one colour or not: a perceptual hash of one colour must be claimed by both to count.
+            both = (own.own_digests & other.made_digests) | (own.made_digests & other.own_digests)
+            if both:
+                shared |= {slot for slot, digest in own.made.items() if digest in both}
             close |= set(alike(own.own_pictures, other.own_pictures, SAME_PICTURE))
         yield from _shared(system, shared, close - shared, len(own.sha256))
 

@@ -45,7 +45,7 @@ def find_submissions(board: Path) -> Folders:
     findings: list[BoardFinding] = []
     for system in sorted(board.iterdir()):
         if system.is_symlink():
-            findings.append(_linked(system.name))
+            findings.append(linked(system.name))
             continue
         if not system.is_dir():
             continue
@@ -55,7 +55,7 @@ def find_submissions(board: Path) -> Folders:
         for revision in sorted(system.iterdir()):
             where = f"{system.name}/{one_line(revision.name)}"
             if revision.is_symlink():
-                findings.append(_linked(where))
+                findings.append(linked(where))
             elif not revision.is_dir():
                 findings.append(error("files", where, "is not the folder of a revision", "remove it"))
             elif not re.fullmatch(SLUG, revision.name):
@@ -65,7 +65,8 @@ def find_submissions(board: Path) -> Folders:
     return Folders(tuple(submissions), tuple(findings))
 
 
-def _linked(where: str) -> BoardFinding:
+def linked(where: str) -> BoardFinding:
+    """Return the finding for a link, which is not followed."""
     return error("files", one_line(where), "is a symbolic link", _LINK_FIX)
 
 
@@ -79,7 +80,7 @@ def check_files(folder: Path) -> Iterator[BoardFinding]:
         name = one_line(path.name, 120)
         kind = path.lstat().st_mode
         if stat.S_ISLNK(kind):
-            yield _linked(name)
+            yield linked(name)
         elif path.name == IMAGES and stat.S_ISDIR(kind):
             yield from _check_image_names(path)
         elif path.name not in FILES:
@@ -98,7 +99,7 @@ def _check_image_names(folder: Path) -> Iterator[BoardFinding]:
         where = f"{IMAGES}/{one_line(path.name, 120)}"
         kind = path.lstat().st_mode
         if stat.S_ISLNK(kind):
-            yield _linked(where)
+            yield linked(where)
         elif not stat.S_ISREG(kind):
             yield error("files", where, "is not a regular file", "remove it")
         elif not IMAGE_NAME.fullmatch(path.name):

@@ -71,13 +71,19 @@ class ImageHashes:
         return PictureTable(self.perceptual)
 
     @cached_property
+    def made(self) -> Mapping[Slot, str]:
+        """Digests of the images that are no fallback."""
+        return {slot: digest for slot, digest in self.sha256.items() if slot not in self.fallback}
+
+    @cached_property
+    def made_digests(self) -> frozenset[str]:
+        """The digests of `made`."""
+        return frozenset(self.made.values())
+
+    @cached_property
     def own(self) -> Mapping[Slot, str]:
         """Digests of the images that are the system's own: neither of one colour nor a fallback."""
-        return {
-            slot: digest
-            for slot, digest in self.sha256.items()
-            if slot not in self.fallback and digest not in self.flat
-        }
+        return {slot: digest for slot, digest in self.made.items() if digest not in self.flat}
 
     @cached_property
     def own_digests(self) -> frozenset[str]:

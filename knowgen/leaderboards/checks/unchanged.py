@@ -11,6 +11,7 @@ from pathlib import Path
 from knowgen.core.errors import DataError
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
+from knowgen.leaderboards.checks.files import linked
 from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.folder import BOARD_FILE, WITHDRAWN_FILE
 
@@ -50,7 +51,7 @@ def changes(root: Path, earlier: Path) -> Changes:
     before, now = _digests(earlier), _digests(root)
     changed = {_revision(name) for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     revisions = sorted(changed - {""})
-    findings: list[BoardFinding] = []
+    findings: list[BoardFinding] = [linked(root.name)] if root.is_symlink() else []
     known = {_revision(name) for name in before}
     for revision in (each for each in revisions if each in known):
         findings += _revision_changes(revision, before, now)
@@ -65,7 +66,16 @@ def changes(root: Path, earlier: Path) -> Changes:
     elif files:
         what = f"{count(len(files), 'file')} of the board changed: {named(files)}"
         findings.append(warning("unchanged", root.name, what, "all submissions of the board are judged by them"))
+    if not notes:
+        findings += _new_boards(before, now)
     return Changes(tuple(revisions), tuple(findings), notes)
+
+
+def _new_boards(before: dict[str, str], now: dict[str, str]) -> Iterator[BoardFinding]:
+    for name in sorted(now.keys() - before.keys()):
+        if _is_of_board(name) and name.endswith(f"/{BOARD_FILE}"):
+            fix = "its own files say by which rules its submissions are checked: read them"
+            yield warning("unchanged", one_line(name), "is a new board", fix)
 
 
 def _has_board(root: Path) -> bool:
