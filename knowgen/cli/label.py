@@ -44,7 +44,7 @@ EXPORTS = {"rate": "ratings.csv", "pairs": "comparisons.csv"}
 @click.option("--rater", metavar="NAME", help="Name of the rater [asked on the page].")
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="Label N samples drawn at random [all].")
 @click.option("--ids", type=IDS, metavar="A,B,C|@FILE", help="Label these samples.")
-@click.option("--scorer", metavar="NAME", help="Rate the dimensions of this scorer [the first of the first run].")
+@click.option("--scorer", metavar="NAME", help="Rate the dimensions of this scorer of the first run.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of the drawn samples and the orders [0].")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="TCP port [any free one].")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
@@ -134,12 +134,12 @@ def _serve(plan: LabelPlan, folder: Path, runs: tuple[Path, ...], options: dict[
     click.echo(f"label    {what} of {count(len(plan.samples), 'sample')}, {count(len(plan.systems), 'system')}")
     for line in left_out_lines(plan):
         click.echo(f"left out {line}")
-    serve(server, sock, lambda address: _announce(address, options["no_browser"]))
+    serve(server, sock, lambda address: _announce(server, address, options["no_browser"]))
     _closing_lines(server, folder, runs, options["mode"])
     return 0
 
 
-def _announce(address: str, no_browser: bool) -> None:
+def _announce(server: LabelServer, address: str, no_browser: bool) -> None:
     """Print the address, with a way to it from another machine, and open a browser where there is one."""
     import webbrowser
 
@@ -147,7 +147,7 @@ def _announce(address: str, no_browser: bool) -> None:
     click.echo(f"open     {address}")
     if no_browser or _is_headless():
         click.echo(f"from another machine: ssh -L {port}:127.0.0.1:{port} <this machine>, then open the same address")
-    elif not webbrowser.open(address):
+    elif not webbrowser.open(server.browser_address(address)):
         click.echo("no browser could be opened; open the address yourself", err=True)
     click.echo("stop with Ctrl-C")
 

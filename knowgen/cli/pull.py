@@ -29,7 +29,8 @@ def command(repo: str, out: Path | None, revision: str) -> int:
     pulled = pull(repo, out, revision, lambda line: click.echo(line, err=True))
     click.echo(f"{pulled.kind:<8} {pulled.path}")
     if pulled.kind == "board":
-        click.echo(f"check    {command_line('board', 'check', pulled.path)}")
+        single = (pulled.path / "board.yaml").is_file()
+        click.echo(f"check    {command_line('board', 'check', *(() if single else ('--root',)), pulled.path)}")
         return 0
     if not pulled.images:
         click.echo("note: its images were not sent; `verify` says so for each", err=True)

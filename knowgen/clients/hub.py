@@ -6,6 +6,7 @@ token is read here into a message or a file.
 
 from __future__ import annotations
 
+import logging as std_logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -264,7 +265,7 @@ def _quiet() -> Iterator[None]:
 
     bars, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
     disable_progress_bars()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(std_logging.ERROR)
     try:
         yield
     finally:

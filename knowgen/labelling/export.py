@@ -64,7 +64,7 @@ def write_ratings(path: Path, matched: MatchedLabels, dimensions: Sequence[str])
     What was skipped is not in the file; a dimension that is not applicable is blank.
 
     Raises:
-        DataError: There is no rating, or the file cannot be written.
+        DataError: Nothing was rated, or the file cannot be written.
         UsageError: The path is a folder.
     """
     names = _names(label for label, _ in matched.labels)
@@ -86,7 +86,7 @@ def write_comparisons(path: Path, matched: MatchedLabels) -> int:
     """Write comparisons as CSV, and return their number; `first` was on the left.
 
     Raises:
-        DataError: There is no comparison, or the file cannot be written.
+        DataError: Nothing was compared, or the file cannot be written.
         UsageError: The path is a folder.
     """
     names = _names(label for label, _ in matched.labels)

@@ -195,16 +195,23 @@ def make_plan(
         mode: `rate` or `pairs`.
         ids: Ids of the samples; all if None.
         samples: Number of samples to draw, the same for all raters; all if None.
-        scorer: Scorer whose dimensions are rated; the first of the first run if None.
+        scorer: Scorer of the first run whose dimensions are rated; if None, the first with a dimension of KnowGen, else
+            the first.
         seed: Seed of the drawn samples and of the orders.
 
     Raises:
         UsageError: The runs differ in task, there is only one to compare, an id or the scorer is unknown, or there is
-            no image.
+            nothing to label.
         DataError: A directory is not a run.
     """
     if mode == "pairs" and len(runs) < 2:
         raise UsageError("pairs need two runs or more", where="label --mode pairs", fix="name another run")
+    names = [name for name, _ in runs]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        places = " and ".join(str(path) for name, path in runs if name == doubled)
+        raise UsageError(
+            f"two runs are called {doubled!r}", where=places, fix="name each run once, or rename a directory"
+        )
     found: dict[str, LabelledSample] = {}
     left_out: dict[str, Counter[str]] = {}
     first = None
@@ -246,7 +253,10 @@ def _dimensions(store: RunStore, scorer: str | None) -> tuple[str, ...]:
     if scorer is not None and scorer not in specs:
         fix = f"it has {', '.join(specs)}" if specs else "it has none"
         raise UsageError(f"no scorer {scorer!r} in this run", where=str(store.path), fix=fix)
-    return (specs[scorer] if scorer is not None else next(iter(specs.values()), ())) or DIMENSIONS
+    if scorer is not None:
+        return specs[scorer]
+    known = (names for names in specs.values() if set(names) & set(DIMENSIONS))  # not those of a measure of similarity
+    return next(known, next(iter(specs.values()), DIMENSIONS))
 
 
 def _read_run(store: RunStore, name: str, ids: set[str] | None, found: dict[str, LabelledSample]) -> Counter[str]:

@@ -134,6 +134,19 @@ class LabelServer:
         self._image_ids: dict[tuple[str, str], str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._warned: set[str] = set()
+        self._codes: set[str] = set()
+
+    def browser_address(self, address: str) -> str:
+        """Return an address that opens the page once.
+
+        A browser is started with it on its command line, which other users of the machine can read.
+
+        Args:
+            address: Address of the page with the token.
+        """
+        code = secrets.token_urlsafe(24)
+        self._codes.add(code)
+        return f"{address.partition('?')[0]}?start={code}"
 
     def application(self) -> web.Application:
         """Return the application."""
@@ -172,6 +185,9 @@ class LabelServer:
         given = request.cookies.get(self.cookie, "")
         if request.path == "/" and "token" in request.query:
             given = request.query["token"]
+        if request.path == "/" and request.query.get("start") in self._codes:
+            self._codes.discard(request.query["start"])
+            return
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             raise _RefusedError(403, "Open the address that the terminal shows; it holds a token.")
         if request.method == "POST":
@@ -200,14 +216,14 @@ class LabelServer:
     async def _static_file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         if name not in _STATIC:
-            raise _RefusedError(404, "There is no such file.")
+            raise _RefusedError(404, "This file does not exist.")
         data, media_type = _static(name)
         return web.Response(body=data, content_type=media_type, charset="utf-8")
 
     async def _image(self, request: web.Request) -> web.StreamResponse:
         found = self._images.get(request.match_info["id"])
         if found is None:
-            raise _RefusedError(404, "There is no such image.")
+            raise _RefusedError(404, "This image does not exist.")
         path, sha256, generated = found
         try:
             data = await asyncio.to_thread(self._pictures.encoded, path, sha256, generated=generated)

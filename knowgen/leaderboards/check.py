@@ -18,7 +18,14 @@ from knowgen.leaderboards.checks.content import check_facts, check_ids, check_st
 from knowgen.leaderboards.checks.copies import check_repeated, check_shared, check_truths
 from knowgen.leaderboards.checks.files import check_files, find_submissions, is_safe
 from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport, error
-from knowgen.leaderboards.checks.history import Facts, check_drift, check_history, earlier_revision, facts_of
+from knowgen.leaderboards.checks.history import (
+    Facts,
+    check_drift,
+    check_history,
+    check_owner,
+    earlier_revision,
+    facts_of,
+)
 from knowgen.leaderboards.checks.pictures import check_images
 from knowgen.leaderboards.checks.replies import check_replies, parser_of
 from knowgen.leaderboards.checks.schemas import checked_json, checked_yaml
@@ -67,7 +74,7 @@ def check_boards(
     wanted = _Wanted(tuple(name.strip("/") for name in names), changed)
     submissions: list[CheckedSubmission] = []
     findings: list[BoardFinding] = list(changed.findings) if changed is not None else []
-    notes: list[str] = []
+    notes: list[str] = list(changed.notes) if changed is not None else []
     for path in boards:
         if not wanted.board(path.name):
             continue
@@ -137,6 +144,7 @@ def _open(path: Path, findings: list[BoardFinding], notes: list[str]) -> Board |
 class _Read:
     """A submission as far as it could be read, with what is wrong with its files."""
 
+    system: SystemFile | None
     result: SubmissionResult | None
     findings: tuple[BoardFinding, ...]
     withdrawn: bool
@@ -170,7 +178,7 @@ class _BoardChecker:
             if read.withdrawn:
                 withdrawn.add(submission.key)
             elif read.result is not None:
-                facts[submission.key] = facts_of(submission, read.result)
+                facts[submission.key] = facts_of(submission, read.system, read.result)
             if submission.key in keys:
                 own[submission.key] = [*read.findings]
                 if read.result is not None and not read.withdrawn:
@@ -195,7 +203,7 @@ class _BoardChecker:
             if not is_safe(folder, name) and not any(each.where == name for each in findings):
                 findings.append(error("files", name, "is missing", "make the submission with `knowgen board add`"))
         if withdrawn:
-            return _Read(None, tuple(findings), withdrawn=True)
+            return _Read(None, None, tuple(findings), withdrawn=True)
         broken = {each.where for each in findings}
         if SYSTEM_FILE not in broken:
             system, faults = checked_yaml(SystemFile, folder / SYSTEM_FILE)
@@ -210,7 +218,7 @@ class _BoardChecker:
             for reason in system_reasons(system, result.spec):
                 where, _, what = reason.partition(": ")
                 findings.append(error("eligibility", where, what, "correct it, or make the submission again"))
-        return _Read(result, tuple(findings), withdrawn=False)
+        return _Read(system, result, tuple(findings), withdrawn=False)
 
     def _content(self, submission: Submission, result: SubmissionResult) -> Iterator[BoardFinding]:
         """Yield what is wrong with a result by itself."""
@@ -253,6 +261,7 @@ class _BoardChecker:
         )
         yield from check_repeated(own.images)
         yield from check_drift(own, others)
+        yield from check_owner(own, others)
         earlier = earlier_revision(own, others)
         if earlier is not None:
             before, now = earlier.submission.read_result(), submission.read_result()

@@ -32,6 +32,8 @@ def spec_reasons(
     """
     reasons = []
     pinned = board.task.version
+    if pinned != spec.task_version and "/" not in board.task.name and board.task.name != spec.task:
+        reasons.append(f"another task: the run has {spec.task}, the board {board.task.name}")
     if pinned is None:
         reasons.append(f"the task of the board is not pinned: a maintainer runs `knowgen board pin {name}`")
     elif spec.task_version != pinned:

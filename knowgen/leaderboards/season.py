@@ -23,7 +23,8 @@ from knowgen.leaderboards.records import HEX64, SLUG
 
 SEASON_FILE = "season.yaml"
 SECRET_FILE = "secret.yaml"
-DAY = r"\d{4}-\d{2}-\d{2}"
+DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ONE_DAY, _DIGEST, _NAME = rf"^{DAY}$", rf"^{HEX64}$", rf"^{SLUG}$"
 
 SeasonState = Literal["open", "closed", "revealed"]
 
@@ -37,9 +38,9 @@ class Revealed(Record):
         nonce: Random number of the commitment: 64 hex digits.
     """
 
-    date: str = Field(pattern=DAY)
-    seed: str = Field(pattern=HEX64)
-    nonce: str = Field(pattern=HEX64)
+    date: str = Field(pattern=_ONE_DAY)
+    seed: str = Field(pattern=_DIGEST)
+    nonce: str = Field(pattern=_DIGEST)
 
 
 class SeasonFile(Record):
@@ -64,18 +65,18 @@ class SeasonFile(Record):
     """
 
     format: Literal[1] = 1
-    name: str = Field(pattern=SLUG)
-    opens: str = Field(default="", pattern=rf"(?:{DAY})?")
-    closes: str = Field(default="", pattern=rf"(?:{DAY})?")
+    name: str = Field(pattern=_NAME)
+    opens: str = Field(default="", pattern=rf"^(?:{DAY})?$")
+    closes: str = Field(default="", pattern=rf"^(?:{DAY})?$")
     samples: int = Field(ge=1)
     revisions: int = Field(ge=1)
     world: int
     task_version: str
     search_version: str
-    commitment: str = Field(pattern=HEX64)
+    commitment: str = Field(pattern=_DIGEST)
     files: dict[str, str]
     made_with: dict[str, str]
-    closed: str | None = Field(default=None, pattern=DAY)
+    closed: str | None = Field(default=None, pattern=_ONE_DAY)
     revealed: Revealed | None = None
 
     @model_validator(mode="after")
@@ -108,11 +109,11 @@ class SeasonSecret(Record):
     """
 
     format: Literal[1] = 1
-    name: str = Field(pattern=SLUG)
+    name: str = Field(pattern=_NAME)
     samples: int = Field(ge=1)
     world: int
-    seed: str = Field(pattern=HEX64, repr=False)
-    nonce: str = Field(pattern=HEX64, repr=False)
+    seed: str = Field(pattern=_DIGEST, repr=False)
+    nonce: str = Field(pattern=_DIGEST, repr=False)
 
 
 def commitment_of(secret: SeasonSecret) -> str:

@@ -1,4 +1,4 @@
-"""What an experiment tracker does, and what it is told of a run."""
+"""What an experiment tracker does, and what it knows of a run."""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ CLOSE_SECONDS = 30.0
 INTERRUPTED_SECONDS = 5.0
 """The same where the user interrupted the run."""
 
+BEGIN_SECONDS = 10.0
+"""Longest wait at the end of a run for a tracker that has not even begun: its server may be down."""
+
 QUEUE_LENGTH = 1000
 """Number of requests that may wait for a tracker. One that is further behind is given up."""
 
@@ -99,7 +102,11 @@ class TrackerProcess:
         """Wait a limited time for the tracker to end its run, after `end`."""
         if self.failed:
             return
-        if not self._ended.wait(max(0.0, seconds)):
+        patience = max(0.0, seconds)
+        ended = self._ended.wait(min(patience, BEGIN_SECONDS))
+        if not ended and self.reference:
+            ended = self._ended.wait(max(0.0, patience - BEGIN_SECONDS))
+        if not ended:
             self._give_up("did not take everything in time; its record may be incomplete")
         elif not self._complete:
             self._give_up("its process ended early; its record may be incomplete")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError
-from knowgen.core.text import error_message
 from knowgen.tracking.contract import Ending, TrackedImage, TrackedRun, Tracker
 
 PROJECT = "knowgen"
 """Project of runs whose user names none."""
+
+INIT_SECONDS = 60
+"""Time in which the server must take a new run; the run of knowgen does not wait for it."""
 
 
 class WandbTracker(Tracker):
@@ -23,15 +25,11 @@ class WandbTracker(Tracker):
             import wandb
         except ModuleNotFoundError as error:
             raise MissingDependencyError("wandb is not installed", fix="pip install 'knowgen[trackers]'") from error
-        mode = wandb.setup().settings.mode
-        if mode not in ("online", "run", "shared"):
+        settings: Any = wandb.setup().settings
+        if settings.mode not in ("online", "run", "shared"):
             return
-        fix = "run `wandb login`, set WANDB_API_KEY, or set WANDB_MODE=offline"
-        try:
-            known = wandb.login()
-        except Exception as error:
-            raise ConfigError(f"no login ({error_message(error)})", where="--log wandb", fix=fix) from error
-        if not known:
+        if _knows_no_login(settings):
+            fix = "run `wandb login`, set WANDB_API_KEY, or set WANDB_MODE=offline"
             raise ConfigError("no login", where="--log wandb", fix=fix)
 
     def start(self, run: TrackedRun) -> Mapping[str, str]:
@@ -48,6 +46,7 @@ class WandbTracker(Tracker):
             job_type=run.kind,
             config=dict(run.config),
             settings=wandb.Settings(
+                init_timeout=INIT_SECONDS,
                 silent=True, console="off", save_code=False, disable_git=True, disable_code=True,
                 disable_job_creation=True, x_disable_stats=True, x_disable_meta=True,
             ),
@@ -89,3 +88,17 @@ class WandbTracker(Tracker):
 
         self._run.finish(exit_code={"done": 0, "interrupted": 255}.get(ending, 1))
         wandb.teardown()
+
+
+def _knows_no_login(settings: Any) -> bool:
+    """Return whether the library finds no key anywhere. It asks no server, unlike `wandb.login`.
+
+    A release of the library without this function says nothing: a missing login then ends the tracker, not the run.
+    """
+    try:
+        from wandb.sdk.lib import wbauth
+
+        host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
+        return wbauth.authenticate_session(host=host, source="knowgen", prompt=False) is None
+    except (ImportError, AttributeError, TypeError):
+        return False

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     except KnowgenError as error:
         failed = {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code}
         _answer(answers, {"failed": failed})
-    except BaseException as error:  # noqa: BLE001 - a library may raise anything, and the run is told in one line
+    except BaseException as error:  # noqa: BLE001 - a library may raise anything, and the run gets one line
         _answer(answers, {"failed": {"what": error_summary(error), "where": "", "fix": "", "code": 1}})
     finally:
         answers.flush()

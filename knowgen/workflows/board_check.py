@@ -77,7 +77,7 @@ def check(
         rejudging: How to judge images again; None not to. Submissions with an error and withdrawn ones are left out.
 
     Raises:
-        UsageError: There is no submission whose images could be judged again.
+        UsageError: No submission has images that could be judged again.
     """
     report = check_boards(root, names, against=against, scorer_defaults=scorer_defaults)
     if rejudging is None:
@@ -112,7 +112,7 @@ def named_boards(root: Path, names: Sequence[str]) -> tuple[Path, tuple[str, ...
 
     Args:
         root: The folder of boards that names are in.
-        names: `BOARD[/SYSTEM[/REVISION]]` each, or the path of such a folder.
+        names: `BOARD[/SYSTEM[/REVISION]]` each, or the path of such a folder, or of a folder of boards.
 
     Raises:
         UsageError: Paths lead to different folders of boards.
@@ -125,11 +125,13 @@ def named_boards(root: Path, names: Sequence[str]) -> tuple[Path, tuple[str, ...
             board = next((each for each in (path, *path.parents[:2]) if (each / BOARD_FILE).is_file()), None)
             if board is not None:
                 folder, own = board.parent, path.relative_to(board.parent).as_posix()
+            elif any(path.glob(f"*/{BOARD_FILE}")):
+                folder, own = path, ""
         found.setdefault(folder, []).append(own)
     if len(found) > 1:
         folders = " and ".join(str(folder) for folder in found)
         raise UsageError(f"boards of {folders}", where="board check", fix="check one folder of boards at a time")
-    return next(((folder, tuple(own)) for folder, own in found.items()), (root, ()))
+    return next(((folder, () if "" in own else tuple(own)) for folder, own in found.items()), (root, ()))
 
 
 def _rejudge(board: Board, submission: Submission, how: Rejudging, seed: int, submissions: int) -> Rejudged:

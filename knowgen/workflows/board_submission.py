@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from knowgen.leaderboards.folder import (
 from knowgen.leaderboards.images import KeptImages, SubmissionImages
 from knowgen.leaderboards.pinning import write_pin
 from knowgen.leaderboards.records import SubmissionResult, SystemFile, Withdrawal
+from knowgen.leaderboards.season import require_open
 from knowgen.leaderboards.submission import replies_of, result_of, with_images
 from knowgen.leaderboards.template import next_revision, slug_of, system_template
 from knowgen.stats.summary import Summary
@@ -212,7 +213,7 @@ def write_template(run: Path, board: Board) -> tuple[Path, bool]:
         The file, and whether it was written.
 
     Raises:
-        DataError: It is not a run directory.
+        DataError: The path is not a run directory.
         ConfigError: The file cannot be written.
     """
     target = run / SYSTEM_FILE
@@ -237,6 +238,7 @@ def add_submission(
     images: KeptImages = "none",
     replies: bool = False,
     dry_run: bool = False,
+    season_form: Callable[[SubmissionResult], SubmissionResult] | None = None,
 ) -> Added:
     """Check a run against a board, and write it as a submission.
 
@@ -247,16 +249,24 @@ def add_submission(
         images: What to keep of the images.
         replies: Whether to keep the raw replies of the judge.
         dry_run: Check everything, and write nothing.
+        season_form: For the board of a season: returns a result as it may be published while the season is open.
 
     Returns:
         Why the run is not eligible, or the folder that was written.
 
     Raises:
+        UsageError: The board is that of a season, without a `season_form`, or the season is closed.
         DataError: It is not a run directory.
         ConfigError: The board cannot be written.
     """
+    require_open(board)
+    if board.file.season is not None and season_form is None:
+        fix = "send the run to those who hold the season: `knowgen board season score`"
+        raise UsageError(
+            "is the board of a private season, whose ground truths a run does not have", where=board.name, fix=fix
+        )
     run = load_run(path)
-    adding = _Adding(run, board)
+    adding = _Adding(run, board, season_form)
     reasons = list(adding.run_reasons())
     record = None
     if system is not None:
@@ -299,12 +309,14 @@ class _Adding:
     Attributes:
         run: The run.
         board: The board.
+        season_form: As in `add_submission`.
         summary: Its figures under the board's protocol; None without scores of the board's scorer.
         result: Its result without images; None if it could not be made.
     """
 
     run: Run
     board: Board
+    season_form: Callable[[SubmissionResult], SubmissionResult] | None = None
     summary: Summary | None = None
     result: SubmissionResult | None = None
 
@@ -322,7 +334,8 @@ class _Adding:
         try:
             self.summary = self.run.summarise(file.protocol, file.scorer.name)
             with RunStore.read(self.run.path) as store:
-                self.result = result_of(store, self.summary)
+                result = result_of(store, self.summary)
+            self.result = result if self.season_form is None else self.season_form(result)
         except DataError as error:
             yield str(error)
             return
@@ -332,7 +345,7 @@ class _Adding:
 
     def system_reasons(self, system: SystemFile) -> Iterator[str]:
         """Yield what keeps this revision of the system off the board."""
-        yield from system_reasons(system, self.run.spec)
+        yield from system_reasons(system, self.run.spec if self.result is None else self.result.spec)
         slug = slug_of(system.name)
         if not slug:
             yield f"system.yaml: name {system.name!r} has no letter or digit from which a folder could be named"
@@ -396,7 +409,7 @@ def withdraw(board: Board, key: str, reason: str, date: str = "") -> Withdrawn:
         date: Day of the withdrawal, ISO 8601; today in UTC if empty.
 
     Raises:
-        UsageError: There is no such submission, it is withdrawn already, or the reason is empty.
+        UsageError: The board has no such submission, it is withdrawn already, or the reason is empty.
         ConfigError: The reason contains what looks like a key, or the file cannot be written.
     """
     import yaml

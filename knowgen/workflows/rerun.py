@@ -48,7 +48,7 @@ class RerunImage:
         repeat: Its repeat.
         likeness: How it compares with the submitted one.
         bits: Number of different bits of the perceptual hashes, of 256; None where one of them is missing.
-        reason: Why there is no image; empty if there is one.
+        reason: Why the image is missing; empty if it is not.
     """
 
     sample: str
@@ -235,7 +235,7 @@ def _other_system(submitted: RunSpec, here: RunSpec) -> list[str]:
         own, wanted = getattr(here, part), getattr(submitted, part)
         if own is None or wanted is None:
             if own is not wanted:
-                notes.append(f"there is {'no' if own is None else 'an'} {part} here, unlike in the submission")
+                notes.append(f"{'without an' if own is None else 'with an'} {part} here, unlike the submission")
             continue
         mine, theirs = own.model_dump(mode="json"), wanted.model_dump(mode="json")
         for name in mine:
@@ -270,7 +270,7 @@ def _compare_images(result: SubmissionResult, run: Run, ids: set[str]) -> list[R
 
 def _both_failed(place: RerunImage, then: SubmittedGeneration, reason: str) -> RerunImage:
     if then.image is None:
-        return replace(place, likeness="identical", reason="there is no image, as in the submission")
+        return replace(place, likeness="identical", reason="without an image, as in the submission")
     return replace(place, reason=reason or "it was not generated")
 
 

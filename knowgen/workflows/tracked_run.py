@@ -1,4 +1,4 @@
-"""What an experiment tracker is told of a run: its specification, its progress, and at the end its figures."""
+"""What an experiment tracker gets of a run: its specification, its progress, and at the end its figures."""
 
 from __future__ import annotations
 

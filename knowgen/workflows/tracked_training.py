@@ -1,4 +1,4 @@
-"""What an experiment tracker is told of a training: its configuration, and the figures of steps and evaluations."""
+"""What an experiment tracker gets of a training: its configuration, and the figures of steps and evaluations."""
 
 from __future__ import annotations
 

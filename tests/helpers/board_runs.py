@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from PIL import Image
 
@@ -14,7 +16,7 @@ from knowgen.core.errors import NotRecordedError, RefusalError
 from knowgen.core.run_config import RunConfig
 from knowgen.engine import run as run_engine
 from knowgen.engine.options import EngineOptions
-from knowgen.leaderboards.folder import Board, read_board
+from knowgen.leaderboards.folder import Board, Submission, read_board
 from knowgen.leaderboards.template import system_template
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
@@ -81,13 +83,16 @@ def small_task(folder: Path) -> Path:
     return task if task.exists() else make_task(task, list(PROMPTS))
 
 
-def make_run(folder: Path, place: str = "run", generator: Any = None, **options: Any) -> Run:
+def make_run(
+    folder: Path, place: str = "run", generator: Any = None, scorers: Sequence[str] = (SCORER,), **options: Any
+) -> Run:
     """Generate and score the small task in this process, without the tables and the page that nobody reads here."""
     config = RunConfig(workers=0, progress=False, **options)
-    planned = plan(str(small_task(folder)), Painted() if generator is None else generator, [SCORER], config)
+    planned = plan(str(small_task(folder)), Painted() if generator is None else generator, scorers, config)
+    here = tuple(replace(each, component_ref=None) for each in planned.scorers)  # no worker processes
     path = folder / place
     with RunStore.open(path, planned.spec) as store:
-        run_engine(planned.spec, planned.task, planned.generator, planned.scorers, store, EngineOptions.of(config))
+        run_engine(planned.spec, planned.task, planned.generator, here, store, EngineOptions.of(config))
     return Run(path, planned.spec)
 
 
@@ -110,3 +115,27 @@ def add(board: Board, run_path: Path, system: Path | None = None, *options: str)
     given = ["--system", str(system)] if system is not None else []
     words = ["board", "add", str(run_path), "--root", str(board.path.parent), "--board", board.name, *given, *options]
     return run(words)
+
+
+def refusals(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the reasons that were printed; the last line counts them."""
+    *reasons, last = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert all(line.startswith("not eligible: ") for line in reasons), reasons
+    assert f"{len(reasons)} reason" in last
+    return [line.removeprefix("not eligible: ") for line in reasons]
+
+
+def submissions(board: Board) -> list[str]:
+    return [each.key for each in read_board(board.path).submissions()]
+
+
+def the_only(board: Board) -> Submission:
+    (submission,) = board.submissions()
+    return submission
+
+
+def added(board: Board, run_path: Path, *options: str, **changes: Any) -> Submission:
+    """Add a run, which must be eligible, and return its submission."""
+    system = write_system(run_path, board.path.parents[1], **changes)
+    assert add(board, run_path, system, *options) == 0
+    return the_only(board)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from knowgen.core.records import DIMENSIONS, Attempt, GenerationStatus, ParsedScore, ScoreStatus
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, canonical
 from knowgen.leaderboards.checks.arithmetic import recompute
+from knowgen.leaderboards.checks.findings import CheckReport
 from knowgen.leaderboards.folder import (
     BOARD_FILE,
     IMAGES,
@@ -172,6 +173,26 @@ def with_generation(
     return result.model_copy(update={"samples": tuple(samples)})
 
 
+def with_image(result: SubmissionResult, place: int, image: SubmittedImage) -> SubmissionResult:
+    """Return a result in which the image of one sample is another."""
+    return with_generation(result, place, lambda one: one.model_copy(update={"image": image}))
+
+
+def changed_image(result: SubmissionResult, place: int, changes: Mapping[str, object]) -> SubmissionResult:
+    """Return a result in which fields of one image are others."""
+    image = result.samples[place].generations[0].image
+    assert image is not None
+    return with_image(result, place, image.model_copy(update=dict(changes)))
+
+
+def with_images(board: Board, image: Callable[[int], dict[str, str]], slug: str = "painted") -> SubmissionResult:
+    """Return a result in which some images have other hashes, by their place."""
+    result = make_result(board, slug)
+    for place in range(len(result.samples)):
+        result = changed_image(result, place, image(place))
+    return result
+
+
 def system_of(result: SubmissionResult, slug: str, revision: str, **changes: Any) -> dict[str, Any]:
     """Return the content of a valid `system.yaml` for a result."""
     generator = result.spec.generator
@@ -240,7 +261,7 @@ def with_pictures(
             thumbnail=digests[0],
             file=f"{digests[1]}.png" if place in full else "",
         )
-        result = with_generation(result, place, lambda one, record=record: one.model_copy(update={"image": record}))
+        result = with_image(result, place, record)
     return result
 
 
@@ -248,3 +269,19 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def the_error(report: CheckReport) -> str:
+    """Return the only finding, which must be an error."""
+    found = [str(each) for each in report.every]
+    assert len(found) == 1 and found[0].startswith("error"), found
+    assert not report.ok
+    return found[0]
+
+
+def the_warning(report: CheckReport) -> str:
+    """Return the only finding, which must be a warning."""
+    found = [str(each) for each in report.every]
+    assert len(found) == 1 and found[0].startswith("warning"), found
+    assert report.ok
+    return found[0]

@@ -12,9 +12,9 @@ from PIL import Image
 
 from knowgen.core.run_config import RunConfig
 from knowgen.leaderboards.season import SECRET_FILE, SeasonSecret, write_secret
+from knowgen.seasons.publish import SeasonPlaces
+from knowgen.seasons.scoring import ScoredSubmission, score
 from knowgen.tasks.folder import FolderTask
-from knowgen.workflows.season.publish import SeasonPlaces
-from knowgen.workflows.season.scoring import ScoredSubmission, score
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
 
 NAME, SAMPLES = "spring", 3

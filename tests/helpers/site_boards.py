@@ -19,6 +19,9 @@ CATEGORIES = tuple(category for members in GROUPS.values() for category in membe
 TASK, VERSION, SCORER, SCORER_VERSION = "knowgen", "1-0123456789ab", "vlm:gpt-4.1", "knowgen-rubric-1"
 _SPEC_SCORER = {"name": SCORER, "version": SCORER_VERSION, "dimensions": list(DIMENSIONS)}
 
+JUDGE = "gpt-4.1-2025-04-14"
+PUBLISHED = "system,kind,k_score\nSome Model,closed,34.19\nOther Model,open,9.50\n"
+
 
 @dataclass
 class BoardMaker:
@@ -57,7 +60,9 @@ class BoardMaker:
             "title": self.title,
             "description": "A board that was made for tests.",
             "task": {"name": TASK, "version": VERSION},
-            "scorer": {"name": SCORER, "versions": [SCORER_VERSION], "judges": ["gpt-4.1-2025-04-14"], "dimensions": list(DIMENSIONS)},
+            "scorer": {
+                "name": SCORER, "versions": [SCORER_VERSION], "judges": [JUDGE], "dimensions": list(DIMENSIONS),
+            },
             "protocol": "strict",
             "protocol_version": "2",
             **fields,
@@ -83,15 +88,13 @@ class BoardMaker:
         """Return the prompt of a sample."""
         if self.prompts:
             return self.prompts[place % len(self.prompts)]
-        return f"Sample {place}: the observatory of the astronomer who named comet {place * 37 % 101}, at dawn, with its year."
+        return f"Sample {place}: the observatory of the astronomer who named comet {place * 37 % 101}, at dawn."
 
     def sample_id(self, place: int) -> str:
         """Return the id of a sample."""
         return hashlib.sha256(f"{self.name} {place}".encode()).hexdigest()[:16]
 
-    def publish(
-        self, text: str = "system,kind,k_score\nSome Model,closed,34.19\nOther Model,open,9.50\n", url: str = ""
-    ) -> None:
+    def publish(self, text: str = PUBLISHED, url: str = "") -> None:
         """Add published rows."""
         (self.folder / "published.csv").write_text(text, encoding="utf-8")
         path = self.folder / "board.yaml"
@@ -188,7 +191,7 @@ class BoardMaker:
                 generation = {"status": "failed", "reason": "out of memory", "cause": "system", "seconds": 1.0}
             if place in unjudged:
                 strict = {"status": "failed", "reason": "the reply was cut"}
-            score = {"strict": strict, "judge": "gpt-4.1-2025-04-14"}
+            score = {"strict": strict, "judge": JUDGE}
             samples.append({"id": self.sample_id(place), "generations": [{**generation, "scores": [score]}]})
         spec = {
             "task": TASK,
@@ -205,7 +208,7 @@ class BoardMaker:
             "scorer": _SPEC_SCORER,
             "protocol": "strict",
             "protocol_version": "2",
-            "judges": {"gpt-4.1-2025-04-14": self.samples - len(failed)},
+            "judges": {JUDGE: self.samples - len(failed)},
             "claimed": {"overall": strength},
             "coverage": {"expected": self.samples, "scored": self.samples - len(failed) - len(unjudged)},
             "cost": {"total": None if cost is None else cost * self.samples},

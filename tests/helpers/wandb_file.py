@@ -32,8 +32,9 @@ class WandbFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        from wandb.proto.wandb_internal_pb2 import Record
+        from wandb.proto import wandb_internal_pb2 as messages
 
+        new: Any = messages
         (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
         self.config: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
@@ -42,7 +43,7 @@ class WandbFile:
         self.exit_code: int | None = None
         self.name = ""
         for data in _records(path.read_bytes()):
-            record: Any = Record()
+            record = new.Record()
             record.ParseFromString(data)
             self._take(record)
 

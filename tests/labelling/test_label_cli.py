@@ -24,6 +24,7 @@ from knowgen.labelling.label_files import append_label
 from knowgen.labelling.questions import CHOICES
 from knowgen.labelling.rater import Answer, RaterProgress
 from knowgen.labelling.records import StoredLabel
+from knowgen.labelling.server import LabelServer
 from tests.labelling.conftest import SYSTEMS, make_runs
 
 Runs = list[tuple[str, Path]]
@@ -76,8 +77,8 @@ def at_the_page(monkeypatch: pytest.MonkeyPatch, act: Callable[[Callable[..., An
     """
     announce = label_command._announce
 
-    def announced(address: str, no_browser: bool) -> None:
-        announce(address, no_browser)
+    def announced(server: LabelServer, address: str, no_browser: bool) -> None:
+        announce(server, address, no_browser)
 
         def work() -> None:
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
@@ -153,10 +154,11 @@ def test_a_browser_is_opened_where_there_is_a_screen(
     for name in ("SSH_CONNECTION", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPLAY", ":7")
-    label_command._announce("http://127.0.0.1:1234/?token=abc", False)
-    assert opened == ["http://127.0.0.1:1234/?token=abc"]
+    server = LabelServer(make_plan(runs, "rate"), folder)
+    label_command._announce(server, "http://127.0.0.1:1234/?token=abc", False)
+    assert opened[0].startswith("http://127.0.0.1:1234/?start=")
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 1 10.0.0.2 22")
-    label_command._announce("http://127.0.0.1:1234/?token=abc", False)
+    label_command._announce(server, "http://127.0.0.1:1234/?token=abc", False)
     assert len(opened) == 1
     assert "ssh -L 1234:127.0.0.1:1234" in capsys.readouterr().out
 
@@ -317,6 +319,7 @@ def a_label(task: str) -> StoredLabel:
         (("--show",), 3, "labels: cannot be read: No such file or directory; name a folder of labels"),
         (("RUN", "--export", "x.csv", "-o", "mixed"), 3, "x.csv: no label of these runs to export"),
         (("--show", "-o", "mixed"), 3, "labels of several tasks: one 1 and two 1"),
+        (("RUN", "RUN"), 2, "two runs are called 'quokka_painter(steps=4) (run-0)'"),
         (("RUN", "--rater", " "), 2, "the name of the rater is empty"),
         (("RUN", "--ids", "none"), 2, "no sample 'none' with an image in the runs"),
     ],

@@ -182,7 +182,7 @@ def test_wrong_requests_are_one_line(plans: Plans, runs: list[tuple[str, Path]],
         plans(ids=["none"])
     with pytest.raises(UsageError, match="two runs"):
         make_plan(runs[:1], "pairs")
-    other = make_runs(tmp_path, 2, SYSTEMS[:1], version="2-abcdef012345")
+    other = make_runs(tmp_path, 2, SYSTEMS[1:2], version="2-abcdef012345")
     with pytest.raises(UsageError, match=r"different tasks: lighthouses 1-\w+ and lighthouses 2-"):
         make_plan([runs[0], other[0]], "rate")
     failed = make_runs(tmp_path / "failed", 2, SYSTEMS[:1], failing=True, fail_rate=1.0)

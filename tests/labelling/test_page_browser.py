@@ -180,9 +180,13 @@ def test_everything_is_labelled_and_the_last_answer_is_taken_back(plans: Plans, 
             press(page, "t", f"{number} of 3")
         assert page.locator("#finished:visible").count() == 1
         assert "3 of 3" in page.locator("#finished-text").inner_text()
+        page.context.set_offline(True)
+        page.keyboard.press("u")
+        page.wait_for_selector("#fault:not([hidden])")
+        assert page.locator("#finished:visible").count() == 1
+        page.context.set_offline(False)
         press(page, "u", "2 of 3")
         assert page.locator("#task:visible").count() == 1
-        clean(watched)
 
 
 @pytest.mark.slow

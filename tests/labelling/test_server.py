@@ -60,6 +60,17 @@ def test_the_token_in_the_address_becomes_a_cookie_that_scripts_cannot_read(site
     assert "SameSite=Strict" in headers["Set-Cookie"]
 
 
+def test_the_address_on_a_command_line_opens_the_page_once(site: LabelSite) -> None:
+    address = site.server.browser_address(site.address)
+    assert site.server.token not in address
+    path = "/?" + address.split("?")[1]
+    status, headers, _ = site.request("GET", path, Cookie=None)
+    assert status == 200
+    assert site.server.token in headers["Set-Cookie"]
+    assert site.request("GET", path, Cookie=None)[0] == 403
+    assert site.request("POST", "/api/next" + path[1:], "{}", Cookie=None)[0] == 403
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", ""])
 def test_a_name_that_was_bound_to_this_machine_is_refused(site: LabelSite, host: str) -> None:
     assert site.request("GET", "/", Host=host)[0] in (400, 403)

@@ -1,4 +1,4 @@
-"""Pages of a site in an offline browser."""
+"""Pages of a site in an offline browser, and a run of the small task."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from knowgen.workflows.run import Run
+from tests.helpers.board_runs import make_run
 from tests.helpers.report_pages import Watched
 
 
@@ -28,3 +30,15 @@ def visit(browser: Any) -> Iterator[Callable[..., Watched]]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the small task, and of a run of it that no test changes."""
+    return tmp_path_factory.mktemp("small")
+
+
+@pytest.fixture(scope="session")
+def made(small_runs: Path) -> Run:
+    """Return a run of the small task that is eligible."""
+    return make_run(small_runs)

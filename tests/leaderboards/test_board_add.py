@@ -15,57 +15,37 @@ from PIL import Image
 
 from knowgen.cli.main import run
 from knowgen.core.errors import UsageError
+from knowgen.core.records import Attempt, Sample
 from knowgen.leaderboards.eligibility import spec_reasons
-from knowgen.leaderboards.folder import Board, Submission, read_board
-from knowgen.leaderboards.records import Adapter, SubmissionResult, SystemFile
+from knowgen.leaderboards.folder import Board
+from knowgen.leaderboards.records import SubmissionResult, SubmittedReply
 from knowgen.leaderboards.rows import rows_of
+from knowgen.scorers.vlm.judge import VlmJudge
+from knowgen.scorers.vlm.rubric import rubric_hash
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.workflows.board_submission import add_submission, board_of_run, scorer_defaults, withdraw
 from knowgen.workflows.run import Run, load_run
-from tests.helpers.board_runs import Knowing, Painted, add, make_board, make_run, small_task, write_system
+from tests.helpers.board_runs import (
+    Knowing,
+    Painted,
+    add,
+    added,
+    make_board,
+    make_run,
+    refusals,
+    small_task,
+    submissions,
+    the_only,
+    write_system,
+)
+from tests.helpers.judge_server import JudgeServer, Step, good
 from tests.helpers.processes import start_python
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the task, and of runs that no test changes."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def made(shared: Path) -> Run:
-    """Return a run that is eligible."""
-    return make_run(shared)
-
-
 @pytest.fixture
-def board(tmp_path: Path, shared: Path) -> Board:
-    return make_board(tmp_path, task={"name": str(small_task(shared))})
-
-
-def refusals(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the reasons that were printed; the last line counts them."""
-    *reasons, last = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert all(line.startswith("not eligible: ") for line in reasons), reasons
-    assert f"{len(reasons)} reason" in last
-    return [line.removeprefix("not eligible: ") for line in reasons]
-
-
-def submissions(board: Board) -> list[str]:
-    return [each.key for each in read_board(board.path).submissions()]
-
-
-def the_only(board: Board) -> Submission:
-    (submission,) = board.submissions()
-    return submission
-
-
-def added(board: Board, run_path: Path, *options: str, **changes: Any) -> Submission:
-    """Add a run, which must be eligible, and return its submission."""
-    system = write_system(run_path, board.path.parents[1], **changes)
-    assert add(board, run_path, system, *options) == 0
-    return the_only(board)
+def board(tmp_path: Path, small_runs: Path) -> Board:
+    return make_board(tmp_path, task={"name": str(small_task(small_runs))})
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
@@ -164,6 +144,33 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     assert submissions(board) == []
 
 
+def test_raw_replies_are_kept_when_asked_for_and_give_the_scores_again(tmp_path: Path) -> None:
+    with JudgeServer([Step(reply="no JSON"), Step()]) as server:
+        args = {"base_url": server.url, "price_call": 0, "concurrency": 1}
+        made = make_run(tmp_path, scorers=["vlm:tiny"], scorer_args=args)
+    scorer = {
+        "name": "vlm:tiny", "args": {"base_url": server.url}, "versions": [VlmJudge.version],
+        "judges": ["judge-2026-01-01"], "dimensions": list(VlmJudge.dimensions),
+    }  # fmt: skip
+    board = make_board(tmp_path, scorer=scorer)
+    submission = added(board, made.path, "--replies")
+    result = submission.read_result()
+    assert result.judges == {"judge-2026-01-01": 6}
+    assert result.rubric == rubric_hash()
+    lines = (submission.path / "replies.jsonl").read_text().splitlines()
+    replies = [SubmittedReply.model_validate(json.loads(line)) for line in lines]
+    assert len(replies) == 7
+    (unreadable,) = [reply.sample for reply in replies if reply.reply == "no JSON"]
+    asked = [(reply.attempt, reply.reply) for reply in replies if reply.sample == unreadable]
+    assert asked == [(0, "no JSON"), (1, good())]
+    samples = {sample.id: sample for sample in result.samples}
+    for name in samples:
+        attempts = [Attempt(reply=each.reply, error=each.error) for each in replies if each.sample == name]
+        strict, lenient, _ = VlmJudge.reparse(attempts, Sample(id=name, prompt="", text_required=True))
+        score = samples[name].generations[0].scores[0]
+        assert (score.strict.values, score.lenient and score.lenient.values) == (strict.values, lenient.values)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -187,10 +194,10 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_run_that_is_not_eligible_is_refused_with_its_reason(
-    made: Run, shared: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Run, small_runs: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields, options, reason = REFUSED[name]
-    board = make_board(tmp_path, task={"name": str(small_task(shared))}, **fields)
+    board = make_board(tmp_path, task={"name": str(small_task(small_runs))}, **fields)
     made = make_run(tmp_path, **options) if options else made
     assert add(board, made.path, write_system(made.path, tmp_path)) == 3
     assert any(line.startswith(reason) or reason in line for line in refusals(capsys)), reason
@@ -320,123 +327,6 @@ def test_two_systems_cannot_share_a_folder(
     ]
 
 
-# --- system.yaml ----------------------------------------------------------------------------------------------------
-
-
-def test_without_a_system_a_template_is_written_once(
-    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = make_run(tmp_path, generator=Painted(size=80))
-    template = made.path / "system.yaml"
-    assert add(board, made.path) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"wrote {template}" in line
-    assert f"--system {template}" in line
-    text = template.read_text()
-    assert "size" in text
-    template.write_text(f"# mine\n{text}")
-    assert add(board, made.path) == 2
-    assert f"{template} exists: fill it in" in capsys.readouterr().err
-    assert template.read_text() == f"# mine\n{text}"
-    assert submissions(board) == []
-
-
-def test_the_template_explains_every_field_and_names_those_that_are_empty(
-    made: Run, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    add(board, made.path)
-    capsys.readouterr()
-    template = made.path / "system.yaml"
-    lines = template.read_text().splitlines()
-    for kind, indent in ((SystemFile, ""), (Adapter, "  ")):
-        for name in kind.model_fields:
-            place = next(number for number, line in enumerate(lines) if line.startswith(f"{indent}{name}:"))
-            assert lines[place - 1].startswith(f"{indent}# "), name
-    assert add(board, made.path, template) == 3
-    empty = ("authors", "licence", "open_weights", "parameters", "training_data", "contact")
-    places = {name: 1 + next(n for n, line in enumerate(lines) if line.startswith(f"{name}:")) for name in empty}
-    assert refusals(capsys) == [f"{template}:{places[name]}: {name}: is empty; fill it in" for name in empty]
-
-
-def test_the_template_proposes_the_next_revision(board: Board, tmp_path: Path) -> None:
-    named = make_run(tmp_path, name="Painted")
-    added(board, named.path)
-    add(board, named.path)
-    assert 'revision: "2"' in (named.path / "system.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("licence", "licenze: unknown field; did you mean 'licence'?"),
-        ("kind", "kind: Input should be 'image_model', 'agent' or 'baseline'; fix that field"),
-        ("link", "links.0.url: must begin with https:// or http://; fix that field"),
-        ("key", "looks like a key"),
-        ("twice", "duplicate field 'name'; remove one of them"),
-    ],
-)
-def test_an_error_in_system_yaml_names_file_line_and_field(
-    made: Run, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, reason: str
-) -> None:
-    system = write_system(made.path, tmp_path, links=[{"title": "paper", "url": "https://example.org"}])
-    changed = {
-        "licence": ("licence: MIT", "licence: MIT\nlicenze: MIT"),
-        "kind": ("kind: image_model", "kind: model"),
-        "link": ("https://example.org", "javascript:alert(1)"),
-        "key": ("a@example.org", "sk-proj-abcdefghijkl"),
-        "twice": ("revision: '1'", "revision: '1'\nname: again"),
-    }[text]
-    assert changed[0] in system.read_text()
-    system.write_text(system.read_text().replace(*changed, 1))
-    assert add(board, made.path, system) == 3
-    (line,) = refusals(capsys)
-    assert re.match(rf"{re.escape(str(system))}:\d+: ", line)
-    assert reason in line
-    assert "abcdefghijkl" not in line
-
-
-def test_system_yaml_must_agree_with_the_record_of_the_run(
-    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = make_run(tmp_path, generator=Painted(size=80))
-    system = write_system(
-        made.path, tmp_path, adapter__generator="other", adapter__arguments={"size": 81}, adapter__revision="7"
-    )
-    assert add(board, made.path, system) == 3
-    lines = refusals(capsys)
-    assert any(line.startswith("system.yaml: adapter.generator is 'other', the run has ") for line in lines)
-    assert "system.yaml: adapter.arguments.size is 81, the run has size=80" in lines
-    assert "system.yaml: adapter.revision is '7', the run has '1'" in lines
-
-
-def test_no_name_leads_out_of_the_board(made: Run, board: Board, tmp_path: Path) -> None:
-    names = ("../../evil", "/etc/passwd", "..", "C:\\evil", "a\nb", "日本", "<b>x</b>")
-    codes = [add(board, made.path, write_system(made.path, tmp_path, name=name)) for name in names]
-    assert codes == [0, 0, 3, 0, 0, 3, 0]
-    assert submissions(board) == ["a-b/1", "b-x-b/1", "c-evil/1", "etc-passwd/1", "evil/1"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboards", "system.yaml"]
-    assert [path.name for path in board.path.parent.iterdir()] == ["small"]
-
-
-def test_no_revision_leads_out_of_the_board(
-    made: Run, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for revision in ("../1", "1/2", ".", "..", "", "A", "1\n", "/tmp"):
-        assert add(board, made.path, write_system(made.path, tmp_path, revision=revision)) == 3
-        (line,) = refusals(capsys)
-        assert "revision: " in line
-
-
-def test_a_folder_that_is_a_link_is_not_followed(
-    made: Run, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (board.path / "painted").symlink_to(tmp_path / "elsewhere")
-    assert add(board, made.path, write_system(made.path, tmp_path)) == 3
-    assert "is a link, which submissions must not follow" in refusals(capsys)[0]
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
 # --- which board ----------------------------------------------------------------------------------------------------
 
 
@@ -450,7 +340,7 @@ def test_the_board_is_found_by_task_and_scorer(made: Run, board: Board, tmp_path
         board_of_run(board.path.parent, other)
 
 
-def test_boards_of_one_judge_are_told_apart_by_its_arguments(tmp_path: Path) -> None:
+def test_arguments_decide_between_boards_of_one_judge(tmp_path: Path) -> None:
     scorer = {"name": "vlm:judge", "versions": ["1"], "dimensions": ["x"]}
     root = make_board(tmp_path, board="own", scorer=scorer).path.parent
     make_board(tmp_path, board="published", scorer={**scorer, "args": {"rubric": "upstream"}})

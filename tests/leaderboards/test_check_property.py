@@ -91,7 +91,7 @@ def data_of(board: Board) -> Any:
     return json.loads((board.path / "painted" / "1" / RESULT_FILE).read_text())
 
 
-def examples(number: int) -> Any:
+def examples(number: int) -> settings:
     shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return settings(max_examples=number, deadline=None, suppress_health_check=shared)
 
@@ -103,7 +103,7 @@ def one_change(board: Board, draw: st.DataObject) -> None:
     assert_found_or_harmless(board, data, changed(data, place, draw.draw(VALUES)))
 
 
-@examples(40)
+@examples(15)
 @given(draw=st.data())
 def test_a_changed_value_is_found_or_changes_no_figure(board: Board, draw: st.DataObject) -> None:
     one_change(board, draw)
@@ -116,12 +116,13 @@ def test_many_changed_values_are_found_or_change_no_figure(board: Board, draw: s
     one_change(board, draw)
 
 
-def test_every_score_that_is_raised_is_found(board: Board) -> None:
+def test_a_score_that_is_changed_is_found(board: Board) -> None:
     data = data_of(board)
-    for place in places(data):
-        if place[0] == "samples" and "strict" in place and "values" in place:
-            part = data
-            for step in place:
-                part = part[step]
-            if part < 1 and part != "":
-                assert is_found(board, json.dumps(changed(data, place, part + 0.5))), place
+    scores = [place for place in places(data) if place[0] == "samples" and "strict" in place and "values" in place]
+    assert len(scores) > 30
+    for place in scores[::5]:
+        part = data
+        for step in place:
+            part = part[step]
+        raised = part + 0.5 if part < 1 else 0.5
+        assert is_found(board, json.dumps(changed(data, place, raised))), place

@@ -36,19 +36,24 @@ def board(**changes: Any) -> BoardFile:
     return BoardFile.model_validate({**FILE, **changes})
 
 
+def store_of(made: ReportRun) -> RunStore:
+    assert isinstance(made.store, RunStore)
+    return made.store
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReportRun]:
     """Yield a run of 12 samples that a judge has scored."""
     maker = RunMaker(tmp_path_factory.mktemp("judged"))
     maker.failing = False
     made = maker.run("duck", maker.samples(12), 0.7, scorers=(JUDGE,))
-    yield made
-    made.store.close()
+    with store_of(made):
+        yield made
 
 
 @pytest.fixture(scope="module")
 def result(judged: ReportRun) -> SubmissionResult:
-    return result_of(judged.store, judged.summaries[0])
+    return result_of(store_of(judged), judged.summaries[0])
 
 
 def rows(judged: ReportRun, **changes: Any) -> list[Row]:
@@ -170,13 +175,13 @@ def with_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReportRun]:
     maker = RunMaker(tmp_path_factory.mktemp("agent"))
     maker.failing = False
     made = maker.run("searcher", maker.samples(6), 0.7, scorers=(JUDGE,), agent=answered, painter="painter")
-    yield made
-    made.store.close()
+    with store_of(made):
+        yield made
 
 
 def test_time_and_cost_of_an_image_include_those_of_the_agent(with_agent: ReportRun) -> None:
-    result = result_of(with_agent.store, with_agent.summaries[0])
-    stored = {each.sample_id: each for _, each in with_agent.store.generations()}
+    result = result_of(store_of(with_agent), with_agent.summaries[0])
+    stored = {each.sample_id: each for _, each in store_of(with_agent).generations()}
     for sample in result.samples:
         (generation,) = sample.generations
         assert generation.seconds == round(2.5 + stored[sample.id].seconds, 3)
@@ -191,7 +196,7 @@ def test_time_and_cost_of_an_image_include_those_of_the_agent(with_agent: Report
 
 
 def test_every_reply_of_the_judge_is_kept(judged: ReportRun) -> None:
-    replies = list(replies_of(judged.store, JUDGE.name))
+    replies = list(replies_of(store_of(judged), JUDGE.name))
     assert [reply.sample for reply in replies] == [f"s{number:03d}" for number in range(12)]
     assert {reply.model for reply in replies} == {"tiny-judge-2"}
     assert all(reply.reply.startswith('{"reasoning": "') for reply in replies)
@@ -202,7 +207,7 @@ def test_a_key_in_a_reply_is_masked(tmp_path: Path) -> None:
     maker = RunMaker(tmp_path)
     maker.failing, maker.rationale = False, "The sign says hf_" + "abcdefghij" * 3
     made = maker.run("duck", maker.samples(2), 0.7, scorers=(JUDGE,))
-    with made.store as store:
+    with store_of(made) as store:
         texts = [reply.reply for reply in replies_of(store, JUDGE.name)]
         texts += [
             score.strict.rationale

@@ -13,6 +13,7 @@ from knowgen.leaderboards.figures import WHOLE, BoardFigures, PairDifference, Ra
 from knowgen.leaderboards.folder import RESULT_FILE, Board, read_board
 from knowgen.leaderboards.records import TieRule
 from knowgen.leaderboards.rows import rows_of
+from knowgen.leaderboards.site.build import build_site
 from knowgen.stats.compare.all_pairs import SIGN_TEST, T_TEST
 from knowgen.stats.compare.holm import holm
 from knowgen.stats.compare.systems import compare
@@ -151,6 +152,14 @@ def test_withdrawn_and_older_revisions_are_left_out(tmp_path: Path) -> None:
     figures = board_figures(board)
     assert [one.submission.key for one in figures.systems] == ["a/1"]
     assert ranks(figures) == {"a": (1, 1)}
+
+
+def test_a_system_of_another_task_version_is_listed_apart_with_the_reason(tmp_path: Path) -> None:
+    board = write_board(tmp_path / "board", {"old": [0.5] * 4}, task={"name": "made_up", "version": "2-def"})
+    assert board_figures(board).systems == ()
+    build_site([board], tmp_path / "site")
+    page = (tmp_path / "site/board/index.html").read_text(encoding="utf-8")
+    assert "made with another version of the task: 1-abc" in page
 
 
 def test_a_time_of_creation_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_a_tampered_image_is_named_by_its_hash(measured: Board, capsys: pytest.C
     assert f"images/{image.file}: the content is not that of its name" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_images_are_found_in_other_folders_by_their_content(measured: Board, tmp_path: Path) -> None:
     (tmp_path / "sent").mkdir()
     for number, path in enumerate(sorted((measured.submission("tiles").path / IMAGES).glob("*.png"))):
@@ -93,6 +94,7 @@ def test_images_are_found_in_other_folders_by_their_content(measured: Board, tmp
     assert result.test.n == 8 and result.complete and lines(result) == []
 
 
+@pytest.mark.slow
 def test_images_that_nobody_gives_leave_the_check_incomplete(
     measured: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +138,7 @@ def test_options_of_judging_again_need_it() -> None:
 
 def test_boards_are_named_by_paths_too(measured: Board) -> None:
     assert named_boards(Path("leaderboards"), ["copy/boards/small/tiles"]) == (Path("copy/boards"), ("small/tiles",))
+    assert named_boards(Path("leaderboards"), ["copy/boards"]) == (Path("copy/boards"), ())
     assert named_boards(Path("copy/boards"), ["small"]) == (Path("copy/boards"), ("small",))
 
 

@@ -1,4 +1,4 @@
-"""The site of boards as files: what it says, what it copies, what it replaces, and that the same files give the same bytes."""
+"""The site of boards as files: what it says, copies and replaces; the same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_clear_leader_is_named_with_its_lead(maker: BoardMaker, tmp_path: Path
     assert sentence[0] in text_of(site / "index.html")
 
 
-def test_systems_that_are_not_told_apart_share_the_lead_and_their_ranks(maker: BoardMaker, tmp_path: Path) -> None:
+def test_systems_without_a_clear_difference_share_the_lead_and_their_ranks(maker: BoardMaker, tmp_path: Path) -> None:
     maker.add("one", 0.7)
     maker.add("two", 0.68)
     maker.add("weak", 0.25)
@@ -260,7 +260,7 @@ def test_the_command_builds_all_boards_or_those_named(maker: BoardMaker, tmp_pat
     done = CliRunner().invoke(cli, ["board", "build", "-o", str(out), "--root", str(maker.root), "other"])
     assert done.exit_code == 0 and done.output.strip() == str(out / "index.html")
     assert (out / "other").is_dir() and not (out / "main").exists()
-    with pytest.raises(UsageError, match="no board 'third'") as caught:
+    with pytest.raises(UsageError, match="the board 'third' is unknown") as caught:
         chosen_boards(read_boards(maker.root), ["third"], maker.root)
     assert caught.value.fix == "the boards are main, other"
 
@@ -277,16 +277,21 @@ def test_the_same_files_give_the_same_bytes_whatever_their_order(maker: BoardMak
 
 
 @pytest.mark.slow
-def test_locale_time_zone_and_hash_seed_do_not_change_a_byte(maker: BoardMaker, tmp_path: Path) -> None:
+def test_locale_time_zone_hash_seed_and_processes_do_not_change_a_byte(maker: BoardMaker, tmp_path: Path) -> None:
     for slug, strength in (("b", 0.6), ("a", 0.6), ("c", 0.3)):
         maker.add(slug, strength, failed=[1])
     maker.publish()
-    settings = [("C", "UTC", "0"), ("C.UTF-8", "Pacific/Kiritimati", "1"), ("tr_TR.UTF-8", "America/St_Johns", "12345")]
+    settings = [
+        ("C", "UTC", "0", "1"),
+        ("C.UTF-8", "Pacific/Kiritimati", "1", "2"),
+        ("tr_TR.UTF-8", "America/St_Johns", "7", "3"),
+    ]
     found = []
-    for number, (locale, zone, seed) in enumerate(settings):
+    for number, (locale, zone, seed, processes) in enumerate(settings):
         out = tmp_path / f"site{number}"
         environment = {**os.environ, "LC_ALL": locale, "TZ": zone, "PYTHONHASHSEED": seed}
         words = [sys.executable, "-m", "knowgen", "board", "build", "-o", str(out), "--root", str(maker.root)]
+        words += ["--processes", processes]
         subprocess.run(words, env=environment, check=True, capture_output=True)
         found.append(contents(out))
     assert found[0] == found[1] == found[2] and len(found[0]) > 30

@@ -38,18 +38,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a board in which every text attempts an injection."""
     root = tmp_path_factory.mktemp("hostile")
+    everything = " ".join(HOSTILE)
     maker = BoardMaker(
-        root / "boards", samples=12, prompts=HOSTILE, categories=HOSTILE, rationale=" ".join(HOSTILE), title=HOSTILE[0]
+        root / "boards", samples=12, prompts=HOSTILE, categories=HOSTILE, rationale=everything, title=HOSTILE[0]
     )
-    maker.write(description=" ".join(HOSTILE))
+    maker.write(description=everything)
+    texts: dict[str, Any] = {
+        "authors": list(HOSTILE),
+        "notes": everything,
+        "contact": "javascript:alert(1)",
+        "training_data": "</textarea>" + HOSTILE[2],
+        "parameters": everything[:60],
+        "licence": everything[:60],
+        "links": [{"title": HOSTILE[4][:60], "url": 'https://x.example/"><script>alert(1)</script>'}],
+        "adapter": {
+            "generator": HOSTILE[1],
+            "package": HOSTILE[0],
+            "commit": HOSTILE[2],
+            "arguments": {HOSTILE[0]: HOSTILE[1]},
+        },
+    }
     for slug, strength, name in (("one", 0.6, HOSTILE[0]), ("two", 0.5, HOSTILE[1]), ("three", 0.4, HOSTILE[2])):
-        texts = {key: " ".join(HOSTILE)[:60] for key in ("parameters", "licence")}
-        maker.add(
-            slug, strength, failed=[1], name=name, authors=list(HOSTILE), notes=" ".join(HOSTILE), contact="javascript:alert(1)",
-            training_data="</textarea>" + HOSTILE[2], links=[{"title": HOSTILE[4][:60], "url": 'https://x.example/"><script>alert(1)</script>'}],
-            adapter={"generator": HOSTILE[1], "package": HOSTILE[0], "commit": HOSTILE[2], "arguments": {HOSTILE[0]: HOSTILE[1]}}, **texts,
-        )  # fmt: skip
-    maker.add("gone", 0.4, name=HOSTILE[5], withdrawn=" ".join(HOSTILE))
+        maker.add(slug, strength, failed=[1], name=name, **texts)
+    maker.add("gone", 0.4, name=HOSTILE[5], withdrawn=everything)
     maker.publish(f'system,kind,k_score\n"{HOSTILE[2]}",<b>1</b>,12.5\n', url="javascript:alert(1)")
     return build_site(read_boards(maker.root), root / "site").parent / "main"
 
@@ -107,7 +118,7 @@ def test_the_figures_of_a_part_replace_those_of_the_whole(site: Path, visit: Vis
     page.locator("#filters [name=part]").select_option("difficulty:hard")
     page.wait_for_selector("#ranking-table[data-part='difficulty:hard']")
     assert "of hard (32 samples)" in page.locator("#ranking-table caption").inner_text()
-    for name in names(page):
+    for name in names(page)[1:3]:
         slug = name.lower().replace(" ", "-")
         value = page.locator("#ranking-table tbody tr", has_text=name).locator("td.lead").inner_text().split()[0]
         other = visit(site / f"system-{slug}.html").page
@@ -194,7 +205,7 @@ def test_the_samples_of_a_system_are_filtered(site: Path, visit: Visit) -> None:
     opened.clean()
 
 
-# -- keyboard, hostile texts ---------------------------------------------------------------------------------------------
+# -- keyboard, hostile texts -------------------------------------------------------------------------------------------
 
 
 def test_the_board_works_by_keyboard_alone(site: Path, visit: Visit) -> None:

@@ -43,7 +43,8 @@ def test_the_share_that_would_be_found_is_that_of_the_binomial_distribution() ->
 def judge(quality: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return scores of a noisy judge on a grid: the quality of each image, or a neighbour of it."""
     moved = rng.choice((-0.5, 0.0, 0.5), size=quality.shape, p=(0.15, 0.7, 0.15))
-    return np.clip(quality + moved, 0, 1)
+    scores: np.ndarray = np.clip(quality + moved, 0, 1)
+    return scores
 
 
 def rates(images: int, inflation: float, trials: int) -> tuple[float, float]:

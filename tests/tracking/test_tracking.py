@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.import_path import module_command
 from knowgen.tracking import tracker_process
 from knowgen.tracking.contract import TrackedImage, TrackedRun
 from knowgen.tracking.requests import tracker_requests
@@ -61,7 +62,7 @@ def test_wandb_gets_config_curves_figures_tables_and_images(silent: list[str], t
     assert [(entry["done"], entry["progress/cost"]) for entry in curve] == [(0, 0), (1, 0.25), (2, 0.5)]
     assert not any("bad" in entry or "nothing" in entry for entry in run.history)
     assert run.summary["vlm:gpt-4.1/strict/overall_low"] == 0.25 and run.artifacts == ["table.md"]
-    assert [entry["images"]["count"] for entry in run.history if "images" in entry] == [2]
+    assert [entry["images.count"] for entry in run.history if "images.count" in entry] == [2]
     record = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     assert record["project"] == "my-project" and record["offline"].endswith(record["id"])
 
@@ -106,9 +107,12 @@ def test_a_missing_login_is_one_line_before_anything_begins(tmp_path: Path, monk
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(
-        ConfigError, match=r"--log wandb: no login .*`wandb login`, set WANDB_API_KEY.*WANDB_MODE=offline"
+        ConfigError, match=r"--log wandb: no login; run `wandb login`, set WANDB_API_KEY, or .*WANDB_MODE=offline"
     ):
         open_tracking(["wandb"])
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    open_tracking(["wandb"]).close()  # no server is called before a run begins
 
 
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +171,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Calla
     (tmp_path / "own_worker.py").write_text(OWN)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setattr("knowgen.tracking.requests.TRACKERS", {"own": "own_worker:Own"})
-    command = tracker_process.module_command
-    monkeypatch.setattr(tracker_process, "module_command", lambda _, *words: command("own_worker", *words))
+    monkeypatch.setattr(tracker_process, "module_command", lambda _, *words: module_command("own_worker", *words))
     return lambda target, warn: open_tracking([f"own:{target}"], warn)
 
 
@@ -244,3 +247,21 @@ def test_nothing_is_imported_without_a_tracker() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n") and "--log" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_costs_a_warning_and_a_limited_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracker_process, "BEGIN_SECONDS", 1.0)
+    warnings: list[str] = []
+    tracking = open_tracking(["wandb", "mlflow:http://127.0.0.1:9"], warnings.append)
+    tracking.start(run_of(tmp_path))
+    tracking.log({"x": 1}, 1)
+    tracking.close()
+    assert sorted(line.split(":")[0] for line in warnings) == ["mlflow", "wandb"]
+    assert not (tmp_path / "trackers.json").exists()

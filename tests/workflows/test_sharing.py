@@ -14,8 +14,10 @@ import markdown
 import pytest
 import yaml
 from huggingface_hub import constants
+from PIL import Image
 
 import knowgen
+from knowgen.cli.main import run as command_line
 from knowgen.clients.hub import HubDataset
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.store.lock import RunLock
@@ -39,11 +41,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
+def plain(prompt: str, seed: int) -> Image.Image:
+    return Image.new("RGB", (32, 32), (seed % 256, len(prompt) % 256, ord(prompt[-2])))
+
+
+plain.revision = "1"  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a run of four samples."""
     path = tmp_path_factory.mktemp("made") / "run"
-    knowgen.evaluate("knowgen_mini", "noise", "pixels", limit=4, out=path, workers=0)
+    knowgen.evaluate("knowgen_mini", plain, "pixels", limit=4, out=path, workers=0)
     return path
 
 
@@ -69,7 +78,7 @@ def test_a_pushed_run_comes_back_and_verifies_scores_and_compares(hub: HubServer
     pushed = push(run, REPO, show=lines.append)
     assert pushed.sent == len(files_of(hub)) - 1 and "4 images" in lines[0]  # the hub adds .gitattributes
     pulled = pull(REPO, tmp_path / "copy", show=lines.append)
-    assert (pulled.kind, pulled.truths, pulled.commit) == ("run", 4, pushed.commit) and "MB" in lines[-1]
+    assert (pulled.kind, pulled.truths, pulled.commit) == ("run", 4, pushed.commit) and "kB" in lines[-1]
     assert not list(tmp_path.glob("*.partial"))
     assert verify(pulled.path).ok
     copy, first = knowgen.load_run(pulled.path), knowgen.load_run(run)
@@ -263,8 +272,8 @@ def test_what_is_missing_or_away_is_one_line(
 def test_another_run_is_not_replaced_unasked(hub: HubServer, run: Path, tmp_path: Path) -> None:
     push(run, REPO)
     other = tmp_path / "other"
-    knowgen.evaluate("knowgen_mini", "noise", "pixels", limit=4, seed=5, out=other, workers=0)
-    with pytest.raises(ConfigError, match="holds another run, of noise.*--replace"):
+    knowgen.evaluate("knowgen_mini", plain, "pixels", limit=4, seed=5, out=other, workers=0)
+    with pytest.raises(ConfigError, match="holds another run, of .*plain.*--replace"):
         push(other, REPO)
     assert push(other, REPO, PushOptions(replace=True)).removed == 4
     assert verify(pull(REPO, tmp_path / "copy").path).ok
@@ -307,7 +316,7 @@ def test_a_hostile_repository_writes_nothing_outside(hub: HubServer, run: Path, 
         hub.commit(REPO, good)
     hub.commit(REPO, {**good, "run/setup.py": b"hi"})
     _listed(hub, lambda listing: listing["files"].update({"run/setup.py": entry}))
-    with pytest.raises(DataError, match="no part of a run"):
+    with pytest.raises(DataError, match="does not belong to a run"):
         pull(REPO, tmp_path / "copy")
     hub.commit(REPO, {path: data for path, data in good.items() if path != "run/summary.json"})
     with pytest.raises(DataError, match=r"run/summary.json is missing"):
@@ -327,3 +336,71 @@ def test_a_database_with_a_trigger_is_refused(hub: HubServer, run: Path, tmp_pat
     change(run, "create trigger evil after insert on notes begin delete from scores; end")
     with pytest.raises(DataError, match=r"run.sqlite has a trigger"):
         _check_database(run / "run.sqlite", REPO)
+
+
+BOARDS = Path(knowgen.__file__).parents[1] / "leaderboards"
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """Return a board with one submission."""
+    path = tmp_path / "boards" / "worlds"
+    shutil.copytree(BOARDS / "worlds" / "noise", path / "noise")
+    for name in ("board.yaml", "samples.jsonl"):
+        shutil.copy(BOARDS / "worlds" / name, path / name)
+    return path
+
+
+@pytest.mark.slow
+def test_boards_with_their_images_come_back_as_they_were(hub: HubServer, tmp_path: Path) -> None:
+    push(BOARDS, "me/boards")
+    pulled = pull("me/boards", tmp_path / "copy")
+    assert pulled.kind == "board"
+    first, copy = (
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (BOARDS, pulled.path)
+    )
+    assert copy == first and any(path.endswith(".jpg") for path in copy)
+    files = files_of(hub, "me/boards")
+    card = files["README.md"].decode()
+    assert card.count("## ") >= 4 and "| rank | system | overall | coverage |" in card
+    assert "knowgen board check --root my-boards" in card and "## Worlds" in card
+    rows = [json.loads(line) for line in files["data/results.jsonl"].decode().splitlines()]
+    assert len(rows) == 3 * 48 and {row["score_status"] for row in rows} == {"ok"}
+    assert push(BOARDS, "me/boards").sent == 0
+
+
+def test_a_board_that_is_faulty_or_has_a_secret_is_refused(hub: HubServer, board: Path) -> None:
+    result = next(board.glob("*/*/result.json"))
+    text = result.read_text()
+    result.write_text(text.replace('"faithfulness":', '"faithfullness":', 1))
+    with pytest.raises(DataError, match=r"errors?: .*knowgen board check"):
+        push(board, REPO)
+    result.write_text(text)
+    for file, words in ((board / "secret.yaml", "is the secret of a season"), (board / "link", "is a link")):
+        file.symlink_to(result) if words == "is a link" else file.write_text("seed: 1\n")
+        with pytest.raises(KnowgenError, match=words):
+            push(board, REPO)
+        file.unlink()
+    assert not hub.requests
+
+
+def test_a_run_of_a_private_season_is_refused(hub: HubServer, run: Path) -> None:
+    (run.parent / "secret.yaml").write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match="belongs to the private season"):
+        push(run, REPO)
+    assert not hub.requests
+
+
+def test_the_commands_say_what_they_did_and_how_to_go_on(
+    hub: HubServer, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line(["push", str(run), REPO, "--no-images"]) == 0
+    said = capsys.readouterr()
+    assert f"pushed   {hub.url}/datasets/{REPO} at " in said.out and f"knowgen pull {REPO}\n" in said.out
+    assert "checked, " in said.err and WRITE_TOKEN not in said.out + said.err
+    assert command_line(["pull", REPO, "-o", str(tmp_path / "copy")]) == 0
+    said = capsys.readouterr()
+    assert f"knowgen verify {tmp_path / 'copy'}" in said.out and "its images were not sent" in said.err
+    assert command_line(["pull", REPO, "-o", str(tmp_path / "copy")]) == 3
+    assert capsys.readouterr().err.count("\n") == 1

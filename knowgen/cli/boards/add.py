@@ -55,6 +55,8 @@ def command(
     if system is None and not dry_run:
         path, written = write_template(run, chosen)
         given = command_line("board", "add", run, "--board", chosen.name, "--system", path)
+        if chosen.file.season is not None:
+            given = "send it with the run to those who hold the season"
         what = f"wrote {path}, a template to fill in" if written else f"{path} exists: fill it in"
         click.echo(f"knowgen: {what}; then {given}", err=True)
         return EXIT_TEMPLATE
@@ -78,7 +80,7 @@ def _accepted(run: Path, added: Added, system: Path | None) -> int:
     click.echo(terminal([added.summary]))
     if added.path is not None:
         click.echo(f"added    {added.path}")
-        click.echo(f"check    {command_line('board', 'check', added.board.path)}")
+        click.echo(f"check    {command_line('board', 'check', added.path)}")
     else:
         rest = "" if system is not None else "; a submission needs a system.yaml as well: leave --dry-run out"
         click.echo(f"{run} is eligible for {added.board.name}; nothing was written{rest}")

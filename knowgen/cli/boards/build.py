@@ -20,7 +20,11 @@ Examples:
     "--root", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True, metavar="DIR",
     help="Folder of the boards.",
 )  # fmt: skip
-def command(boards: tuple[str, ...], out: Path, root: Path) -> int:
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    help="Processes that read submissions.",
+)  # fmt: skip
+def command(boards: tuple[str, ...], out: Path, root: Path, processes: int) -> int:
     """Build the site of all boards, or of those named: pages that open from a folder without a network.
 
     The same files give the same bytes. An earlier site in DIR is replaced.
@@ -28,6 +32,6 @@ def command(boards: tuple[str, ...], out: Path, root: Path) -> int:
     from knowgen.leaderboards.folder import read_boards
     from knowgen.leaderboards.site.build import build_site, chosen_boards
 
-    page = build_site(chosen_boards(read_boards(root), boards, root), out)
+    page = build_site(chosen_boards(read_boards(root), boards, root), out, processes=processes)
     click.echo(page.resolve())
     return 0

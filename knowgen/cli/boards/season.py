@@ -12,7 +12,7 @@ from knowgen.cli.common import command_line
 from knowgen.cli.options import run_option
 
 if TYPE_CHECKING:
-    from knowgen.workflows.season.verification import SeasonVerification
+    from knowgen.seasons.verification import SeasonVerification
 
 EPILOG = """\b
 Examples:
@@ -88,8 +88,8 @@ def publish(
 
     The same command completes one that was interrupted.
     """
-    from knowgen.workflows.season.publish import SeasonPlaces
-    from knowgen.workflows.season.publish import publish as publish_season
+    from knowgen.seasons.publish import SeasonPlaces
+    from knowgen.seasons.publish import publish as publish_season
 
     places = SeasonPlaces(public, board, private)
     season = publish_season(
@@ -116,20 +116,27 @@ def score(source: Path, board: Path, private: Path, system: Path, *, pattern: st
     """
     from knowgen.cli.common import exit_code, failure_lines, resume_command
     from knowgen.core.run_config import RunConfig
+    from knowgen.core.secrets import mask_secrets
+    from knowgen.core.text import one_line
     from knowgen.report import tables
-    from knowgen.workflows.season.scoring import score as score_season
+    from knowgen.seasons.scoring import score as score_season
 
     config = RunConfig(workers=workers, progress=True)
     done = score_season(source, board, private, system, pattern=pattern, config=config)
-    if done.submission is None:
-        click.echo("interrupted; finished scores are saved", err=True)
+    for reason in done.reasons:
+        click.echo(f"not eligible: {one_line(mask_secrets(reason))}", err=True)
+    if done.reasons:
+        return EXIT_FINDINGS
+    assert done.run is not None
+    if done.path is None:
+        click.echo("stopped; finished scores are saved", err=True)
         click.echo(f"resume   {resume_command()}")
         return exit_code(done.run)
     click.echo()
     click.echo(tables.terminal(list(done.run.summaries(protocols=(done.run.protocol,)))))
     for line in failure_lines(done.run):
         click.echo(line)
-    click.echo(f"added    {done.submission.path}")
+    click.echo(f"added    {done.path}")
     return 0
 
 
@@ -138,7 +145,7 @@ def score(source: Path, board: Path, private: Path, system: Path, *, pattern: st
 @click.option("--date", type=DAY, metavar="DAY", help="Day of the closing [today].")
 def close(board: Path, date: str | None) -> int:
     """Close a season: it takes no more submissions."""
-    from knowgen.workflows.season.reveal import close as close_season
+    from knowgen.seasons.reveal import close as close_season
 
     season = close_season(board, date or _today())
     click.echo(f"closed   season {season.name} on {season.closed}")
@@ -152,7 +159,7 @@ def close(board: Path, date: str | None) -> int:
 @click.option("--date", type=DAY, metavar="DAY", help="Day of the reveal [today].")
 def reveal(board: Path, private: Path, date: str | None) -> int:
     """Publish the seed of a closed season, hashes of its ground truths, and the images of the submissions."""
-    from knowgen.workflows.season.reveal import reveal as reveal_season
+    from knowgen.seasons.reveal import reveal as reveal_season
 
     done = reveal_season(board, private, date or _today())
     for key in done.without_run:
@@ -173,7 +180,7 @@ def verify(board: Path, public: Path | None, out: Path | None, *, no_rescore: bo
 
     Exit codes: 0 all is as published; 3 something is not.
     """
-    from knowgen.workflows.season.verification import verify as verify_season
+    from knowgen.seasons.verification import verify as verify_season
 
     found = verify_season(board, public=public, out=out, rescore=not no_rescore, workers=workers, progress=True)
     _print_verification(found)

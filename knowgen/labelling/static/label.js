@@ -9,6 +9,7 @@
   let item = null;
   let since = 0;
   let busy = false;
+  let begun = false;
   let marked = 0;
   const narrow = window.matchMedia("(max-width: 60rem)");
   let again = null; // the request that failed
@@ -54,7 +55,7 @@
     $("fault").hidden = !words;
     $("fault-text").textContent = words;
     if (words) {
-      if (!item && !body.dataset.rater) start();
+      if (!begun && !body.dataset.rater) start();
       return;
     }
     show(state, path === "undo");
@@ -72,6 +73,7 @@
   function show(state, undone) {
     rater = stored("rater", state.rater);
     item = state.item;
+    begun = true;
     $("start").hidden = true;
     $("progress").hidden = $("keys-switch").hidden = false;
     $("bar").max = Math.max(1, state.total);
@@ -258,7 +260,8 @@
       return;
     }
     if (event.target instanceof HTMLInputElement && event.target.type === "text") return;
-    if (event.key === "Enter" && !pairs && item && event.target instanceof HTMLInputElement && event.target.type === "radio") {
+    const onRow = event.target instanceof HTMLInputElement && event.target.type === "radio";
+    if (event.key === "Enter" && !pairs && item && (onRow || event.target === body || event.target === $("task-title"))) {
       event.preventDefault();
       submit();
       return;

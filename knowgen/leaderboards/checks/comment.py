@@ -1,6 +1,6 @@
 """The result of a check as Markdown, for a comment on a pull request.
 
-Every text from a submission is shown as code: in a code span there is no link, image, mention or HTML.
+Every text from a submission is shown as code: a code span holds neither link nor image, mention or HTML.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class _Standing:
             _line(["---"] * len(heads)),
             *map(_line, rows),
             "",
-            f"Ranks are ranges among {count(ranked, 'system')}: systems whose ranges overlap are not told apart. "
-            "Differences are paired, with their 95 % interval.",
+            f"Ranks are ranges among {count(ranked, 'system')}: systems whose ranges overlap do not differ for "
+            "certain. Differences are paired, with their 95 % interval.",
         ]
 
     def _row(self, checked: CheckedSubmission, board: _ValidBoard, figures: BoardFigures) -> list[str]:

@@ -120,7 +120,7 @@ def _check_score(
             continue
         name = "score" if score.lenient is None else f"{reading} score"
         if generation.status is not GenerationStatus.OK and parsed.status is not ScoreStatus.NOT_RUN:
-            what = f"the {name} is {parsed.status.value}, and there is no image"
+            what = f"the {name} is {parsed.status.value}, without an image"
             yield error("states", where, what, "a score without an image is `not_run`")
         elif parsed.status is not ScoreStatus.OK and parsed.values:
             yield error("states", where, f"the {name} is {parsed.status.value} and has values", _AGAIN)

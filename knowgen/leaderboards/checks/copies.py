@@ -9,7 +9,7 @@ from fractions import Fraction
 from knowgen.core.text import count
 from knowgen.leaderboards.checks.content import named
 from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
-from knowgen.leaderboards.checks.hashes import SAME_PICTURE, ImageHashes, Slot, alike, has_picture
+from knowgen.leaderboards.checks.hashes import SAME_PICTURE, ImageHashes, PictureTable, Slot, alike, has_picture
 from knowgen.leaderboards.folder import RESULT_FILE, Board
 from knowgen.search.leaks import MAX_DISTANCE
 
@@ -36,7 +36,7 @@ def check_truths(hashes: ImageHashes, board: Board) -> Iterator[BoardFinding]:
         for name, truth in ((slot[0], known.get(slot[0])),)
         if truth is not None and has_picture(truth.perceptual)
     }
-    near = same | set(alike(hashes.perceptual, pictures, MAX_DISTANCE))
+    near = same | set(alike(hashes.pictures, PictureTable(pictures), MAX_DISTANCE))
     if not near:
         return
     kind = "identical to" if near == same else "the same picture as"
@@ -57,15 +57,13 @@ def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) 
         own: Hashes of the submission.
         others: Hashes of the revisions of each other system, by its folder.
     """
-    mine = {slot: digest for slot, digest in own.sha256.items() if slot not in own.fallback and digest not in own.flat}
     for system, revisions in others.items():
         shared: set[Slot] = set()
         close: set[Slot] = set()
         for other in revisions:
-            digests = {digest for slot, digest in other.sha256.items() if slot not in other.fallback}
-            shared |= {slot for slot, digest in mine.items() if digest in digests}
-            pictures = {slot: one for slot, one in other.perceptual.items() if slot not in other.fallback}
-            close |= set(alike({slot: own.perceptual[slot] for slot in mine}, pictures, SAME_PICTURE))
+            if both := own.own_digests & other.own_digests:
+                shared |= {slot for slot, digest in own.own.items() if digest in both}
+            close |= set(alike(own.own_pictures, other.own_pictures, SAME_PICTURE))
         yield from _shared(system, shared, close - shared, len(own.sha256))
 
 

@@ -107,7 +107,7 @@ def _check_image_names(folder: Path) -> Iterator[BoardFinding]:
 
 
 def is_safe(folder: Path, name: str) -> bool:
-    """Return whether a file of a folder is a regular file that is no link."""
+    """Return whether a file of a folder is a regular file, and not a link."""
     path = folder / name
     try:
         return stat.S_ISREG(path.lstat().st_mode)

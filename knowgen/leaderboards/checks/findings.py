@@ -108,7 +108,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error."""
+        """Whether nothing must be fixed."""
         return not any(each.level == "error" for each in self.every)
 
     def with_findings(self, board: str, key: str, further: Sequence[BoardFinding]) -> CheckReport:

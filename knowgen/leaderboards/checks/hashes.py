@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,6 +27,25 @@ FEWEST_BITS = 24
 HASH_BYTES = 32
 
 
+class PictureTable:
+    """Perceptual hashes by sample and repeat.
+
+    Args:
+        hashes: The hashes, 32 bytes each.
+
+    Attributes:
+        slots: Samples and repeats, sorted.
+        table: Their hashes, shape (N, 32).
+    """
+
+    def __init__(self, hashes: Mapping[Slot, bytes]) -> None:
+        import numpy as np
+
+        self.slots = tuple(sorted(hashes))
+        joined = b"".join(hashes[slot] for slot in self.slots)
+        self.table: NDArray[np.uint8] = np.frombuffer(joined, np.uint8).reshape(len(self.slots), HASH_BYTES)
+
+
 @dataclass(frozen=True)
 class ImageHashes:
     """Hashes of the images of one submission.
@@ -45,6 +64,30 @@ class ImageHashes:
     def flat(self) -> frozenset[str]:
         """Digests of images of one colour."""
         return frozenset(digest for slot, digest in self.sha256.items() if slot not in self.perceptual)
+
+    @cached_property
+    def pictures(self) -> PictureTable:
+        """Perceptual hashes of all images of more than one colour."""
+        return PictureTable(self.perceptual)
+
+    @cached_property
+    def own(self) -> Mapping[Slot, str]:
+        """Digests of the images that are the system's own: neither of one colour nor a fallback."""
+        return {
+            slot: digest
+            for slot, digest in self.sha256.items()
+            if slot not in self.fallback and digest not in self.flat
+        }
+
+    @cached_property
+    def own_digests(self) -> frozenset[str]:
+        """The digests of `own`."""
+        return frozenset(self.own.values())
+
+    @cached_property
+    def own_pictures(self) -> PictureTable:
+        """Perceptual hashes of the images in `own`."""
+        return PictureTable({slot: self.perceptual[slot] for slot in self.own if slot in self.perceptual})
 
 
 def hashes_of(result: SubmissionResult) -> ImageHashes:
@@ -89,18 +132,17 @@ def bits_apart(a: bytes, b: bytes) -> int:
     return (int.from_bytes(a) ^ int.from_bytes(b)).bit_count()
 
 
-def alike(a: Mapping[Slot, bytes], b: Mapping[Slot, bytes], most: int) -> list[Slot]:
+def alike(a: PictureTable, b: PictureTable, most: int) -> list[Slot]:
     """Return the samples and repeats, sorted, whose images of two systems differ in at most `most` bits."""
-    slots = sorted(a.keys() & b.keys())
+    import numpy as np
+
+    slots, first, second = a.slots, a.table, b.table
+    if a.slots != b.slots:
+        places = {slot: place for place, slot in enumerate(b.slots)}
+        shared = [(own, places[slot]) for own, slot in enumerate(a.slots) if slot in places]
+        slots = tuple(a.slots[own] for own, _ in shared)
+        first, second = first[[own for own, _ in shared]], second[[other for _, other in shared]]
     if not slots:
         return []
-    import numpy as np
-
-    different = np.unpackbits(_table(a, slots) ^ _table(b, slots), axis=1).sum(axis=1)
+    different = np.unpackbits(first ^ second, axis=1).sum(axis=1)
     return [slots[place] for place in np.flatnonzero(different <= most).tolist()]
-
-
-def _table(hashes: Mapping[Slot, bytes], slots: Sequence[Slot]) -> NDArray[np.uint8]:
-    import numpy as np
-
-    return np.frombuffer(b"".join(hashes[slot] for slot in slots), np.uint8).reshape(len(slots), HASH_BYTES)

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from knowgen.core.records import ScoreStatus
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import created_at, named
-from knowgen.leaderboards.checks.findings import BoardFinding, warning
+from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.checks.hashes import ImageHashes, hashes_of
-from knowgen.leaderboards.folder import RESULT_FILE, Board, Submission
-from knowgen.leaderboards.records import SubmissionResult
+from knowgen.leaderboards.folder import RESULT_FILE, SYSTEM_FILE, Board, Submission
+from knowgen.leaderboards.records import SubmissionResult, SystemFile
 from knowgen.leaderboards.rows import rows_of
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.protocol import get_protocol
@@ -25,6 +25,7 @@ class Facts:
 
     Attributes:
         submission: The submission.
+        system: Its `system.yaml`; None if that is not valid.
         created: When its run was created, as its file says.
         knowgen: Version of knowgen that wrote its file.
         scorer: Version of its scorer.
@@ -33,6 +34,7 @@ class Facts:
     """
 
     submission: Submission
+    system: SystemFile | None
     created: str
     knowgen: str
     scorer: str
@@ -40,10 +42,11 @@ class Facts:
     images: ImageHashes
 
 
-def facts_of(submission: Submission, result: SubmissionResult) -> Facts:
+def facts_of(submission: Submission, system: SystemFile | None, result: SubmissionResult) -> Facts:
     """Return what is kept of a submission."""
     return Facts(
         submission=submission,
+        system=system,
         created=result.created,
         knowgen=result.knowgen,
         scorer=result.scorer.version,
@@ -64,6 +67,19 @@ def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
         if mine != usual:
             text = f"{what} is {one_line(mine, 80) or 'none'}, that of {number} of {count(len(theirs), 'other')} is "
             yield warning("drift", RESULT_FILE, text + (one_line(usual, 80) or "none"), fix)
+
+
+def check_owner(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
+    """Yield where a revision names another system than the revisions beside it, which it would replace on the board."""
+    beside = [each.system for each in others if each.submission.slug == own.submission.slug and each.system]
+    if own.system is None or not beside:
+        return
+    if names := {each.name for each in beside} - {own.system.name}:
+        what = f"name is {one_line(own.system.name, 80)!r}, other revisions of the folder are of {min(names)!r}"
+        yield error("owner", SYSTEM_FILE, what, "submit another system in a folder of its own")
+    elif own.system.contact not in {each.contact for each in beside}:
+        what = f"contact is {one_line(own.system.contact, 80)!r}, that of no other revision of the system"
+        yield warning("owner", SYSTEM_FILE, what, "make sure that it comes from the authors: it replaces theirs")
 
 
 def earlier_revision(own: Facts, others: Sequence[Facts]) -> Facts | None:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from knowgen.core.images import UnreadableImageError, inspect_image, open_rgb, read_image_file
+from knowgen.core.images import (
+    MAX_PIXELS,
+    UnreadableImageError,
+    inspect_image,
+    open_image,
+    open_rgb,
+    read_image_file,
+)
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
 from knowgen.leaderboards.checks.files import IMAGE_NAME
 from knowgen.leaderboards.checks.findings import BoardFinding, error
 from knowgen.leaderboards.checks.hashes import bits_apart
 from knowgen.leaderboards.folder import IMAGES, RESULT_FILE
+from knowgen.leaderboards.images import THUMBNAIL_SIDE
 from knowgen.leaderboards.records import SubmissionResult, SubmittedImage
 from knowgen.search.leaks import MAX_DISTANCE, perceptual_hash
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SAME_FILE = 8
 """Bits by which the perceptual hash of one file may differ between versions of the libraries that open it."""
@@ -70,21 +82,24 @@ def _check_image(path: Path, image: SubmittedImage, sample: str) -> Iterator[Boa
 
 
 def _check_full(data: bytes, image: SubmittedImage, where: str, sample: str) -> Iterator[BoardFinding]:
-    facts = inspect_image(data)
+    facts = inspect_image(data, max_pixels=min(MAX_PIXELS, image.width * image.height))
     if (facts.width, facts.height, facts.format) != (image.width, image.height, image.format):
         there = f"{facts.width}x{facts.height} {facts.format}"
         what = f"is {there}, {RESULT_FILE} says {image.width}x{image.height} {one_line(image.format, 20)} ({sample})"
         yield error("images", where, what, _FIX)
-    yield from _check_look(data, image, where, sample, SAME_FILE, "its perceptual hash is not the claimed one")
+    yield from _check_look(
+        open_rgb(data), image, where, sample, SAME_FILE, "its perceptual hash is not the claimed one"
+    )
 
 
 def _check_thumbnail(data: bytes, image: SubmittedImage, where: str, sample: str) -> Iterator[BoardFinding]:
-    yield from _check_look(data, image, where, sample, MAX_DISTANCE, "does not look like the image")
+    small = open_image(data, formats=("JPEG",), max_pixels=THUMBNAIL_SIDE**2).image
+    yield from _check_look(small, image, where, sample, MAX_DISTANCE, "does not look like the image")
 
 
 def _check_look(
-    data: bytes, image: SubmittedImage, where: str, sample: str, most: int, what: str
+    pixels: Image, image: SubmittedImage, where: str, sample: str, most: int, what: str
 ) -> Iterator[BoardFinding]:
-    distance = bits_apart(perceptual_hash(open_rgb(data)).tobytes(), bytes.fromhex(image.perceptual))
+    distance = bits_apart(perceptual_hash(pixels).tobytes(), bytes.fromhex(image.perceptual))
     if distance > most:
         yield error("images", where, f"{what} ({sample}): {distance} of 256 bits differ, at most {most} may", _FIX)

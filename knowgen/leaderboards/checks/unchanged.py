@@ -24,20 +24,29 @@ class Changes:
     Attributes:
         revisions: `board/system/revision` of every revision that is new or has another file, sorted.
         findings: Changes that are not allowed.
+        notes: What could not be compared, and why.
     """
 
     revisions: tuple[str, ...]
     findings: tuple[BoardFinding, ...]
+    notes: tuple[str, ...] = ()
 
 
 def changes(root: Path, earlier: Path) -> Changes:
     """Compare a folder of boards with an earlier state of it, such as the branch that a pull request is for.
+
+    Args:
+        root: The folder of boards.
+        earlier: Its earlier state, or a checkout that has it.
 
     Raises:
         DataError: The earlier state is not a folder.
     """
     if not earlier.is_dir():
         raise DataError("is not a folder", where=str(earlier), fix="name the folder of boards of the earlier state")
+    if not _has_board(earlier) and _has_board(earlier / root.name):
+        earlier = earlier / root.name
+    notes = () if _has_board(earlier) else (f"{earlier} has no board: everything is new",)
     before, now = _digests(earlier), _digests(root)
     changed = {_revision(name) for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     revisions = sorted(changed - {""})
@@ -56,7 +65,11 @@ def changes(root: Path, earlier: Path) -> Changes:
     elif files:
         what = f"{count(len(files), 'file')} of the board changed: {named(files)}"
         findings.append(warning("unchanged", root.name, what, "all submissions of the board are judged by them"))
-    return Changes(tuple(revisions), tuple(findings))
+    return Changes(tuple(revisions), tuple(findings), notes)
+
+
+def _has_board(root: Path) -> bool:
+    return any(root.glob(f"*/{BOARD_FILE}"))
 
 
 def _revision_changes(revision: str, before: dict[str, str], now: dict[str, str]) -> Iterator[BoardFinding]:

@@ -23,7 +23,8 @@ from knowgen.leaderboards.site.view import (
     SiteBoard,
     SiteSystem,
     SubmissionFacts,
-    rerun_command,
+    board_has_samples,
+    rerun_commands,
 )
 from knowgen.report.view import SystemMarker, marks
 
@@ -38,7 +39,7 @@ RESERVED = frozenset({STATIC_FOLDER, IMAGES_FOLDER, MARKER, "index.html"})
 """Names in the folder of a site that no board can have."""
 
 
-def build_site(boards: Sequence[Board], out: Path) -> Path:
+def build_site(boards: Sequence[Board], out: Path, *, processes: int = 1) -> Path:
     """Build the site of some boards.
 
     An earlier site is replaced when the new one is complete; any other folder is left as it is.
@@ -46,6 +47,7 @@ def build_site(boards: Sequence[Board], out: Path) -> Path:
     Args:
         boards: The boards.
         out: Folder to write.
+        processes: Number of processes that read submissions; the pages do not depend on it.
 
     Returns:
         Path of `index.html`.
@@ -63,7 +65,7 @@ def build_site(boards: Sequence[Board], out: Path) -> Path:
     with site_draft(out) as fresh:
         _add_static(fresh / STATIC_FOLDER)
         (fresh / IMAGES_FOLDER).mkdir()
-        content = [_content(board, fresh) for board in ordered]
+        content = [_content(board, fresh, processes) for board in ordered]
         markers = _markers(content)
         shown = [_site_board(figures, facts, markers) for figures, facts in content]
         pages = SitePages(shown)
@@ -85,11 +87,13 @@ def _add_static(folder: Path) -> None:
             (folder / name).write_bytes(source.joinpath(name).read_bytes())
 
 
-def _content(board: Board, fresh: Path) -> tuple[BoardFigures, _Facts]:
+def _content(board: Board, fresh: Path, processes: int) -> tuple[BoardFigures, _Facts]:
     """Compute the figures of a board and write the data of its systems, one after another to bound the memory."""
-    figures = board_figures(board)
+    figures = board_figures(board, processes=processes)
     folder = fresh / board.name / DATA_FOLDER
-    folder.mkdir(parents=True)
+    folder.parent.mkdir()
+    if figures.systems or board_has_samples(board):
+        folder.mkdir()
     facts = {}
     for system in figures.systems:
         submission = system.submission
@@ -114,7 +118,7 @@ def _facts(
         cost=result.cost.model_dump(),
         judges=result.judges,
         scorer=f"{result.scorer.name} {result.scorer.version}".strip(),
-        rerun=rerun_command(board, submission.system, result),
+        rerun=rerun_commands(board, submission, result),
         failures=missing_scores(result, board, protocol, troubled),
         values=tuple(map(SampleValue.of, outcomes)),
         images=sum(len(one.images) for one in outcomes),
@@ -161,22 +165,22 @@ def _other(submission: Submission, board: Board, successor: Submission | None) -
     result: SubmissionResult = submission.read_result()
     if submission.withdrawal is not None:
         reason = f"{submission.withdrawal.date}: {submission.withdrawal.reason}"
+    elif board.file.task.version not in (None, submission.stated.task_version):
+        reason = f"made with another version of the task: {submission.stated.task_version}"
     else:
-        assert successor is not None  # the latest revision that is not withdrawn is the current one
+        assert successor is not None  # the latest revision of the board's version is the current one
         reason = f"replaced by revision {successor.revision}"
     return OtherRevision(submission, result.created, result.claimed.get(board.file.ranking), reason)
 
 
 def _write_board(board: SiteBoard, pages: SitePages, folder: Path) -> None:
-    data.write_board_data(folder / DATA_FOLDER, board)
+    written = {}
     exports: tuple[ExportFile, ...] = ()
     if board.samples:
+        data.write_board_data(folder / DATA_FOLDER, board)
         exports = write_exports(board.figures, folder / EXPORT_FOLDER)
-    written = {
-        "index.html": pages.board(board, [(f"{EXPORT_FOLDER}/{one.path}", one) for one in exports]),
-        "compare.html": pages.compare(board),
-        "sample.html": pages.sample(board),
-    }
+        written = {"compare.html": pages.compare(board), "sample.html": pages.sample(board)}
+    written["index.html"] = pages.board(board, [(f"{EXPORT_FOLDER}/{one.path}", one) for one in exports])
     for name, page in written.items():
         (folder / name).write_text(page, encoding="utf-8")
     for system in board.systems:
@@ -189,10 +193,12 @@ def chosen_boards(boards: Sequence[Board], names: Sequence[str], root: Path) -> 
     """Return the boards with the given names; all of them without any.
 
     Raises:
-        UsageError: There is no board of a name.
+        UsageError: A board is unknown.
     """
     by_name = {board.name: board for board in boards}
     for name in names:
         if name not in by_name:
-            raise UsageError(f"no board {name!r}", where=str(root), fix=f"the boards are {', '.join(sorted(by_name))}")
+            raise UsageError(
+                f"the board {name!r} is unknown", where=str(root), fix=f"the boards are {', '.join(sorted(by_name))}"
+            )
     return [by_name[name] for name in dict.fromkeys(names)] if names else list(boards)

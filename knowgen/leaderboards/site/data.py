@@ -1,4 +1,4 @@
-"""The data of a board as scripts, which pages load when they show them; a browser reads no other files from a folder."""
+"""The data of a board as scripts, which pages load when they show them: from a folder, browsers read no other data."""
 
 from __future__ import annotations
 

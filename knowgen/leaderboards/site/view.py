@@ -54,7 +54,7 @@ class SubmissionFacts:
         cost: US dollars by part of the run; None where a price is not known.
         judges: Number of scores by model name that the judge's endpoint returned.
         scorer: Name and version of the scorer.
-        rerun: Command line that runs the system again.
+        rerun: Command lines that run the system again.
         failures: Reasons of missing scores, the most frequent first.
         values: Value of each sample in the order of the board.
         images: Number of images.
@@ -67,7 +67,7 @@ class SubmissionFacts:
     cost: Mapping[str, float | None]
     judges: Mapping[str, int]
     scorer: str
-    rerun: str
+    rerun: tuple[str, ...]
     failures: tuple[MissingScores, ...]
     values: tuple[SampleValue, ...]
     images: int
@@ -216,8 +216,7 @@ class SiteBoard:
     @cached_property
     def samples(self) -> tuple[BoardSample, ...]:
         """The samples; none while the board is not pinned to a version of its task."""
-        pinned = self.board.file.task.version is not None or (self.board.path / SAMPLES_FILE).exists()
-        return self.board.samples if pinned else ()
+        return self.board.samples if board_has_samples(self.board) else ()
 
     @cached_property
     def ranked(self) -> tuple[SiteSystem, ...]:
@@ -262,6 +261,11 @@ class SiteBoard:
         return tuple(by_slug[slug] for slug in found.order) if found is not None else ()
 
 
+def board_has_samples(board: Board) -> bool:
+    """Return whether a board has samples, or should have: none while it is not pinned to a version of its task."""
+    return board.file.task.version is not None or (board.path / SAMPLES_FILE).exists()
+
+
 def reversed_pair(pair: PairDifference) -> PairDifference:
     """Return the difference a - b from the difference b - a."""
     value, low, high = (None if one is None else 0.0 - one for one in (pair.value, pair.high, pair.low))
@@ -293,16 +297,23 @@ def rank_words(rank: RankRange | None) -> str:
     return str(rank.best) if rank.best == rank.worst else f"{rank.best}–{rank.worst}"
 
 
-def rerun_command(board: Board, file: SystemFile, result: SubmissionResult) -> str:
-    """Return the command line that runs a system again on the task of its board."""
-    spec = result.spec
-    words = ["knowgen", "run", "--task", board.file.task.name, "--generator", file.adapter.generator]
-    for name, value in sorted(file.adapter.arguments.items()):
-        words += ["-g", f"{name}={value if isinstance(value, str) else canonical(value)}"]
-    words += ["--scorer", board.file.scorer.name, "--protocol", board.file.protocol, "--seed", str(spec.seed)]
+def rerun_commands(board: Board, submission: Submission, result: SubmissionResult) -> tuple[str, ...]:
+    """Return the command lines that run a system again on the task of its board."""
+    adapter, scorer, spec = submission.system.adapter, board.file.scorer, result.spec
+    words = ["knowgen", "run", "--task", board.file.task.name, "--generator", adapter.generator]
+    words += _arguments("-g", adapter.arguments)
+    words += ["--scorer", scorer.name, *_arguments("-s", scorer.args), "--protocol", board.file.protocol]
+    words += ["--seed", str(spec.seed)]
     if spec.repeats > 1:
         words += ["--repeats", str(spec.repeats)]
-    return shlex.join([*words, "--out", f"reports/{board.name}-{file.revision}"])
+    words += ["--out", f"reports/{board.name}-{submission.slug}-{submission.revision}"]
+    install = [shlex.join(["pip", "install", adapter.package])] if adapter.package else []
+    return (*install, shlex.join(words))
+
+
+def _arguments(flag: str, arguments: Mapping[str, Any]) -> list[str]:
+    pairs = [f"{name}={one if isinstance(one, str) else canonical(one)}" for name, one in sorted(arguments.items())]
+    return [word for pair in pairs for word in (flag, pair)]
 
 
 def system_entry(system: SiteSystem) -> dict[str, Any]:

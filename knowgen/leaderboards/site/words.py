@@ -64,12 +64,12 @@ def pair_words(board: SiteBoard, pair: PairDifference) -> str:
 
 
 def verdict(board: SiteBoard, a: SiteSystem, b: SiteSystem) -> str:
-    """Return in a few words how b compares with a: better, worse, or not told apart."""
+    """Return in a few words how b compares with a: better, worse, or without a clear difference."""
     pair = board.pair(a, b)
     if pair.value is None:
         return "no comparison"
     if not board.differ(pair):
-        return "not told apart"
+        return "no clear difference"
     return "better" if pair.value > 0 else "worse"
 
 
@@ -91,7 +91,7 @@ def tie_words(board: SiteBoard) -> str:
     return (
         f"Two systems count as different if the p-value of the paired test of their {board.score}{how}, is at most "
         f"{ties.level:g}. The rank of a system runs from 1 + the number of systems that are better to the number of "
-        "systems minus those that are worse; systems whose ranges overlap are not told apart."
+        "systems minus those that are worse: ranges of systems that do not differ overlap."
     )
 
 

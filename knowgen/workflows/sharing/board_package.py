@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import DataError
+from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.spec import fingerprint
 from knowgen.core.text import count
 from knowgen.leaderboards.figures import BoardFigures, board_figures
 from knowgen.leaderboards.folder import BOARD_FILE, IMAGES, Board, read_board, read_boards
 from knowgen.leaderboards.rows import rows_of
+from knowgen.leaderboards.season import SECRET_FILE
 from knowgen.report import tables
 from knowgen.report.text_table import escape_markdown
+from knowgen.workflows.board_check import check
 from knowgen.workflows.sharing.card import front_matter
 from knowgen.workflows.sharing.listing import DATA_FOLDER, allowed_path
 from knowgen.workflows.sharing.package import Package, packed, refuse_private
@@ -48,12 +50,13 @@ def board_package(
         keep_paths: Whether folders of this machine may be in it.
 
     Raises:
-        ConfigError: There is a key or a folder of this machine in it.
-        DataError: A file of it is not valid, is a link, or has a name that cannot be sent.
+        ConfigError: There is a key, a folder of this machine or the secret of a season in it.
+        DataError: Its check finds an error, or a file is a link or has a name that cannot be sent.
     """
     boards = boards_of(path)
-    figures = [board_figures(board) for board in boards]  # which reads every file, and refuses what is not valid
     files = {f"{BOARD_FOLDER}/{name}": file for name, file in _content(path, images=images)}
+    _refuse_faulty(path)
+    figures = [board_figures(board) for board in boards]
     (stage / DATA_FOLDER).mkdir()
     rows = stage / DATA_FOLDER / "results.jsonl"
     with rows.open("w", encoding="utf-8") as file:
@@ -69,22 +72,41 @@ def board_package(
         name=name,
         identity=fingerprint([[board.name, board.file.task.name] for board in boards]),
         files=files,
-        card=_card(figures, name, repo, licence=licence, left_out=left_out),
+        card=_card(figures, name, repo, several=not (path / BOARD_FILE).is_file(), licence=licence, left_out=left_out),
         images=images,
         left_out=left_out,
     )
+
+
+def _refuse_faulty(path: Path) -> None:
+    """Check the submissions, as `knowgen board check` does.
+
+    Raises:
+        DataError: There is an error.
+    """
+    single = (path / BOARD_FILE).is_file()
+    root, names = (path.absolute().parent, (path.absolute().name,)) if single else (path, ())
+    errors = [each for each in check(root, names).report.every if each.level == "error"]
+    if errors:
+        fix = f"look at all with `knowgen board check {path}`"
+        first = f"{errors[0].check}: {errors[0].where}: {errors[0].what}"
+        raise DataError(f"{count(len(errors), 'error')}: {first}", where=str(path), fix=fix)
 
 
 def _content(path: Path, *, images: bool) -> Iterator[tuple[str, Path]]:
     """Yield the files of a board.
 
     Raises:
+        ConfigError: One is the secret of a season.
         DataError: One is a link or has a name that cannot be sent.
     """
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
         if any(part in SITE_FILES or part.startswith(".") for part in relative.parts):
             continue
+        if file.name == SECRET_FILE:
+            fix = "keep the maintainer's folder of a season apart from the boards"
+            raise ConfigError("is the secret of a season", where=str(file), fix=fix)
         if file.is_symlink():
             raise DataError("is a link, which cannot be sent", where=str(file), fix="replace it by the file itself")
         if not file.is_file() or (not images and IMAGES in relative.parts):
@@ -118,8 +140,19 @@ def _rows(figures: BoardFigures) -> Iterator[dict[str, Any]]:
             }
 
 
-def _card(figures: list[BoardFigures], name: str, repo: str, *, licence: str, left_out: tuple[str, ...]) -> str:
-    """Return the data card: figures with intervals and rank ranges of each board, and how to use the files."""
+def _card(
+    figures: list[BoardFigures], name: str, repo: str, *, several: bool, licence: str, left_out: tuple[str, ...]
+) -> str:
+    """Return the data card: figures with intervals and rank ranges of each board, and how to use the files.
+
+    Args:
+        figures: Figures of each board.
+        name: Name for readers.
+        repo: Repository that it is for.
+        several: Whether it is a folder of boards.
+        licence: Licence, as the hub names it.
+        left_out: What the copy lacks, in words.
+    """
     header = front_matter(
         title=name,
         licence=licence,
@@ -130,7 +163,8 @@ def _card(figures: list[BoardFigures], name: str, repo: str, *, licence: str, le
     parts = [header, f"# {escape_markdown(name)}", about]
     for each in figures:
         parts += _board(each)
-    commands = ["```bash", f"knowgen pull {repo} -o my-boards", "knowgen board check my-boards", "```"]
+    root = "--root " if several else ""
+    commands = ["```bash", f"knowgen pull {repo} -o my-boards", f"knowgen board check {root}my-boards", "```"]
     entries = [
         f"- `{DATA_FOLDER}/results.jsonl`: one row for each system, sample and score",
         f"- `{BOARD_FOLDER}/`: the files of the board",
@@ -151,7 +185,8 @@ def _board(figures: BoardFigures) -> list[str]:
         spec = system.submission.read_result().spec.generator
         cells = [_ranks(system.rank), system.submission.system.name, figure, scored, "yes" if spec.privileged else "no"]
         lines.append("| " + " | ".join(map(escape_markdown, cells)) + " |")
-    task = f"Task {file.task.name} {file.task.version or ''}, scorer {file.scorer.name}, protocol {file.protocol}."
+    version = f" {file.task.version}" if file.task.version else ""
+    task = f"Task {file.task.name}{version}, scorer {file.scorer.name}, protocol {file.protocol}."
     return [f"## {escape_markdown(file.title)}", escape_markdown(task), "\n".join(lines)]
 
 

@@ -112,7 +112,7 @@ def _settings(spec: RunSpec, run: Run) -> str:
 def _commands(run: Run, repo: str) -> str:
     """Return the commands that fetch, check, show, score and compare the run."""
     scorer = run.spec.scorers[0].name if run.spec.scorers else ""
-    # a name from the run is no part of a command unless it is a plain word
+    # a name from the run goes into a command only if it is a plain word
     plain = scorer if scorer and all(letter.isalnum() or letter in "_:.-" for letter in scorer) else "SCORER"
     return "\n".join(
         [

@@ -81,7 +81,7 @@ def read_listing(data: bytes, where: str) -> Listing:
     """Return the listing of a repository, whose content is not trusted.
 
     Raises:
-        DataError: It is no listing, was written by a newer version, or names a path that is not allowed.
+        DataError: It is not a listing, was written by a newer version, or names a path that is not allowed.
     """
     try:
         plain: Any = parse_json(data)

@@ -38,7 +38,7 @@ class PrivateText:
 
     Attributes:
         folders: Absolute paths, the longest first, each with its replacement.
-        host: Host name; empty where it is too short or common to be told from a word.
+        host: Host name; empty where it is too short or common to differ from a word.
     """
 
     folders: tuple[tuple[str, str], ...]
@@ -56,10 +56,10 @@ class PrivateText:
             str(folder.resolve()): "[run]",
             str(Path.cwd()): "[folder]",
             str(Path.home()): "~",
-            tempfile.gettempdir(): "[tmp]",
-            sys.prefix: "[python]",
-            sys.base_prefix: "[python]",
         }
+        for path, name in ((tempfile.gettempdir(), "[tmp]"), (sys.prefix, "[python]"), (sys.base_prefix, "[python]")):
+            if path.count("/") > 2:  # not `/usr/local`, of which any page may speak
+                named.setdefault(path, name)
         for variable in ("KNOWGEN_DATA", "KNOWGEN_CACHE", "HF_HOME"):
             if os.environ.get(variable, "").startswith("/"):
                 named[os.environ[variable].rstrip("/")] = f"[{variable}]"

@@ -133,7 +133,7 @@ def _refuse_foreign(listing: Listing, where: str) -> None:
             raise DataError(f"has no run/{name}", where=where, fix="name the repository of a run")
     for path in content:
         if path not in _RUN_FILES and not path.startswith(_RUN_FOLDERS):
-            raise DataError(f"has a file that is no part of a run: {path!r}", where=where)
+            raise DataError(f"has a file that does not belong to a run: {path!r}", where=where)
 
 
 def _checked(folder: Path, listing: Listing, repo: str) -> None:

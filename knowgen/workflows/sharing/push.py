@@ -14,7 +14,14 @@ from knowgen.core.text import count, one_line
 from knowgen.leaderboards.folder import BOARD_FILE
 from knowgen.store.folder import is_run_directory
 from knowgen.workflows.sharing.board_package import board_package
-from knowgen.workflows.sharing.listing import LISTING_FILE, Listing, git_blob, read_listing
+from knowgen.workflows.sharing.listing import (
+    LISTING_FILE,
+    ListedFile,
+    Listing,
+    git_blob,
+    listed,
+    read_listing,
+)
 from knowgen.workflows.sharing.package import Package
 from knowgen.workflows.sharing.run_package import run_package
 from knowgen.workflows.sharing.sizes import size_text
@@ -79,7 +86,7 @@ def push(
 
     Raises:
         UsageError: The path is neither, or the repository's name is wrong.
-        ConfigError: There is no token or it has no right, the run is in progress, a file has a key or a folder of this
+        ConfigError: The token is missing or has no right, the run is in progress, a file has a key or a folder of this
             machine, or the repository holds something else.
         DataError: The run or board is damaged, or the hub cannot be reached.
     """
@@ -117,7 +124,8 @@ def _sent(package: Package, hub: HubDataset, options: PushOptions, show: Callabl
     there = hub.files(commit)
     earlier = _earlier(hub, commit, there)
     _refuse_other(package.listing, earlier, there, hub, replace=options.replace)
-    new = {path: file for path, file in package.files.items() if not _same(file, there.get(path))}
+    known = package.listing.files
+    new = {path: file for path, file in package.files.items() if not _same(file, known.get(path), there.get(path))}
     stale = sorted((set(earlier.files) & set(there)) - set(package.files)) if earlier is not None else []
     size = sum(file.stat().st_size for file in new.values())
     kept = len(package.files) - len(new)
@@ -144,14 +152,12 @@ def _batches(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
         yield batch
 
 
-def _same(file: Path, there: HubFile | None) -> bool:
-    """Return whether the hub has a file with this content."""
+def _same(file: Path, known: ListedFile | None, there: HubFile | None) -> bool:
+    """Return whether the hub has a file with this content; the listing itself has no entry of its own."""
     if there is None or there.size != file.stat().st_size:
         return False
     if there.sha256:
-        from knowgen.workflows.sharing.listing import listed
-
-        return there.sha256 == listed(file).sha256
+        return there.sha256 == (known or listed(file)).sha256
     return there.blob == git_blob(file)
 
 

@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from knowgen.core.errors import DataError
+from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.spec import fingerprint
 from knowgen.core.text import count
 from knowgen.interchange.table_export import export_rows
+from knowgen.leaderboards.season import SECRET_FILE
 from knowgen.store.files import explain_os_error, write_text
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, SOURCE_FILE
 from knowgen.store.lock import RunLock
@@ -53,9 +54,11 @@ def run_package(
         keep_paths: Whether folders of this machine may be in what decides the result, such as a model's path.
 
     Raises:
-        ConfigError: A run is in progress, or there is a key or a folder of this machine in it.
+        ConfigError: A run is in progress, belongs to a private season, or there is a key or a folder of this machine in
+            it.
         DataError: It is not a run directory, or its figures do not follow from its results.
     """
+    _refuse_season(path)
     private = PrivateText.of_this_machine(path)
     with _locked(path):
         run = load_run(path)
@@ -84,6 +87,18 @@ def run_package(
         images=images,
         left_out=left_out,
     )
+
+
+def _refuse_season(path: Path) -> None:
+    """Check that a run is not in a maintainer's folder of a private season: it has the ground truths.
+
+    Raises:
+        ConfigError: It is.
+    """
+    for folder in path.absolute().parents:
+        if (folder / SECRET_FILE).is_file():
+            fix = "wait until the season is revealed, and push a copy of the run in another folder"
+            raise ConfigError(f"belongs to the private season in {folder.name!r}", where=str(path), fix=fix)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@
     document.getElementById("prompt").textContent = sample[1];
     document.getElementById("tags").replaceWith(Object.assign(page.tags(sample, false), { id: "tags" }));
     document.title = sample[1].slice(0, 80) + " · knowgen leaderboards";
-    if (unknown) found.textContent = "There is no sample " + values.id + "; the first one is shown.";
+    if (unknown) found.textContent = "No sample has the id " + values.id + "; the first one is shown.";
     for (const [id, by] of [["previous", -1], ["next", 1]]) {
       const button = document.getElementById(id);
       button.setAttribute("aria-disabled", String(!samples[place + by]));

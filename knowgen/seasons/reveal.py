@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from knowgen.core.atomic import draft_of
-from knowgen.core.errors import ConfigError, UsageError
-from knowgen.core.images import open_rgb
-from knowgen.core.records import GroundTruth
+from knowgen.core.errors import UsageError
 from knowgen.leaderboards.folder import (
     IMAGES,
     RESULT_FILE,
@@ -19,15 +15,15 @@ from knowgen.leaderboards.folder import (
     read_board,
     result_text,
 )
-from knowgen.leaderboards.records import BoardSample, SubmissionResult, SubmittedGeneration, TruthHashes
+from knowgen.leaderboards.images import SubmissionImages
+from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration
 from knowgen.leaderboards.season import Revealed, SeasonFile, season_of, write_season, write_text
-from knowgen.leaderboards.submission import result_of
-from knowgen.search.leaks import perceptual_hash
+from knowgen.leaderboards.submission import result_of, with_images
+from knowgen.seasons.publish import private_secret, runs_of, samples_text, season_task
+from knowgen.seasons.scoring import board_summary, changed_generations
+from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
-from knowgen.tasks.folder import FolderTask
 from knowgen.workflows.run import load_run
-from knowgen.workflows.season.publish import board_sample, private_secret, run_of, samples_text, season_task
-from knowgen.workflows.season.scoring import board_summary
 
 
 @dataclass(frozen=True)
@@ -91,11 +87,11 @@ def reveal(board_path: Path, private: Path, date: str) -> RevealedSeason:
     secret = private_secret(private, board)
     task = season_task(private, season, secret)
     revealed = Revealed(date=date, seed=secret.seed, nonce=secret.nonce)
-    write_text(board.path / SAMPLES_FILE, samples_text(revealed_samples(task)))
+    write_text(board.path / SAMPLES_FILE, samples_text(task))
     done = RevealedSeason(season.model_copy(update={"revealed": revealed}))
     for submission in board.submissions():
-        run = run_of(private, submission.slug, submission.revision, submission.read_result().spec)
-        if not run.is_dir():
+        run = _run_of(submission, private)
+        if run is None:
             done = replace(done, without_run=(*done.without_run, submission.key))
             continue
         done = replace(done, images=done.images + _complete(submission, board, run))
@@ -103,61 +99,47 @@ def reveal(board_path: Path, private: Path, date: str) -> RevealedSeason:
     return done
 
 
-def revealed_samples(task: FolderTask) -> list[BoardSample]:
-    """Return the lines of a board's `samples.jsonl` with the hashes of the ground truths."""
-    return [board_sample(sample, _hashes(task.truth(sample.id))) for sample in task.samples()]
-
-
-def _hashes(truth: GroundTruth) -> TruthHashes | None:
-    if truth.image is None:
-        return None
-    perceptual = perceptual_hash(open_rgb(truth.image.path)).tobytes().hex()
-    return TruthHashes(sha256=truth.image.sha256, perceptual=perceptual)
+def _run_of(submission: Submission, private: Path) -> Path | None:
+    """Return the run directory whose images a submission has; None if it is not in the private folder."""
+    submitted = {
+        (sample.id, one.repeat, one.image.sha256)
+        for sample in submission.read_result().samples
+        for one in sample.generations
+        if one.image is not None
+    }
+    for path in sorted(runs_of(private, submission.slug, submission.revision).glob("*")):
+        if not is_run_directory(path):
+            continue
+        with RunStore.read(path) as store:
+            found = {(made.sample_id, made.repeat, made.image.sha256) for _, made in store.generations() if made.image}
+        if found == submitted:
+            return path
+    return None
 
 
 def _complete(submission: Submission, board: Board, run: Path) -> int:
     """Add rationales, prompts and images to a submission from its run; return the number of images."""
     summary = board_summary(load_run(run), board)
-    names: dict[str, str] = {}
     with RunStore.read(run) as store:
-        for _, generation in store.generations():
-            if (ref := generation.image) is not None:
-                path = store.image_path(ref)
-                names[ref.sha256] = f"{ref.sha256}{path.suffix}"
-                _copy(path, submission.path / IMAGES / names[ref.sha256])
-        full = result_of(store, summary)
-    write_text(submission.path / RESULT_FILE, result_text(_completed(submission.read_result(), full, names)))
-    return len(names)
+        full = with_images(store, result_of(store, summary), SubmissionImages(submission.path / IMAGES, "full"))
+    result = _completed(submission.read_result(), full)
+    write_text(submission.path / RESULT_FILE, result_text(result))
+    return sum(one.image is not None for sample in result.samples for one in sample.generations)
 
 
-def _copy(source: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(exist_ok=True)
-        with draft_of(target) as draft:
-            shutil.copyfile(source, draft)
-    except OSError as error:
-        where = str(error.filename or target)
-        raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix="check the disk") from error
-
-
-def _completed(result: SubmissionResult, full: SubmissionResult, names: dict[str, str]) -> SubmissionResult:
+def _completed(result: SubmissionResult, full: SubmissionResult) -> SubmissionResult:
     """Return a published result with the texts of the full one, and the names of the files of its images."""
-    texts = {(sample.id, one.repeat): one for sample in full.samples for one in sample.generations}
+    known = {(sample.id, one.repeat): one for sample in full.samples for one in sample.generations}
 
     def completed(sample: str, one: SubmittedGeneration) -> SubmittedGeneration:
-        image = one.image and one.image.model_copy(update={"file": names.get(one.image.sha256, "")})
-        known = texts[sample, one.repeat]
+        other = known[sample, one.repeat]
         scores = tuple(
             was.model_copy(update={"strict": now.strict, "lenient": now.lenient})
-            for was, now in zip(one.scores, known.scores, strict=True)
+            for was, now in zip(one.scores, other.scores, strict=True)
         )
-        return one.model_copy(update={"image": image, "used_prompt": known.used_prompt, "scores": scores})
+        return one.model_copy(update={"image": other.image, "used_prompt": other.used_prompt, "scores": scores})
 
-    samples = tuple(
-        each.model_copy(update={"generations": tuple(completed(each.id, one) for one in each.generations)})
-        for each in result.samples
-    )
-    return result.model_copy(update={"samples": samples})
+    return changed_generations(result, completed)
 
 
 def _file(board: Board) -> Path:

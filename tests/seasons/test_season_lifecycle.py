@@ -15,14 +15,16 @@ from PIL import Image
 
 from knowgen import api
 from knowgen.cli.main import run as knowgen
-from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
+from knowgen.core.errors import DataError, KnowgenError, UsageError
 from knowgen.core.run_config import RunConfig
 from knowgen.leaderboards.folder import read_board
+from knowgen.leaderboards.records import SystemFile
 from knowgen.leaderboards.season import SECRET_FILE, read_season, require_open, write_secret
-from knowgen.workflows.season import reveal as revealing
-from knowgen.workflows.season import scoring, verification
-from knowgen.workflows.season.reveal import close, reveal
-from knowgen.workflows.season.verification import SeasonVerification, verify
+from knowgen.seasons import reveal as revealing
+from knowgen.seasons import scoring, verification
+from knowgen.seasons.reveal import close, reveal
+from knowgen.seasons.verification import SeasonVerification, verify
+from knowgen.workflows import board_submission
 from tests.helpers.seasons import SECRET, Season, fixed, system_file
 
 KEY = "half-right/1"
@@ -110,15 +112,17 @@ def test_a_submission_has_scores_and_nothing_that_gives_answers_away(scored: Sea
 def test_time_and_cost_are_those_of_the_generation(season: Season, scored: Season, tmp_path: Path) -> None:
     run = api.evaluate(str(season.places.public), grey, out=tmp_path / "run", workers=0)
     result = read_board(scored.places.board).submission(KEY).read_result()
-    timed = scoring.with_source(result, run.path)
+    system = SystemFile.model_validate(yaml.safe_load(system_file(tmp_path, "any").read_text()))
+    timed = scoring.with_source(result, run.path, system)
     made = [each.seconds for each in run.generations()]
-    assert [sample.generations[0].seconds for sample in timed.samples] == made and all(made)
+    assert [sample.generations[0].seconds for sample in timed.samples] == pytest.approx(made, abs=0.001)
     assert timed.cost.total == 0 and timed.seconds
 
 
-def test_time_and_cost_of_a_folder_of_images_are_unknown(scored: Season) -> None:
+def test_of_a_folder_of_images_time_and_cost_are_unknown(scored: Season) -> None:
     result = result_of(scored)
     assert result["seconds"] is None and result["cost"]["total"] is None
+    assert result["spec"]["generator"]["name"] == "closed_book", "as system.yaml says"
 
 
 def test_a_revision_is_taken_once_and_not_too_many_of_one_system(scored: Season, tmp_path: Path) -> None:
@@ -138,16 +142,18 @@ def test_a_submission_that_could_not_be_written_is_not_lost(
     copy = scored.copied_to(tmp_path)
     shutil.rmtree(copy.places.board / "half-right")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(scoring, "write_file", full)
-        with pytest.raises(ConfigError, match="No space left"):
+        patched.setattr(board_submission, "folder_draft", full)
+        with pytest.raises(KnowgenError, match="No space left"):
             copy.score(*copy.send(tmp_path))
     assert not (copy.places.board / KEY).exists()
     done = copy.score(*copy.send(tmp_path))
-    assert done.run.outcome is not None and done.run.outcome.scored == 0, "the scores were stored"
+    assert done.run is not None and done.run.outcome is not None and done.run.outcome.scored == 0, (
+        "the scores were stored"
+    )
     assert (copy.places.board / KEY / "result.json").is_file()
 
 
@@ -155,9 +161,9 @@ def test_other_secrets_tasks_and_privileged_runs_are_refused(scored: Season, tmp
     copy = scored.copied_to(tmp_path)
     images, _ = copy.send(tmp_path)
     system = system_file(tmp_path, "other", "5")
-    told = api.evaluate(copy.truths, "oracle", "pixels", limit=1, out=tmp_path / "told", workers=0)
+    privileged = api.evaluate(copy.truths, "oracle", "pixels", limit=1, out=tmp_path / "privileged", workers=0)
     with pytest.raises(UsageError, match="oracle was given ground truths"):
-        copy.score(told.path, system)
+        copy.score(privileged.path, system)
     elsewhere = api.evaluate("knowgen_mini", grey, "pixels", limit=1, out=tmp_path / "elsewhere", workers=0)
     with pytest.raises(UsageError, match="the run is of knowgen_mini"):
         copy.score(elsewhere.path, system)
@@ -280,7 +286,7 @@ def another_commitment_with_its_nonce(season: Season) -> None:
 
 def another_prompt(season: Season) -> None:
     path = season.places.board / "samples.jsonl"
-    path.write_text(path.read_text().replace('"prompt": "', '"prompt": "Quickly: ', 1))
+    path.write_text(path.read_text().replace('"prompt":"', '"prompt":"Quickly: ', 1))
 
 
 def another_truth(season: Season) -> None:
@@ -302,7 +308,7 @@ def another_figure(season: Season) -> None:
 
 
 def another_image(season: Season) -> None:
-    path = next((season.places.board / KEY / "images").iterdir())
+    path = next((season.places.board / KEY / "images").glob("*.png"))
     Image.new("RGB", (64, 64), "blue").save(path)
 
 
@@ -334,6 +340,7 @@ def test_what_was_changed_is_found(
     assert len(found.findings) == 1 or tamper is another_commitment
 
 
+@pytest.mark.slow
 def test_a_score_that_was_changed_with_its_figures_is_found_by_scoring_again(
     revealed: Season, same_world: None, tmp_path: Path
 ) -> None:
@@ -405,3 +412,20 @@ def test_a_run_of_a_season_says_what_to_send(
     printed = capsys.readouterr().out
     assert "images   3 of 3, not scored: the ground truths are private" in printed
     assert f"send     {out}" in printed
+
+
+def test_what_is_not_eligible_is_refused_with_its_reason(
+    scored: Season, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = scored.copied_to(tmp_path)
+    system = system_file(tmp_path, "other")
+    in_yaml(system, lambda data: data["adapter"].update(generator="mine.py:Mine"))
+    run = api.evaluate(str(copy.places.public), grey, out=tmp_path / "run", workers=0)
+    words = ["board", "season", "score", str(run.path), "--workers", "0", "--system", str(system)]
+    words += ["--board", str(copy.places.board), "--private", str(copy.places.private)]
+    assert knowgen(words) == 3
+    assert "not eligible: system.yaml: adapter.generator is 'mine.py:Mine', the run has" in capsys.readouterr().err
+    assert not (copy.places.board / "other").exists()
+    assert knowgen(["board", "add", str(run.path), "--board", str(copy.places.board), "--system", str(system)]) == 2
+    assert "is the board of a private season" in capsys.readouterr().err
+    assert knowgen(["board", "pin", str(copy.places.board)]) == 2

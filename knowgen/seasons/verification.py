@@ -13,6 +13,7 @@ from knowgen.core.run_config import RunConfig
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.text import count
 from knowgen.leaderboards.folder import IMAGES, Board, Submission, read_board
+from knowgen.leaderboards.pinning import board_samples
 from knowgen.leaderboards.records import SubmissionResult, SubmittedImage
 from knowgen.leaderboards.rows import rows_of
 from knowgen.leaderboards.season import (
@@ -24,12 +25,11 @@ from knowgen.leaderboards.season import (
     read_season_file,
     season_of,
 )
+from knowgen.seasons.publish import build_season_world, world_faults
 from knowgen.stats.aggregate import aggregate
 from knowgen.tasks.folder import FolderTask
 from knowgen.workflows.execute import execute
 from knowgen.workflows.plan import plan_scoring
-from knowgen.workflows.season.publish import build_season_world, world_faults
-from knowgen.workflows.season.reveal import revealed_samples
 from knowgen.worlds.season import PUBLISHED, published_hashes
 
 _TOLERANCE = 1e-9
@@ -135,7 +135,7 @@ def _public_faults(public: Path, season: SeasonFile) -> list[str]:
 
 def _sample_faults(board: Board, task: FolderTask) -> list[str]:
     """Return which samples of a board do not follow from the seed."""
-    expected = {each.id: each for each in revealed_samples(task)}
+    expected = {each.id: each for each in board_samples(task)}
     given = {each.id: each for each in board.samples}
     differing = [name for name in expected if name not in given or given[name] != expected[name]]
     differing += [name for name in given if name not in expected]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knowgen.workflows.season.publish import publish
+from knowgen.seasons.publish import publish
 from tests.helpers.seasons import NAME, SAMPLES, Season, places_in, private_folder
 
 

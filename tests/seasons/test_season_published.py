@@ -17,10 +17,9 @@ from knowgen.core.errors import ConfigError, KnowgenError, UsageError
 from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.season import SECRET_FILE, commitment_of, read_secret
 from knowgen.search.leaks import MAX_DISTANCE, image_hashes
+from knowgen.seasons import publish as publishing
+from knowgen.seasons.publish import SeasonPlaces, publish
 from knowgen.tasks.load import load_task
-from knowgen.workflows.season import publish as publishing
-from knowgen.workflows.season.publish import SeasonPlaces, publish
-from knowgen.worlds import build
 from knowgen.worlds.build import build_world
 from knowgen.worlds.content.samples import sample_id
 from knowgen.worlds.content.seeds import draw_secret, layout_key
@@ -47,12 +46,12 @@ def test_the_public_folder_has_prompts_and_corpus_and_no_other_file(season: Seas
 
 
 def test_no_public_file_has_seed_nonce_or_anything_of_a_truth(season: Season) -> None:
-    secrets = [SECRET.seed, SECRET.nonce, str(int(SECRET.seed, 16)), bytes.fromhex(SECRET.seed)]
+    secrets = [SECRET.seed, SECRET.nonce, str(int(SECRET.seed, 16))]
     for sample in season.truths.samples():
         truth = season.truths.truth(sample.id)
         assert truth.image is not None
         secrets += [truth.image.sha256, str(truth.extra["layout"]), layout_key(SECRET.seed, sample.id)]
-    sought = [each if isinstance(each, bytes) else each.encode() for each in secrets]
+    sought = [bytes.fromhex(SECRET.seed), *(each.encode() for each in secrets)]
     for folder in (season.places.public, season.places.board):
         for name, path in files_of(folder).items():
             data = path.read_bytes()
@@ -144,7 +143,7 @@ def test_the_seed_is_on_no_command_line(tmp_path: Path, monkeypatch: pytest.Monk
         commands.append(" ".join(command))
         return start([sys.executable, "-c", "import sys; sys.stdin.read(); sys.exit('stopped')"], **settings)
 
-    monkeypatch.setattr(build.subprocess, "Popen", started)
+    monkeypatch.setattr(subprocess, "Popen", started)
     with pytest.raises(ConfigError, match="a worker failed: stopped"):
         build_world(tmp_path / "world", SECRET.seed, 48, workers=2)
     assert len(commands) == 2 and not [each for each in commands if SECRET.seed in each]

@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.atomic import folder_draft, write_file
-from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.errors import UsageError
 from knowgen.core.run_config import RunConfig
+from knowgen.core.spec import GeneratorSpec, RunSpec, fingerprint
 from knowgen.core.yaml_files import read_yaml
-from knowgen.leaderboards.folder import (
-    RESULT_FILE,
-    SYSTEM_FILE,
-    Board,
-    Submission,
-    read_board,
-    result_text,
-    validated,
-)
-from knowgen.leaderboards.records import SLUG, SubmissionResult, SubmittedCost, SubmittedGeneration, SystemFile
+from knowgen.core.yaml_schema import yaml_record
+from knowgen.leaderboards.eligibility import system_reasons
+from knowgen.leaderboards.folder import Board, read_board
+from knowgen.leaderboards.records import SubmissionResult, SubmittedCost, SubmittedGeneration, SystemFile
 from knowgen.leaderboards.season import require_open, season_of
-from knowgen.leaderboards.submission import result_of
+from knowgen.leaderboards.submission import machine_words
+from knowgen.leaderboards.template import slug_of
+from knowgen.seasons.publish import RUNS, private_secret, runs_of, season_task
 from knowgen.stats.summary import Summary
 from knowgen.store.folder import is_run_directory
-from knowgen.store.run import RunStore
+from knowgen.store.run import UNPRICED_NOTE, RunStore
 from knowgen.tasks.folder import FolderTask
 from knowgen.workflows import artifacts
+from knowgen.workflows.board_submission import add_submission
 from knowgen.workflows.execute import execute
 from knowgen.workflows.plan import Plan, plan_scoring
 from knowgen.workflows.run import Run
-from knowgen.workflows.season.publish import RUNS, private_secret, run_of, season_task
 
 
 @dataclass(frozen=True)
 class ScoredSubmission:
-    """A submission that was scored.
+    """What was sent, and what became of it.
 
     Attributes:
-        run: Its run directory in the private folder, with ground truths.
-        submission: Its folder on the board; None if scoring was interrupted.
+        run: The run directory of its scores in the private folder, with ground truths; None if nothing was scored.
+        path: Folder of the submission on the board; None if scoring was interrupted, or it is not eligible.
+        reasons: Why it is not eligible, one line each.
     """
 
-    run: Run
-    submission: Submission | None = None
+    run: Run | None = None
+    path: Path | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def score(
@@ -70,57 +67,30 @@ def score(
     Raises:
         UsageError: The season is closed, the revision is there already or one too many, or the run was given ground
             truths.
-        DataError: A file is missing or not valid, the secret is not that of the season, or too little could be scored.
+        DataError: A file is missing or not valid, or the secret is not that of the season.
         ConfigError: A folder cannot be written.
     """
     board = read_board(board_path)
     require_open(board)
-    system = read_system(system_path)
-    slug = slug_of(system, system_path)
+    system = yaml_record(SystemFile, read_yaml(system_path))
+    slug = slug_of(system.name)
     _require_new(board, slug, system.revision)
-    secret = private_secret(private, board)
-    task = season_task(private, season_of(board), secret)
+    task = season_task(private, season_of(board), private_secret(private, board))
     plan = _plan(source, board, task, {**vars(config or RunConfig()), "out": private / RUNS, "pattern": pattern})
-    run = execute(plan, run_of(private, slug, system.revision, plan.spec))
+    if reasons := system_reasons(system, stated_spec(plan.spec, source, system)):
+        plan.release()
+        return ScoredSubmission(reasons=tuple(reasons))
+    out = runs_of(private, slug, system.revision) / fingerprint(plan.spec.directory_identity())[:12]
+    run = execute(plan, out)
     if run.outcome is not None and run.outcome.stopped:
         return ScoredSubmission(run)
-    summary = board_summary(run, board)
-    if summary.no_result:
-        fix = "see the reasons, and repeat the same command"
-        raise ConfigError(f"not enough could be scored: {summary.no_result}", where=str(source), fix=fix)
-    require_open(board)  # it may have been closed meanwhile
-    with RunStore.read(run.path) as store:
-        result = with_source(without_answers(result_of(store, summary)), source)
-    folder = board.path / slug / system.revision
-    try:
-        with folder_draft(folder) as draft:
-            write_file(draft / SYSTEM_FILE, system_path.read_bytes())
-            write_file(draft / RESULT_FILE, result_text(result))
-    except OSError as error:
-        where = str(error.filename or folder)
-        raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix="check the disk") from error
-    return ScoredSubmission(run, Submission(folder, board.name, slug, system.revision))
-
-
-def read_system(path: Path) -> SystemFile:
-    """Return the content of a submitter's `system.yaml`.
-
-    Raises:
-        DataError: It is missing or not valid.
-    """
-    return validated(SystemFile, read_yaml(path).data, path)
-
-
-def slug_of(system: SystemFile, where: Path) -> str:
-    """Return the name of a system's folder on a board.
-
-    Raises:
-        UsageError: The system's name has no letter or digit for it.
-    """
-    slug = artifacts.slug(system.name).lower().lstrip("._-")
-    if not re.fullmatch(SLUG, slug):
-        raise UsageError(f"the name {system.name!r} gives no folder name", where=str(where), fix="use Latin letters")
-    return slug
+    added = add_submission(
+        run.path,
+        board,
+        system_path,
+        season_form=lambda result: without_answers(with_source(result, source, system)),
+    )
+    return ScoredSubmission(run, added.path, added.reasons)
 
 
 def _require_new(board: Board, slug: str, revision: str) -> None:
@@ -164,31 +134,61 @@ def board_summary(run: Run, board: Board) -> Summary:
     return run.summarise(board.file.protocol, board.file.scorer.name)
 
 
-def with_source(result: SubmissionResult, source: Path) -> SubmissionResult:
-    """Return a result with time and cost of the generation, which the run that scored its images does not know.
+def with_source(result: SubmissionResult, source: Path, system: SystemFile) -> SubmissionResult:
+    """Return a result with what the run that scored the images does not know: how they were generated.
+
+    A run directory has recorded time, cost and machine. Of a folder of images only the submitter knows the generator.
 
     Args:
         result: Result of the run that scored.
-        source: A run directory, which knows them, or a folder of images, which does not.
+        source: The run directory or folder of images.
+        system: The submitter's `system.yaml`.
     """
-    if not is_run_directory(source):
-        return result.model_copy(update={"cost": SubmittedCost(), "seconds": None})
+    if is_run_directory(source):
+        return _with_run(result, source)
+    changes = {"cost": SubmittedCost(), "seconds": None, "machine": ""}
+    spec = stated_spec(result.spec, source, system)
+    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": 0.0, "cost": None}))
+    return unknown.model_copy(update={**changes, "spec": spec})
+
+
+def stated_spec(spec: RunSpec, source: Path, system: SystemFile) -> RunSpec:
+    """Return the specification of what was sent: as recorded in a run, and as `system.yaml` says of a folder."""
+    if is_run_directory(source):
+        return spec
+    adapter = system.adapter
+    generator = GeneratorSpec(
+        name=adapter.generator, args=adapter.arguments, revision=adapter.revision, search=adapter.search
+    )
+    return spec.model_copy(update={"generator": generator})
+
+
+def _with_run(result: SubmissionResult, source: Path) -> SubmissionResult:
     with RunStore.read(source) as store:
-        seconds = store.seconds()
-        made = {(each.sample_id, each.repeat): each for _, each in store.generations()}
+        seconds, machine = store.seconds(), machine_words(store.manifest.machine)
+        unpriced = any(True for _ in store.notes(UNPRICED_NOTE))
+        made = {(each.sample_id, each.repeat): each.seconds for _, each in store.generations()}
+        for _, answer in store.answers():
+            made[answer.sample_id, answer.repeat] = made.get((answer.sample_id, answer.repeat), 0.0) + answer.seconds
 
-    def timed(sample: str, generation: SubmittedGeneration) -> SubmittedGeneration:
-        known = made.get((sample, generation.repeat))
-        if known is None:
-            return generation
-        return generation.model_copy(update={"seconds": known.seconds, "cost": known.usage.cost})
+    def timed(sample: str, one: SubmittedGeneration) -> SubmittedGeneration:
+        changes = {"seconds": round(made.get((sample, one.repeat), 0.0), 3)}
+        return one.model_copy(update=changes | ({"cost": None} if unpriced else {}))
 
+    cost = SubmittedCost() if unpriced else result.cost.model_copy(update={"total": artifacts.cost_of(source)})
+    timed_result = changed_generations(result, timed)
+    return timed_result.model_copy(update={"cost": cost, "seconds": round(seconds, 3), "machine": machine})
+
+
+def changed_generations(
+    result: SubmissionResult, change: Callable[[str, SubmittedGeneration], SubmittedGeneration]
+) -> SubmissionResult:
+    """Return a result with every generation changed; the function is given the id of its sample as well."""
     samples = tuple(
-        each.model_copy(update={"generations": tuple(timed(each.id, one) for one in each.generations)})
+        each.model_copy(update={"generations": tuple(change(each.id, one) for one in each.generations)})
         for each in result.samples
     )
-    cost = SubmittedCost(total=artifacts.cost_of(source))
-    return result.model_copy(update={"samples": samples, "cost": cost, "seconds": seconds})
+    return result.model_copy(update={"samples": samples})
 
 
 def without_answers(result: SubmissionResult) -> SubmissionResult:
@@ -197,7 +197,7 @@ def without_answers(result: SubmissionResult) -> SubmissionResult:
     Rationales name what was found and what was missed, and the prompts of agents state what they found.
     """
 
-    def cleared(generation: SubmittedGeneration) -> SubmittedGeneration:
+    def cleared(_: str, generation: SubmittedGeneration) -> SubmittedGeneration:
         scores = tuple(
             each.model_copy(
                 update={
@@ -210,8 +210,4 @@ def without_answers(result: SubmissionResult) -> SubmissionResult:
         )
         return generation.model_copy(update={"used_prompt": "", "scores": scores})
 
-    samples = tuple(
-        each.model_copy(update={"generations": tuple(cleared(one) for one in each.generations)})
-        for each in result.samples
-    )
-    return result.model_copy(update={"samples": samples})
+    return changed_generations(result, cleared)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.core.errors import ConfigError, DataError, UsageError
-from knowgen.core.records import Sample
-from knowgen.core.spec import RunSpec, fingerprint
+from knowgen.core.spec import canonical
 from knowgen.leaderboards.folder import BOARD_FILE, SAMPLES_FILE, Board, read_board
-from knowgen.leaderboards.records import BoardFile, BoardSample, BoardScorer, BoardTask, TruthHashes
+from knowgen.leaderboards.pinning import board_samples
+from knowgen.leaderboards.records import BoardFile, BoardScorer, BoardTask
 from knowgen.leaderboards.season import (
     SEASON_FILE,
     SECRET_FILE,
@@ -27,7 +26,9 @@ from knowgen.leaderboards.season import (
     yaml_text,
 )
 from knowgen.stats.protocol import get_protocol
+from knowgen.tasks.contract import Task
 from knowgen.tasks.folder import FolderTask
+from knowgen.tasks.private import UnscoredTask
 from knowgen.workflows.resolve import resolve_scorer
 from knowgen.worlds.build import build_world
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
@@ -210,22 +211,9 @@ def world_faults(world: Path, season: SeasonFile) -> list[str]:
     ]
 
 
-def board_sample(sample: Sample, truth: TruthHashes | None = None) -> BoardSample:
-    """Return the line of a board's `samples.jsonl` for a sample."""
-    return BoardSample(
-        id=sample.id,
-        prompt=sample.prompt,
-        category=sample.category,
-        difficulty=sample.difficulty,
-        text_required=sample.text_required,
-        truth=truth,
-    )
-
-
-def samples_text(samples: list[BoardSample]) -> str:
-    """Return the text of a board's `samples.jsonl`."""
-    rows = (json.dumps(each.model_dump(mode="json", exclude_none=True), ensure_ascii=False) for each in samples)
-    return "".join(f"{row}\n" for row in rows)
+def samples_text(task: Task) -> str:
+    """Return the text of a board's `samples.jsonl`; without hashes of ground truths for an `UnscoredTask`."""
+    return "".join(f"{canonical(each.model_dump(mode='json'))}\n" for each in board_samples(task))
 
 
 def _write_board(folder: Path, season: SeasonFile, task: FolderTask) -> None:
@@ -241,13 +229,13 @@ def _write_board(folder: Path, season: SeasonFile, task: FolderTask) -> None:
         season=SEASON_FILE,
     )
     write_text(folder / BOARD_FILE, yaml_text(file.model_dump(mode="json", exclude_none=True)))
-    write_text(folder / SAMPLES_FILE, samples_text([board_sample(sample) for sample in task.samples()]))
+    write_text(folder / SAMPLES_FILE, samples_text(UnscoredTask(task)))
     write_season(folder / SEASON_FILE, season)
 
 
-def run_of(private: Path, slug: str, revision: str, spec: RunSpec) -> Path:
-    """Return the run directory of a scored revision. What is sent again with other images has another one."""
-    return private / RUNS / slug / revision / fingerprint(spec.directory_identity())[:12]
+def runs_of(private: Path, slug: str, revision: str) -> Path:
+    """Return the folder of the run directories of a revision: one for each set of images that was sent."""
+    return private / RUNS / slug / revision
 
 
 def private_secret(private: Path, board: Board) -> SeasonSecret:

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from knowgen.leaderboards.figures import board_figures
 from knowgen.leaderboards.folder import read_board
 from knowgen.leaderboards.season import SECRET_FILE, read_secret
 from knowgen.workflows.run import load_run
-from tests.helpers.seasons import system_file
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SEASON = ("board", "season")
 BOARD, PRIVATE = ("--board", "board"), ("--private", "private")
 
@@ -35,6 +35,14 @@ def done(folder: Path, *words: str) -> str:
     return result.stdout + result.stderr
 
 
+def filled(path: Path) -> Path:
+    """Fill in a template of a system.yaml."""
+    given = {"authors": ["knowgen"], "licence": "Apache-2.0", "open_weights": True, "parameters": "none"}
+    given |= {"training_data": "none", "contact": "https://example.org"}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | given))
+    return path
+
+
 @pytest.mark.slow
 def test_a_season_is_played_through(tmp_path: Path) -> None:
     """Publish, take part with two systems, score, close, reveal, build again."""
@@ -51,17 +59,19 @@ def test_a_season_is_played_through(tmp_path: Path) -> None:
     assert command(at, "score", "open_book", "--scorer", "world_check").returncode == 3
 
     for name in ("closed_book", "open_book"):
-        system = system_file(at, name)
-        printed += done(at, *SEASON, "score", name, *BOARD, *PRIVATE, "--system", system.name)
-    assert "added    board/open_book/1" in printed
+        template = command(at, "board", "add", name, "--board", "board")
+        assert template.returncode == 2 and "send it with the run" in template.stderr
+        system = filled(at / name / "system.yaml")
+        printed += done(at, *SEASON, "score", name, *BOARD, *PRIVATE, "--system", str(system))
+    assert "added    board/open-book-painter/1" in printed
     assert "open, closes on 2027-01-31" in done(at, *SEASON, "status", *BOARD)
     figures = {
         each.submission.slug: each.summary.headline.value for each in board_figures(read_board(at / "board")).systems
     }
-    assert list(figures) == ["open_book", "closed_book"]
+    assert list(figures) == ["open-book-painter", "closed-book"]
 
     printed += done(at, *SEASON, "close", *BOARD, "--date", "2027-01-31")
-    refused = command(at, *SEASON, "score", "open_book", *BOARD, *PRIVATE, "--system", system.name)
+    refused = command(at, *SEASON, "score", "open_book", *BOARD, *PRIVATE, "--system", str(system))
     assert refused.returncode == 2 and "takes no more submissions" in refused.stderr
     published = [path for folder in ("public", "board") for path in (at / folder).rglob("*") if path.is_file()]
     logs = [path for name in ("closed_book", "open_book") for path in (at / name).rglob("*") if path.is_file()]
@@ -74,7 +84,7 @@ def test_a_season_is_played_through(tmp_path: Path) -> None:
     printed = done(at, *SEASON, "verify", *BOARD, "--public", "public", "--out", "rebuilt")
     assert printed.count("8 images scored again, with the same values") == 2 and "0 findings" in printed
     done(at, "score", "open_book", "--task", "rebuilt", "--out", "again")
-    assert load_run(at / "again").summary.headline.value == figures["open_book"]
+    assert load_run(at / "again").summary.headline.value == figures["open-book-painter"]
 
     board = at / "board" / "season.yaml"
     board.write_text(board.read_text().replace(secret.nonce, secret.seed))
