@@ -75,8 +75,8 @@ def make_runs(folder: Path, samples: int, systems: int) -> list[Path]:
     maker = RunMaker(folder)
     maker.rationale *= 4
     prompts = [
-        f"A painting of the lighthouse number {number} at the coast of Teld on a stormy evening of 1898, with the three "
-        "stripes of its tower, the house of its keeper, a boat, and a sign with its name and the year."
+        f"A painting of the lighthouse number {number} at the coast of Teld on a stormy evening of 1898, with the "
+        "three stripes of its tower, the house of its keeper, a boat, and a sign with its name and the year."
         for number in range(samples)
     ]
     chosen = maker.samples(samples, prompts)

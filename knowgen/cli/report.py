@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from knowgen.workflows.artifacts import OneFile
+    from knowgen.report.output import ImageChoice
 
 EPILOG = """\b
 Examples:
@@ -83,32 +83,31 @@ def command(
     if (images or samples) and not single_file:
         option = "--images" if images else "--samples"
         raise UsageError(f"{option} is for one file", where=str(out), fix="add --single-file or leave it out")
-    page = _write(runs, out, _one_file(images, samples) if single_file else None, steps)
+    page = _write(runs, out, steps, single_file=single_file, images=images, samples=samples)
     click.echo(page.resolve())
     if single_file:
         _say_size(page)
     return 0
 
 
-def _one_file(images: str | None, samples: int | None) -> OneFile:
-    from knowgen.workflows.artifacts import OneFile
-
-    return OneFile("none" if images == "none" else "small", samples)
-
-
-def _write(runs: tuple[Path, ...], out: Path, one_file: OneFile | None, steps: int | None) -> Path:
+def _write(
+    runs: tuple[Path, ...], out: Path, steps: int | None, *, single_file: bool, images: str | None, samples: int | None
+) -> Path:
     from knowgen.core.errors import UsageError
+    from knowgen.workflows.artifacts import OneFile
     from knowgen.workflows.report_training import are_trainings, write_training_report
 
+    kept: ImageChoice = "none" if images == "none" else "small"
     if are_trainings(runs):
-        if one_file is not None and one_file.samples is not None:
+        if samples is not None:
             raise UsageError("--samples is for runs", where=str(runs[0]), fix="limit a training with --steps")
-        return write_training_report(runs, out, steps, one_file)
+        return write_training_report(runs, out, steps, OneFile(kept) if single_file else None)
     if steps is not None:
         raise UsageError("--steps is for trainings", where=str(runs[0]), fix="leave it out")
     from knowgen import api
 
-    return api.write_report([api.load_run(run) for run in runs], out, one_file)
+    loaded = [api.load_run(run) for run in runs]
+    return api.write_report(loaded, out, single_file=single_file, images=kept, samples=samples)
 
 
 def _say_size(page: Path) -> None:

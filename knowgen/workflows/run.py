@@ -21,6 +21,7 @@ from knowgen.workflows.image_notes import image_notes
 if TYPE_CHECKING:
     import pandas as pd
 
+    from knowgen.report.output import ImageChoice
     from knowgen.stats.agent_figures import AgentFigures
 
 PROTOCOLS = ("strict", "official")
@@ -150,13 +151,22 @@ def load_run(path: Path | str) -> Run:
         return Run(Path(path), store.spec)
 
 
-def write_report(runs: Sequence[Run], out: Path, one_file: OneFile | None = None) -> Path:
+def write_report(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    single_file: bool = False,
+    images: ImageChoice = "small",
+    samples: int | None = None,
+) -> Path:
     """Write one page of several runs and return the path of its `index.html`, or of its only file.
 
     Args:
         runs: The runs, in the order of the page.
-        out: Folder of the page; with `one_file`, a file with the ending .html.
-        one_file: Write everything into one file, which can be sent or kept alone; see `OneFile`.
+        out: Folder of the page; with `single_file`, a file with the ending .html.
+        single_file: Write everything into one file, which can be sent or kept alone.
+        images: Images of a single file: `small`, reduced to 512 pixels, or `none`.
+        samples: Maximum number of samples of a single file, the first of the task; all when None.
 
     Raises:
         UsageError: No run was given, a run has not been scored, or the file has another ending.
@@ -167,4 +177,4 @@ def write_report(runs: Sequence[Run], out: Path, one_file: OneFile | None = None
         (run.path, [each.model_copy(update={"system": name}) for each in run.summaries()])
         for run, name in zip(runs, names, strict=True)
     ]
-    return artifacts.write_page(pages, out, one_file)
+    return artifacts.write_page(pages, out, OneFile(images, samples) if single_file else None)

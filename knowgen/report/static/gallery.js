@@ -3,6 +3,7 @@
 (() => {
   const page = window.KNOWGEN;
   const BATCH = 16;
+  const FIRST = 4; // cards that are built at once, so that a filter is answered before the others are built
   const KEPT = 120; // cards that keep their content wherever they are
   const form = document.getElementById("filters");
   const cards = document.getElementById("cards");
@@ -111,8 +112,8 @@
     return card;
   }
 
-  function append() {
-    const batch = queue.slice(next, next + BATCH);
+  function append(size) {
+    const batch = queue.slice(next, next + size);
     const before = next;
     next += batch.length;
     const built = batch.map(build);
@@ -125,7 +126,7 @@
 
   const watcher = new IntersectionObserver(
     (entries) => {
-      if (entries.some((entry) => entry.isIntersecting) && next < queue.length) append();
+      if (entries.some((entry) => entry.isIntersecting) && next < queue.length) append(BATCH);
     },
     { rootMargin: "1200px" },
   );
@@ -187,7 +188,7 @@
     cards.classList.toggle("narrow", shownSystems.length === 1);
     cards.replaceChildren();
     showCount(queue, values);
-    append();
+    append(FIRST);
   }
 
   function current() {
