@@ -59,7 +59,7 @@ FIGURES = (*DIMENSIONS, OVERALL)
 PRINTED = (OVERALL, DIMENSIONS[1], TEXT)
 """Figures that are printed: the overall, and the two dimensions with the largest weights."""
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "leaderboards" / "published_knowgen.csv"
+PUBLISHED = Path(__file__).resolve().parents[1] / "leaderboards" / "knowgen-official" / "published.csv"
 
 
 def published(system: str) -> Levels:

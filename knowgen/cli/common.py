@@ -114,6 +114,9 @@ def closing_lines(run: Run, resume: str) -> None:
         click.echo(f"resume   {resume}")
         return
     click.echo()
+    if not run.spec.scorers:
+        _unscored_lines(run, resume)
+        return
     click.echo(tables.terminal(list(run.summaries(protocols=(run.protocol,)))))
     click.echo()
     for line in failure_lines(run):
@@ -129,6 +132,18 @@ def closing_lines(run: Run, resume: str) -> None:
     words = [word for name, value in texts.items() for word in ("-s", f"{name}={value}")]
     click.echo(f"rescore  {command_line('score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
+
+
+def _unscored_lines(run: Run, resume: str) -> None:
+    """Print how many images there are, reasons of failures, and how to go on, after a run that was not scored."""
+    outcome = run.outcome
+    if outcome is not None:
+        there = outcome.generated + outcome.generation_cached
+        click.echo(f"images   {there} of {outcome.expected}, not scored: the ground truths are private")
+    for line in [*failure_lines(run), *notice_lines(run)]:
+        click.echo(line)
+    click.echo(f"resume   {resume}")
+    click.echo(f"send     {run.path}, a run directory with the images, to those who score them")
 
 
 def warn_of_unfit(scorers: Iterable[ScorerSpec]) -> None:
@@ -154,6 +169,9 @@ def failure_lines(run: Run) -> list[str]:
 
     generations: dict[tuple[str, int], str] = {}
     scores: Counter[str] = Counter()
+    for made in [] if run.spec.scorers else run.generations():
+        if made.status in (GenerationStatus.FAILED, GenerationStatus.REFUSED):
+            generations[made.sample_id, made.repeat] = f"{made.status.value}: {made.reason}"
     for scorer in run.spec.scorers:
         for row in run.rows(scorer.name):
             if row.generation in (GenerationStatus.FAILED, GenerationStatus.REFUSED):

@@ -79,6 +79,8 @@ def run_option(name: str, help: str = "", **settings: Any) -> Callable[[F], F]:
     declared = next(each for each in run_fields() if each.name == name)
 
     def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if declared.option.repeatable:
+            value = value or None
         if not (isinstance(value, tuple) and get_origin(declared.type) is Mapping):  # pairs become a dict later
             declared.check(value)
         return value
@@ -125,6 +127,8 @@ def _settings(declared: DeclaredField) -> dict[str, Any]:
         return {"is_flag": True}
     if get_origin(kind) is Mapping:
         return {"type": KEY_VALUE, "multiple": True}
+    if declared.option.repeatable:
+        return {"type": str, "multiple": True, **metavar}
     shared: dict[str, Any] = {"default": declared.default, **metavar}
     if declared.choices:
         return {"type": click.Choice(declared.choices), "default": declared.default}

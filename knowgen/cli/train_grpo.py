@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from knowgen.cli.options import run_option
+
 if TYPE_CHECKING:
     from knowgen.workflows.training import GrpoTraining
     from knowgen.workflows.training_plan import TrainingPlan
@@ -30,7 +32,8 @@ WINDOW = 10
 @click.argument("values", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory [reports/train__NAME].")
 @click.option("--fresh", is_flag=True, help="Remove an earlier training in the directory first.")
-def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fresh: bool) -> int:
+@run_option("log")
+def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fresh: bool, log: list[str] | None) -> int:
     """Train a policy with GRPO: it is rewarded for its answers and for the images that are made from them.
 
     A service that fails masks an episode and is counted; a failure of the policy is reward 0.
@@ -43,7 +46,7 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     config = load_config(config_name, list(values))
     folder = training_folder(out, config_name)
     plan = plan_training(config, config_name)
-    trained = train_grpo(plan, folder, fresh=fresh, show=lambda line: click.echo(line, err=True))
+    trained = train_grpo(plan, folder, fresh=fresh, show=lambda line: click.echo(line, err=True), log=log)
     if trained.leads:
         _closing_lines(trained, plan, folder)
     return exit_code(trained.result.stopped)

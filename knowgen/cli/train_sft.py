@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from knowgen.cli.options import run_option
+
 if TYPE_CHECKING:
     from knowgen.training.config import TrainingConfig
 
@@ -27,7 +29,8 @@ The same command continues a training that ended early; --fresh starts again.
 @click.argument("values", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory [reports/train__NAME].")
 @click.option("--fresh", is_flag=True, help="Remove an earlier training in the directory first.")
-def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fresh: bool) -> int:
+@run_option("log")
+def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fresh: bool, log: list[str] | None) -> int:
     """Fine-tune a policy on conversations, with the renderer that the agent runs it with.
 
     Trained are replies alone. The result is a model for the policy `hf:` and for vLLM.
@@ -40,7 +43,7 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
 
     folder = training_folder(out, config_name)
     config = load_config(config_name, list(values))
-    result = fine_tune(config, folder, name=config_name, fresh=fresh, report=lambda line: click.echo(line, err=True))
+    result = fine_tune(config, folder, name=config_name, fresh=fresh, report=_to_stderr, log=log)
     if not result.main:
         return 0 if not result.stopped else 130
     for line in result.left_out[:3]:
@@ -55,6 +58,10 @@ def command(config_name: str, values: tuple[str, ...], out: Path | None, *, fres
     click.echo(_trial(config, result.weights))
     click.echo(f"report   {command_line('report', folder, '-o', folder / 'report')}")
     return 0
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _trial(config: TrainingConfig, weights: Path) -> str:

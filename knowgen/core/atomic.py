@@ -47,22 +47,26 @@ def replace_folder(fresh: Path, target: Path) -> None:
 
 
 @contextmanager
-def folder_draft(target: Path) -> Iterator[Path]:
+def folder_draft(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside `target` that takes its name, and its place, when the `with` block ends.
 
     What killed processes left beside `target` is removed. When the block raises, an earlier folder stays as it is.
 
     Args:
         target: The final name. Missing parents are created.
+        replace: Whether it may take the place of an earlier folder with content.
 
     Raises:
-        OSError: A folder cannot be created or renamed. An earlier folder is unchanged.
+        OSError: A folder cannot be created or renamed, or an earlier one must not be replaced. It is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with ScratchFolder(f".{target.name}.new-", target.parent) as draft:
         draft.chmod(0o755)
         yield draft
-        replace_folder(draft, target)
+        if replace:
+            replace_folder(draft, target)
+        else:
+            draft.rename(target)  # an error where a folder with content is, also one that appeared a moment ago
     remove_leftovers(target)
 
 

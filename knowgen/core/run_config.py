@@ -48,6 +48,7 @@ class Option:
         default: Text for the default in the help, where the default itself is None.
         commands: Commands that have the flag; none for an option that only Python has.
         suite: Whether a suite file can set it for all of its runs.
+        repeatable: Whether the flag is given once for each element of a list.
     """
 
     help: str
@@ -59,6 +60,7 @@ class Option:
     default: str = ""
     commands: tuple[str, ...] = SCORING
     suite: bool = False
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,13 @@ class RunConfig(EngineConfig, ResultConfig):
     ] = None
     out: Annotated[Path | str | None, Option("Run directory", metavar="DIR", default="reports/TASK__SYSTEM")] = None
     fresh: Annotated[bool, Option("Delete earlier results first; ask judges again", commands=JUDGING)] = False
+    log: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Also log to wandb, mlflow or tensorboard; repeatable",
+            metavar="TRACKER[:TARGET]", default="none", suite=True, repeatable=True,
+        ),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True)

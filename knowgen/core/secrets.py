@@ -155,6 +155,25 @@ def find_secret(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> FoundS
     return next(_in_pairs(pairs, (), set()), None)
 
 
+def find_key(text: str) -> FoundSecret | None:
+    """Return whether a text has what is certainly a key: a published form, or the value of a secret variable.
+
+    For text that others wrote, such as replies and pages, where an address with a long random part is not a secret of
+    the user's. What the user wrote is searched by `find_secret`.
+
+    Example:
+        >>> find_key("see https://example.org/a?q=tbn:ANd9GcR8xY2kQ1mZ0pL") is None
+        True
+    """
+    if match := _BY_SHAPE.search(text):
+        service, _, variable = _SHAPES[int((match.lastgroup or "s0")[1:])]
+        what = f"contains what looks like a key ({_part_of(text, match.start(), service)})"
+        return FoundSecret((), what, variable or "OPENAI_API_KEY")
+    if any(secret in text for secret in _known_secrets()):
+        return FoundSecret((), "contains the value of an environment variable that is named like a secret")
+    return None
+
+
 def command_line_values(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yield the names and values of a command line without parsing it with its options.
 
@@ -231,6 +250,18 @@ def mask_key_like(text: str) -> str:
         'invalid key [key]'
     """
     return _KEY_IN_MESSAGE.sub(MASK, text)
+
+
+def mask_published_forms(text: str) -> str:
+    """Return a text in which known secrets, and everything in a published format of API keys, are `[key]`.
+
+    For texts that will be published, such as the replies of a judge.
+
+    Example:
+        >>> mask_published_forms("use hf_abcdefghijklmnopqrstuvwxyz, it said")
+        'use [key], it said'
+    """
+    return _BY_SHAPE.sub(MASK, str(mask_secrets(text)))
 
 
 def _masked(value: Any, forms: Sequence[str]) -> Any:

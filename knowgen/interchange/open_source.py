@@ -24,6 +24,7 @@ from knowgen.interchange.recorded_images import listed
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
+from knowgen.tasks.private import is_private
 
 Duplicates = Literal["error", "last"]
 
@@ -163,6 +164,7 @@ class RecordedTask:
         self.limit = "first" if spec.selection.kind == "limit" else "stratified"
         with RunStore.read(path) as store:
             self._pairs = {sample.id: (sample, store.truth(sample.id)) for sample in store.samples()}
+        self.private_truths = any(is_private(truth) for _, truth in self._pairs.values())
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -210,7 +210,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], columns: Mapping[
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("writing Parquet needs pyarrow", fix="pip install 'knowgen[parquet]'") from error
+        raise MissingDependencyError("writing Parquet needs pyarrow", fix="pip install pyarrow") from error
     kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
     count = 0

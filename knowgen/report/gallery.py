@@ -170,8 +170,7 @@ def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gal
     problems: Counter[tuple[int, int, str, str]] = Counter()
     for system in systems:
         cells = _cells(system, gallery)
-        for view in views:
-            _read_view(system, view, len(views), cells, problems)
+        _read_views(system, views, cells, problems)
         gallery.agents.append(_agent(system))
         _add_entries(system, cells, entries, gallery, len(systems))
     gallery.entries = list(entries.values())
@@ -241,24 +240,31 @@ def _add(total: float | None, cost: float | None) -> float | None:
     return None if total is None or cost is None else total + cost
 
 
-def _read_view(
+def _read_views(
     system: ReportSystem,
-    view: ReportView,
-    n_views: int,
+    views: Sequence[ReportView],
     cells: dict[tuple[str, int], GalleryCell],
     problems: Counter[tuple[int, int, str, str]],
 ) -> None:
-    if view.summaries[system.index] is None:
-        return
-    protocol = get_protocol(view.protocol)
-    for key, rows in _by_image(system.run.store.rows(view.scorer)):
-        cell = cells.setdefault(key, GalleryCell())
-        cell.readings.extend([None] * (n_views - len(cell.readings)))
-        state, overall, values = read_cell(rows, protocol, view.dimensions)
-        reason = "" if state == "scored" else _reason(rows, state)
-        cell.readings[view.index] = ImageScore(state, overall, values, reason)
-        if state != "scored":
-            problems[system.index, view.index, state, reason] += 1
+    """Read the rows of each scorer once, for all views of that scorer."""
+    by_scorer: dict[str, list[ReportView]] = {}
+    for view in views:
+        if view.summaries[system.index] is not None:
+            by_scorer.setdefault(view.scorer, []).append(view)
+    for scorer, its_views in by_scorer.items():
+        for key, rows in _by_image(system.run.store.rows(scorer)):
+            cell = cells.setdefault(key, GalleryCell())
+            cell.readings.extend([None] * (len(views) - len(cell.readings)))
+            for view in its_views:
+                score = _read_image(rows, view)
+                cell.readings[view.index] = score
+                if score.state != "scored":
+                    problems[system.index, view.index, score.state, score.reason] += 1
+
+
+def _read_image(rows: Sequence[Row], view: ReportView) -> ImageScore:
+    state, overall, values = read_cell(rows, get_protocol(view.protocol), view.dimensions)
+    return ImageScore(state, overall, values, "" if state == "scored" else _reason(rows, state))
 
 
 def _fallbacks(system: ReportSystem) -> dict[tuple[str, int], str]:

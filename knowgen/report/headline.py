@@ -194,10 +194,14 @@ def _privileged(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str,
     return (f"{_join(seeing)} {sees} not ranked.",)
 
 
-def _name(system: ReportSystem) -> str:
+def name_in_sentence(label: str) -> str:
     """Return a label for use in a sentence: shortened, and isolated if it has characters that change text direction."""
-    label = system.label if len(system.label) <= LONGEST_NAME else f"{system.label[:LONGEST_NAME]}…"
-    return f"{ISOLATE}{label}{END_ISOLATE}" if any(letter in TURNING for letter in label) else label
+    short = label if len(label) <= LONGEST_NAME else f"{label[:LONGEST_NAME]}…"
+    return f"{ISOLATE}{short}{END_ISOLATE}" if any(letter in TURNING for letter in short) else short
+
+
+def _name(system: ReportSystem) -> str:
+    return name_in_sentence(system.label)
 
 
 def _interval_sentence(figure: Figure) -> str:

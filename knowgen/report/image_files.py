@@ -52,17 +52,27 @@ class ShownImage:
     height: int = 0
     fault: str = ""
 
+    @property
+    def stem(self) -> str:
+        """What the names of both files begin with."""
+        return self.small.partition(".")[0]
+
+
+def image_of(digest: str, shown: Mapping[str, ShownImage]) -> ShownImage:
+    """Return an image of the page by its digest; one with a fault if its file is not in the run."""
+    return shown.get(digest, ShownImage(fault="its file is not in the run directory"))
+
 
 def image_entry(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
     """Return the files of an image for the scripts of a page, or why it cannot be shown."""
-    image = shown.get(digest, ShownImage(fault="its file is not in the run directory"))
+    image = image_of(digest, shown)
     if image.fault:
         return {"fault": image.fault}
     return {"small": image.small, "large": image.large, "width": image.width, "height": image.height}
 
 
 def make_images(
-    images: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None
+    images: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None, *, large: bool = True
 ) -> dict[str, ShownImage]:
     """Write the files of each image.
 
@@ -71,6 +81,7 @@ def make_images(
             once.
         folder: Existing folder to write to.
         earlier: Image folder of an earlier report, from which files are linked or copied.
+        large: Whether the larger file is written; without it, its name is empty.
 
     Returns:
         Files by digest; an image that is missing or cannot be decoded has a `fault` instead of files.
@@ -82,11 +93,11 @@ def make_images(
     for ref, path in images:
         once.setdefault(ref.sha256, (ref, path))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda entry: _make(entry[0], entry[1], folder, earlier), once.values())
+        results = pool.map(lambda entry: _make(entry[0], entry[1], folder, earlier, large), once.values())
         return dict(zip(once, results, strict=True))
 
 
-def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> ShownImage:
+def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None, with_large: bool) -> ShownImage:
     if not _DIGEST.fullmatch(ref.sha256):
         return ShownImage(fault="not a stored image")
     if path is None:
@@ -107,6 +118,8 @@ def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) 
         return ShownImage(fault=f"it cannot be decoded: {error.what}")
     image = opened.image
     _write(image, folder / small, SMALL, quality=82)
+    if not with_large:
+        return ShownImage(small, "", image.width, image.height)
     if weight <= COPY_BELOW and opened.format in _ENDINGS and not opened.notes:
         large = f"{ref.sha256}.{_ENDINGS[opened.format]}"
         shutil.copyfile(path, folder / large)

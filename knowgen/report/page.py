@@ -17,7 +17,8 @@ from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
 from knowgen.report.method import citation, definitions, provenance
-from knowgen.report.search_effect import SearchEffect, search_effect
+from knowgen.report.output import GENERATOR, LEFT_OUT, PageOutput
+from knowgen.report.search_effect import SearchEffect
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.agent_figures import AgentFigures
 from knowgen.stats.protocol import counting_words, counts_as, get_protocol
@@ -119,26 +120,34 @@ def environment(package: str = "knowgen.report") -> Environment:
 
 
 def render(
+    output: PageOutput,
     systems: Sequence[ReportSystem],
     views: Sequence[ReportView],
     collected: Gallery,
+    entries: int,
     shown: Mapping[str, ShownImage],
     leads: Mapping[int, LeadDifference],
+    effects: Mapping[int, SearchEffect | None],
 ) -> str:
     """Return the HTML of the page.
 
     Args:
+        output: Where the page goes.
         systems: Runs of the page.
         views: Scorers and protocols.
         collected: Results of single samples.
+        entries: How many of them the page has.
         shown: Image files by digest.
         leads: Paired difference of the two best systems, by index of the view.
+        effects: Where search helped, by index of the view.
     """
-    panels = [_panel(systems, view, collected, leads.get(view.index)) for view in views]
+    panels = [_panel(systems, view, collected, leads.get(view.index), effects[view.index]) for view in views]
     return (
         environment()
         .get_template("report.html")
         .render(
+            output=output,
+            generator=GENERATOR,
             panels=panels,
             systems=systems,
             views=views,
@@ -152,20 +161,26 @@ def render(
             sample_link=lambda view, name: link(view, id=name),
             category_link=lambda view, name: link(view, category=name),
             spending=[_spending(system, collected.spending[system.index]) for system in systems],
-            entries=len(collected.entries),
+            entries=entries,
+            all_entries=len(collected.entries),
             choices=_choices(collected),
             state_words=STATE_WORDS,
             definitions=definitions(views),
             provenance={system.index: provenance(system) for system in systems},
             citations={system.index: citation(system, views[0]) for system in systems},
             rubrics=collected.rubrics,
-            faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
+            faults=sum(image.fault not in ("", LEFT_OUT) for image in shown.values()),
+            left_out=any(image.fault == LEFT_OUT for image in shown.values()),
         )
     )
 
 
 def _panel(
-    systems: Sequence[ReportSystem], view: ReportView, collected: Gallery, lead: LeadDifference | None
+    systems: Sequence[ReportSystem],
+    view: ReportView,
+    collected: Gallery,
+    lead: LeadDifference | None,
+    effect: SearchEffect | None,
 ) -> ScorerPanel:
     lines = [
         _line(system, view, summary) for system in systems if (summary := view.summaries[system.index]) is not None
@@ -197,7 +212,7 @@ def _panel(
         fit=any(line.summary.fit_for_board for line in lines),
         failures=sum(numbers.missing(line.coverage) for line in lines),
         notes=_notes(lines),
-        effect=search_effect(systems, view, collected),
+        effect=effect,
         worse_on=tuple((each, link(view, id=each)) for each in worse[:MAX_WORSE]),
         more_worse=max(0, len(worse) - MAX_WORSE),
         selections=tuple(dict.fromkeys(line.summary.selection for line in lines if line.summary.selection)),

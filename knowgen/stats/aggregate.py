@@ -87,10 +87,7 @@ def aggregate(
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     names = tuple(dimensions)
     row_list = list(rows)
-    values = read_values(row_list, rule, names)
-    parts = sample_subsets(values.units, rule)
-    slices = [_slice(part, values, names, rule) for part in parts]
-    shortfall = reason_for_no_result(counted_states(values, parts[0]), rule, values.outside)
+    values, parts, slices, shortfall = _sliced(row_list, names, rule)
     if len(values.judges) > 1:
         slices += [_judge_slice(row_list, judge, names, rule) for judge in values.judges]
     slices += _answer_slices(row_list, names, rule)
@@ -122,6 +119,32 @@ def aggregate(
         cost=cost,
         seconds=seconds,
     )
+
+
+def reasons_against_board(
+    rows: Iterable[Row], protocol: ScoringProtocol, *, dimensions: Sequence[str], selection: str
+) -> list[str]:
+    """Return the reasons why figures must not appear on a board, one line each, as `aggregate` notes them.
+
+    Args:
+        rows: As in `aggregate`.
+        protocol: Scoring protocol, with the minimum coverage of the board.
+        dimensions: Dimensions that the scorer gives values for.
+        selection: Label of the selected samples.
+    """
+    names = tuple(dimensions)
+    values, _, slices, shortfall = _sliced(list(rows), names, protocol)
+    return fitness(values, slices, names, protocol, selection, shortfall)
+
+
+def _sliced(
+    rows: list[Row], dimensions: tuple[str, ...], protocol: ScoringProtocol
+) -> tuple[Values, list[SampleSubset], list[Slice], str]:
+    """Return the values of rows, their subsets, the figures of each, and the reason for having no result."""
+    values = read_values(rows, protocol, dimensions)
+    parts = sample_subsets(values.units, protocol)
+    slices = [_slice(part, values, dimensions, protocol) for part in parts]
+    return values, parts, slices, reason_for_no_result(counted_states(values, parts[0]), protocol, values.outside)
 
 
 def _withhold(part: Slice, shortfall: str, protocol: ScoringProtocol) -> Slice:

@@ -61,7 +61,7 @@ MIN_VALUES_ALONE = 12
 _GRADED, _OVERALL = 1 / 2, 0.02
 """Weight of the added samples for a dimension on a scale of grades, and for an overall or a measure."""
 
-_GRADED_DIFFERENCE, _OVERALL_DIFFERENCE = 1 / 20, 0.005
+GRADED_DIFFERENCE, OVERALL_DIFFERENCE = 1 / 20, 0.005
 """The same for a paired difference, where the added samples are -1 and 1."""
 
 _MAX_ADDED = 1 / 5
@@ -70,13 +70,13 @@ _MAX_ADDED = 1 / 5
 _MIN_APART, _MIN_APART_ALONE = 6.0, 3.0
 """Minimum effective number of samples apart from the median: for an overall of several dimensions, for a measure."""
 
-_MIN_CONTRIBUTING = 4.0
+MIN_CONTRIBUTING = 4.0
 """Minimum effective number of samples that make up the variance of a difference."""
 
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 """Values closer than this are equal; such differences come from the order of additions alone."""
 
-_DECIMALS = 10
+DECIMALS = 10
 """Ends are rounded to this many decimals, so that they do not depend on the machine."""
 
 Interval = tuple[float, float]
@@ -181,14 +181,14 @@ def difference_intervals(sampled: Sampled, points: Sequence[float]) -> list[tupl
         points: The differences, NaN where there is none.
     """
     graded = _graded(sampled.tables)[: sampled.dimensions]
-    spreads = _spreads(sampled, np.where(graded, _GRADED_DIFFERENCE, _OVERALL_DIFFERENCE), _OVERALL_DIFFERENCE)
+    spreads = _spreads(sampled, np.where(graded, GRADED_DIFFERENCE, OVERALL_DIFFERENCE), OVERALL_DIFFERENCE)
     found: list[tuple[Interval, Spread] | str] = []
     for column, point, spread in zip(sampled.values.T, points, spreads, strict=True):
         if isinstance(spread, str):
             found.append(spread)
         elif _level(column):
             found.append(ALL_EQUAL)
-        elif spread.contributing < _MIN_CONTRIBUTING - _TOLERANCE:
+        elif spread.contributing < MIN_CONTRIBUTING - TOLERANCE:
             found.append(TOO_FEW_DIFFERENT)
         else:
             half = spread.t * spread.error
@@ -199,21 +199,21 @@ def difference_intervals(sampled: Sampled, points: Sequence[float]) -> list[tupl
 
 def _graded(tables: Sequence[Floats]) -> Mask:
     """Return for each column whether some value is at an end of the range, as grades are and most measures are not."""
-    at_an_end = [((table <= _TOLERANCE) | (table >= 1 - _TOLERANCE)).any(axis=(0, 1)) for table in tables]
+    at_an_end = [((table <= TOLERANCE) | (table >= 1 - TOLERANCE)).any(axis=(0, 1)) for table in tables]
     graded: Mask = np.logical_or.reduce(at_an_end)
     return graded
 
 
 def _level(values: Floats) -> bool:
     known = values[np.isfinite(values)]
-    return bool(len(known)) and float(known.max() - known.min()) <= _TOLERANCE
+    return bool(len(known)) and float(known.max() - known.min()) <= TOLERANCE
 
 
 def _varies(spread: Spread, on_grades: bool, *, several: bool) -> bool:
     """Return whether enough samples differ for an interval of a figure."""
     if on_grades:
         return spread.added <= _MAX_ADDED
-    return spread.apart >= (_MIN_APART if several else _MIN_APART_ALONE) - _TOLERANCE
+    return spread.apart >= (_MIN_APART if several else _MIN_APART_ALONE) - TOLERANCE
 
 
 def _spreads(sampled: Sampled, weights: Floats, overall_weight: float) -> list[Spread | str]:
@@ -388,4 +388,4 @@ def _beta(spread: Spread) -> Interval:
 
 
 def _containing(ends: Interval, point: float) -> Interval:
-    return round(min(ends[0], point), _DECIMALS), round(max(ends[1], point), _DECIMALS)
+    return round(min(ends[0], point), DECIMALS), round(max(ends[1], point), DECIMALS)

@@ -15,7 +15,17 @@ IMAGE_FOLDER = "images"
 SOURCE_FILE = "source.json"
 """Rows of the results file that was scored, so that an export can reproduce them."""
 
-_RESULTS = (IMAGE_FOLDER, "tables", "report", "logs", "scratch", "summary.json", SOURCE_FILE)
+_RESULTS = (
+    IMAGE_FOLDER,
+    "tables",
+    "report",
+    "logs",
+    "scratch",
+    "summary.json",
+    SOURCE_FILE,
+    "tensorboard",
+    "trackers.json",
+)
 _DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", f"{DATABASE_FILE}-journal")
 
 

@@ -17,6 +17,10 @@ LOCK_FILE = "run.lock"
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 
 
+class InUseError(ConfigError):
+    """Another process holds the lock of a directory."""
+
+
 class RunLock:
     """Locks a run directory until it is released or the process ends.
 
@@ -27,7 +31,8 @@ class RunLock:
         folder: The run directory; must exist.
 
     Raises:
-        ConfigError: Another process holds the lock (the message names host and pid), or the folder cannot be written.
+        InUseError: Another process holds the lock; the message names host and pid.
+        ConfigError: The folder cannot be written.
         DataError: The disk is full.
     """
 
@@ -68,10 +73,10 @@ class RunLock:
             if _alive(os.pread(descriptor, 400, 0)):
                 raise self._in_use(descriptor) from error
 
-    def _in_use(self, descriptor: int) -> ConfigError:
+    def _in_use(self, descriptor: int) -> InUseError:
         words = os.pread(descriptor, 400, 0).decode("utf-8", "replace").split()
         holder = f"process {words[1]} on {words[0]}" if len(words) == 2 else "another process"
-        return ConfigError(
+        return InUseError(
             f"is in use by {holder}", where=str(self.path.parent), fix="wait for it to end or choose another --out"
         )
 

@@ -116,6 +116,16 @@ def answer_cost(answer: AgentAnswer) -> float | None:
     return total
 
 
+def cost_unknown(usage: Usage, *, called: bool) -> bool:
+    """Return whether something was paid at an unknown price.
+
+    Args:
+        usage: What was used. Without tokens it may be a model that is not billed.
+        called: Whether a service that is paid by the call has answered.
+    """
+    return usage.cost is None and (called or usage.input_tokens + usage.output_tokens > 0)
+
+
 def answer_row(key: str, answer: AgentAnswer) -> Statement:
     """Return the statement that inserts an answer; it replaces one with the same key and becomes the latest."""
     answer, record = as_json(answer)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -90,14 +90,19 @@ class TrainingRun:
 
     Args:
         path: The directory.
+        watch: Called with the figures of each step after they are stored: step, values and kind.
     """
 
     DESCRIPTION = "training.json"
     METRICS = "metrics.jsonl"
     BEST = "best.json"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        watch: Callable[[int, Mapping[str, float], MetricKind], None] = lambda step, values, kind: None,
+    ) -> None:
+        self.path, self.watch = path, watch
         self.images = ImageFolder(path / "images")
 
     @classmethod
@@ -133,6 +138,7 @@ class TrainingRun:
         _drop_half_line(path)
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+        self.watch(step, values, kind)
 
     def metrics(self, kind: MetricKind = "train") -> dict[int, dict[str, float]]:
         """Return the figures of each step, in order; a line that a killed process left half-written is skipped."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from knowgen.core.errors import DataError
 from knowgen.core.run_config import DeclaredField, RunConfig, declared_fields, run_fields
-from knowgen.core.secrets import find_secret
 from knowgen.core.yaml_files import read_yaml
+from knowgen.core.yaml_schema import line_of, yaml_record
 from knowgen.workflows import artifacts
 from knowgen.workflows.run import PROTOCOLS
 
 if TYPE_CHECKING:
-    from yaml.nodes import MappingNode, Node
+    from yaml.nodes import Node
 
 RUN_FIELDS = declared_fields(RunConfig)
 
@@ -181,7 +181,7 @@ class SuiteSource:
 
     def where(self, *place: str | int) -> str:
         """Return `file:line` of a value, or of the innermost part around it that the file contains."""
-        return f"{self.path}:{_line(self.root, place)}"
+        return f"{self.path}:{line_of(self.root, place)}"
 
 
 def read_suite(path: Path) -> SuiteSource:
@@ -191,97 +191,11 @@ def read_suite(path: Path) -> SuiteSource:
         DataError: It cannot be read, is not YAML, or has a wrong, unknown or duplicate field or name.
     """
     file = read_yaml(path)
-    root, data = file.root, file.data
-    if root is None:
-        raise DataError("is empty", where=str(path), fix="write at least `systems:` and `tasks:`")
-    if not isinstance(data, dict):
-        raise DataError(
-            "has no fields", where=str(path), fix="write at least `systems: [open_book]` and `tasks: [knowgen_mini]`"
-        )
-    if secret := find_secret(data):
-        raise secret.error(f"{path}:{_line(root, secret.place)}")
-    for mapping in _mappings(root, set()):
-        _refuse_duplicate_keys(path, mapping)
-    try:
-        suite = SuiteFile.model_validate(data)
-    except ValidationError as error:
-        raise _wrong(path, root, error) from error
-    source = SuiteSource(path, root, suite)
+    suite = yaml_record(SuiteFile, file)
+    assert file.root is not None
+    source = SuiteSource(path, file.root, suite)
     _refuse_duplicates(source)
     return source
-
-
-def _wrong(path: Path, root: Node, error: ValidationError) -> DataError:
-    """Return the first error with its line and field, and a suggestion for a misspelt field."""
-    import difflib
-
-    places = [each["loc"] for each in error.errors()]
-    # pydantic reports a list with a wrong entry as too short as well
-    errors = [
-        each
-        for each in error.errors()
-        if not any(len(place) > len(each["loc"]) and place[: len(each["loc"])] == each["loc"] for place in places)
-    ]
-    first = errors[0]
-    place = first["loc"]
-    field = ".".join(str(part) for part in place)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    what, fix = first["msg"].removeprefix("Value error, "), "fix that field"
-    if first["type"] == "extra_forbidden":
-        known = list(_model_at(place[:-1]).model_fields)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        what, fix = "unknown field", f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    return DataError(f"{field}: {what}{more}", where=f"{path}:{_line(root, place)}", fix=fix)
-
-
-def _model_at(place: Sequence[str | int]) -> type[BaseModel]:
-    parts: dict[str | int, type[BaseModel]] = {"systems": SystemEntry, "tasks": TaskEntry, "scorers": ScorerEntry}
-    return parts.get(place[0], SuiteFile) if place else SuiteFile
-
-
-def _line(root: Node, place: Sequence[str | int]) -> int:
-    """Return the line, from 1, of the innermost part of a place that the file contains."""
-    import yaml
-
-    node, line = root, root.start_mark.line
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == step), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line
-        else:
-            break
-    return int(line) + 1
-
-
-def _mappings(node: Node, seen: set[int]) -> Iterator[MappingNode]:
-    import yaml
-
-    if id(node) in seen:  # an alias
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for key, value in node.value:
-            yield from _mappings(key, seen)
-            yield from _mappings(value, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value, seen)
-
-
-def _refuse_duplicate_keys(path: Path, mapping: MappingNode) -> None:
-    """Refuse duplicate keys, of which YAML readers silently use the last."""
-    seen: set[str] = set()
-    for key, _ in mapping.value:
-        if isinstance(key.value, str) and key.value in seen:
-            where = f"{path}:{key.start_mark.line + 1}"
-            raise DataError(f"duplicate field {key.value!r}", where=where, fix="remove one of them")
-        seen.add(str(key.value))
 
 
 def _refuse_duplicates(source: SuiteSource) -> None:

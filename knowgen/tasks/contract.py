@@ -21,7 +21,8 @@ class Task(Protocol):
     A task that is ordered for it has an attribute `limit = "first"`: `--limit N` then takes its first N samples, and
     otherwise a stratified sample. One that is a part of another task has that as its attribute `whole`.
     One whose name ends in a seed has `seed_step`, by which a training counts it up, and one whose images an image
-    model of its own draws names that as `painter`.
+    model of its own draws names that as `painter`. One whose ground truths are not known yet has `private_truths`:
+    images are generated for it and not scored.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
     task.yaml       name, version, description, default_scorers, search (name of a backend)
     samples.jsonl   one sample per line
-    truth.jsonl     one ground truth per line, with `image_file`, the relative path of its image
+    truth.jsonl     one ground truth per line, with `image_file`, the relative path of its image; none while private
     text_required.json  optional: which prompts require text, as frozen by `knowgen task annotate`
 
 Samples and ground truths are in separate files, so that a test can run generation with the ground truth removed.
@@ -23,6 +23,7 @@ from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
 from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.core.yaml_files import read_yaml
+from knowgen.tasks.private import private_truths_error
 from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, read_frozen
 
 TASK_FILE = "task.yaml"
@@ -49,7 +50,20 @@ class ImageMismatchError(DataError):
 
 
 class TaskFile(BaseModel):
-    """The content of `task.yaml`."""
+    """The content of `task.yaml`.
+
+    Attributes:
+        name: Name of the task.
+        version: Its version, without the hash of the content.
+        description: What it is.
+        license: Its license.
+        default_scorers: Scorers of a run that names none.
+        search: Kind of the search backend of the folder `search`; empty without one.
+        seed: Seed that it was drawn from.
+        limit: Which samples `--limit` takes.
+        commitment: Hash of what ground truths follow from, 64 hex digits. They may then be private: the file
+            `truth.jsonl` is missing until they are revealed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,6 +75,7 @@ class TaskFile(BaseModel):
     search: str = ""
     seed: int | None = None
     limit: Literal["stratified", "first"] = "stratified"
+    commitment: str = Field(default="", pattern=r"(?:[0-9a-f]{64})?")
 
 
 def first_problem(error: ValidationError) -> str:
@@ -125,9 +140,20 @@ class FolderTask:
 
     @cached_property
     def version(self) -> str:
-        """The version with a hash of samples, ground truths and frozen answers, such as `1-3f2a9c0d1b2e`."""
+        """The version with a hash of samples, ground truths and frozen answers, such as `1-3f2a9c0d1b2e`.
+
+        With a commitment, that takes the place of the ground truths, so that the version is the same before and after
+        they are revealed.
+        """
         frozen = (TEXT_FILE,) if (self.path / TEXT_FILE).is_file() else ()
+        if commitment := self.file.commitment:
+            return f"{self.file.version}-{_hash_files(self.path, (SAMPLES_FILE, *frozen), commitment)}"
         return f"{self.file.version}-{_hash_files(self.path, (SAMPLES_FILE, TRUTH_FILE, *frozen))}"
+
+    @property
+    def private_truths(self) -> bool:
+        """Whether the ground truths are not here, but committed to, so that images cannot be scored here."""
+        return bool(self.file.commitment) and not (self.path / TRUTH_FILE).exists()
 
     @cached_property
     def search_version(self) -> str:
@@ -170,8 +196,10 @@ class FolderTask:
 
         Raises:
             ImageMismatchError: The image differs from the recorded digest.
-            DataError: The sample has no ground truth, or its image is missing.
+            DataError: The sample has no ground truth, its image is missing, or ground truths are private.
         """
+        if self.private_truths:
+            raise private_truths_error(self.name)
         row = self._truths.get(comparable_id(sample_id))
         if row is None:
             raise DataError(f"no ground truth for sample {sample_id!r}", where=str(self.path / TRUTH_FILE))
@@ -252,9 +280,9 @@ def _digest(path: Path) -> str:
     return known[2]
 
 
-def _hash_files(folder: Path, names: tuple[str, ...]) -> str:
-    """Return 12 hex digits of the SHA-256 over names and contents of files."""
-    digest = hashlib.sha256()
+def _hash_files(folder: Path, names: tuple[str, ...], commitment: str = "") -> str:
+    """Return 12 hex digits of the SHA-256 over names and contents of files, and a commitment."""
+    digest = hashlib.sha256(commitment.encode())
     for name in names:
         path = folder / name
         if not path.is_file():

@@ -6,25 +6,39 @@ import contextlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Usage
 from knowgen.core.spec import RunSpec
 from knowgen.core.text import count, parse_json
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 from knowgen.store.files import write_text
-from knowgen.store.rows import answer_cost
+from knowgen.store.rows import answer_cost, cost_unknown
 from knowgen.store.run import UNPRICED_NOTE, RunStore
 
 if TYPE_CHECKING:
+    from knowgen.report.output import ImageChoice
     from knowgen.stats.agent_figures import AgentFigures
 
 SUMMARY_FILE = "summary.json"
 TABLES = "tables"
 AGENT_TABLE = "agent"
+
+
+@dataclass(frozen=True)
+class OneFile:
+    """What a page in one file has.
+
+    Attributes:
+        images: small for reduced images, or none.
+        samples: Maximum number of samples, the first of the task; all when None.
+    """
+
+    images: ImageChoice = "small"
+    samples: int | None = None
 
 
 def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float | None) -> Summary:
@@ -80,7 +94,7 @@ def _cached_replies(store: RunStore, scorer: str) -> tuple[int, int]:
 
 def _decoding_changes(store: RunStore, scorer: str) -> list[str]:
     """Return how requests to a judge differed from what was asked for, because its endpoint does not accept it."""
-    found = (score.details.get("decoding", ()) for _, score in store.scores() if score.scorer == scorer)
+    found = (score.details.get("decoding", ()) for _, score in store.scores(scorer))
     return list(dict.fromkeys(str(change) for changes in found for change in changes))
 
 
@@ -100,18 +114,14 @@ def cost_of(path: Path) -> float | None:
                 return None
             total += cost
         for _, generation in store.generations():
-            if _unknown(generation.usage, called=False):
+            if cost_unknown(generation.usage, called=False):
                 return None
             total += generation.usage.cost or 0.0
         for _, score in store.scores():
-            if any(_unknown(attempt.usage, called=bool(attempt.reply)) for attempt in score.attempts):
+            if any(cost_unknown(attempt.usage, called=bool(attempt.reply)) for attempt in score.attempts):
                 return None
             total += score.usage.cost or 0.0
         return max(total, store.spent())
-
-
-def _unknown(usage: Usage, *, called: bool) -> bool:
-    return usage.cost is None and (called or usage.input_tokens + usage.output_tokens > 0)
 
 
 def complete(path: Path, spec: RunSpec) -> bool:
@@ -186,18 +196,19 @@ def agent_table_files(store: RunStore) -> dict[Path, str]:
     }
 
 
-def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Path:
-    """Write one page of several runs and return the path of its `index.html`.
+def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path, one_file: OneFile | None = None) -> Path:
+    """Write one page of several runs and return the path of its `index.html`, or of its only file.
 
     Args:
         runs: Directory and summaries of each run, the headline's first.
-        out: Folder of the page.
+        out: Folder of the page, or its file.
+        one_file: What a page in one file has; None for a folder.
 
     Raises:
-        UsageError: No run was given.
-        ConfigError: The folder contains something other than a report.
+        UsageError: No run was given, or the file has another ending than that of a page.
+        ConfigError: The folder contains something other than a report, or the file is another one.
     """
-    from knowgen.report.html import write_report
+    from knowgen.report.html import write_report, write_single_report
     from knowgen.report.view import ReportRun
 
     if not runs:
@@ -207,6 +218,8 @@ def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Pat
             ReportRun(store=stack.enter_context(RunStore.read(path)), summaries=tuple(summaries))
             for path, summaries in runs
         ]
+        if one_file is not None:
+            return write_single_report(pages, out, one_file.images, one_file.samples)
         return write_report(pages, out)
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from knowgen.core.errors import UsageError
 from knowgen.core.spec import AgentSpec, GeneratorSpec, RunSpec
-from knowgen.engine.options import EngineOptions
+from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
+from knowgen.tracking.session import Tracking, open_tracking
 from knowgen.workflows import artifacts
 from knowgen.workflows.cluster import cluster_of
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.run import Run
+from knowgen.workflows.tracked_run import TrackedProgress, ending_of, log_results, tracked_run
 
 
 def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lambda: None) -> Run:
@@ -28,17 +30,42 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
 
     Raises:
         UsageError: `fresh` would delete the images to be scored.
-        ConfigError: The directory belongs to another run, is locked by another process, or cannot be written.
+        MissingDependencyError: The library of a tracker is not installed.
+        ConfigError: The directory belongs to another run, is locked by another process, or cannot be written, or a
+            tracker is not set up.
         DataError: The task's data or the directory is damaged, or the disk is full.
     """
-    from knowgen.engine import run as run_engine
     from knowgen.engine.progress import announce
 
     path, config = Path(out).absolute(), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would delete the images to be scored", where=str(path), fix="remove --fresh")
     with contextlib.ExitStack() as stack:
-        stack.callback(plan.release)
+        release = stack.enter_context(contextlib.ExitStack())
+        release.callback(plan.release)
+        tracking = stack.enter_context(open_tracking(config.log))  # a missing login is an error before anything begins
+        outcome = _carried_out(plan, path, before_calls, tracking)
+        release.close()
+        run = Run(path, plan.spec, config.protocol, outcome)
+        # after Ctrl-C the user should not wait; the next call writes the outputs
+        interrupted = outcome.stopped == "interrupted"
+        complete = outcome.all_cached and artifacts.complete(path, plan.spec)
+        if plan.scorers and not interrupted and not complete:
+            with announce("writing the report", enabled=config.progress):
+                run.write_outputs()
+        if not interrupted:
+            log_results(tracking, run)
+        tracking.close(ending_of(outcome))
+    shown = Path(out) if Path(out).absolute() == path else path  # a plugin may have changed the current folder
+    return Run(shown, plan.spec, config.protocol, outcome)
+
+
+def _carried_out(plan: Plan, path: Path, before_calls: Callable[[], None], tracking: Tracking) -> RunOutcome:
+    """Run the engine in the run directory, and send its progress to trackers."""
+    from knowgen.engine import run as run_engine
+
+    config = plan.config
+    with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(cluster_of(plan))
         options = EngineOptions.of(
             config,
@@ -49,7 +76,8 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
         store = stack.enter_context(RunStore.open(path, plan.spec, fresh=config.fresh))
         if plan.remember is not None:
             plan.remember(store)
-        outcome = run_engine(
+        tracking.start(tracked_run(plan.spec, path, config.protocol))
+        return run_engine(
             plan.spec,
             plan.task,
             plan.generator,
@@ -60,14 +88,8 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
             before_calls,
             agent=plan.agent,
             answers=plan.answers,
+            progress=TrackedProgress(config.progress, tracking) if tracking else None,
         )
-    # after Ctrl-C the user should not wait; the next call writes the outputs
-    complete = outcome.all_cached and artifacts.complete(path, plan.spec)
-    if plan.scorers and outcome.stopped != "interrupted" and not complete:
-        with announce("writing the report", enabled=config.progress):
-            Run(path, plan.spec, config.protocol, outcome).write_outputs()
-    shown = Path(out) if Path(out).absolute() == path else path  # a plugin may have changed the current folder
-    return Run(shown, plan.spec, config.protocol, outcome)
 
 
 def _gpus(plan: Plan, path: Path) -> int:

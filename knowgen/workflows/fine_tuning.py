@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,14 @@ from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
 from knowgen.tasks.contract import Task
+from knowgen.tracking.session import Tracking, open_tracking
 from knowgen.training.config import GrpoSection, SftSection, TrainingConfig
 from knowgen.training.conversations import load_conversations
 from knowgen.training.sft.trainer import SelectedConversations, SftTools, require_training_packages, train_sft
 from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
 from knowgen.workflows.described import open_task
 from knowgen.workflows.open_training import described, open_directory
+from knowgen.workflows.tracked_training import ending_of_training, tracked_training, watch_of
 from knowgen.workflows.training_plan import check_evaluation
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def fine_tune(
     name: str,
     fresh: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    log: Sequence[str] | None = None,
 ) -> FineTuned:
     """Fine-tune a policy on conversations, or continue an earlier call on the same directory.
 
@@ -73,30 +76,38 @@ def fine_tune(
         name: Name of the configuration in errors.
         fresh: Whether an earlier training in the directory is removed first.
         report: Called with a line on what happens.
+        log: Experiment trackers, such as `wandb:my-project`.
 
     Raises:
         UsageError: The configuration is one of another method, or names no model or no conversations.
         MissingDependencyError: A package or the weights are missing.
-        ConfigError: The directory belongs to something else or is in use, or the model cannot be trained.
+        ConfigError: The directory belongs to something else or is in use, the model cannot be trained, or a tracker is
+            not set up.
         DataError: A conversation, the model or the directory is damaged.
     """
     if config.method != "sft":
         raise UsageError(f"the method is {config.method}", where=name, fix=f"use `knowgen train {config.method}`")
     require_training_packages(name)
     check_evaluation(with_limits(config))
-    run = TrainingRun(out)
+    run, tracking = TrainingRun(out), Tracking()
     done = None if fresh else _complete(run)
     description = described(config, name, **({"steps": done.steps, "stopped": ""} if done else {}))
     with ExitStack() as stack:
         main = os.environ.get("RANK", "0") == "0"  # as `accelerate launch` and `torchrun` say
         if main:
+            tracking = stack.enter_context(open_tracking(() if done else log))
             stack.enter_context(_own_directory(run, description, fresh=fresh))
         if done is not None:
             return done
         evaluate: Callable[[int, Path], float | None] | None = None
         if config.evaluation.task:
             evaluate = stack.enter_context(_evaluation(config, run, report)) if main else _elsewhere
-        return _fine_tuned(config, run, description, SftTools(out, name, True, report, evaluate=evaluate), main)
+        run.watch = watch_of(tracking)
+        tracking.start(tracked_training(description, out))
+        tools = SftTools(out, name, True, report, evaluate=evaluate, watch=run.watch)
+        tuned = _fine_tuned(config, run, description, tools, main)
+        tracking.close(ending_of_training(tuned.stopped))
+        return tuned
 
 
 def _fine_tuned(

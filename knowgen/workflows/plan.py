@@ -18,7 +18,8 @@ from knowgen.stats.protocol import get_protocol
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
-from knowgen.workflows.agents import resolve_system
+from knowgen.tasks.private import UnscoredTask, has_private_truths, private_truths_error
+from knowgen.workflows.agents import ResolvedSystem, resolve_system
 from knowgen.workflows.described import open_task
 from knowgen.workflows.resolve import ScorerRequest, resolve_scorers, scorer_requests
 from knowgen.workflows.selection import SelectedTask, select_samples, select_shard
@@ -73,7 +74,8 @@ def plan(
         scorers: Names, classes, functions or objects, which take their arguments from `config.scorer_args`, or
             requests with their own; the task's default scorers when empty.
         config: Options of the run.
-        scored: Whether images are scored; without, `scorers` are ignored and no summary is written.
+        scored: Whether images are scored; without, `scorers` are ignored and no summary is written. Those of a task
+            with private ground truths are not.
 
     Raises:
         UsageError: A name, argument or option is wrong.
@@ -93,6 +95,9 @@ def plan(
     in_worker = config.workers != 0
     whole = open_task(task, in_worker=in_worker) if isinstance(task, str) else task
     system = resolve_system(generator, config.generator_args or {}, whole, in_worker=in_worker)
+    if has_private_truths(whole):
+        _refuse_truths(whole, scorers, system)
+        whole, scored = UnscoredTask(whole), False
     requested = scorer_requests(
         (scorers or whole.default_scorers) if scored else (),
         config.scorer_args or {},
@@ -105,6 +110,17 @@ def plan(
         spec = planned.spec.model_copy(update={"agent": system.agent.spec})
         planned = replace(planned, agent=system.agent, spec=spec)
     return planned if config.requests is None else _with_requests(planned, system.generator, Path(config.requests))
+
+
+def _refuse_truths(task: Task, scorers: Sequence[object], system: ResolvedSystem) -> None:
+    """Raise `UsageError` if a run of a task with private ground truths would need them."""
+    if scorers:
+        fix = "leave out the scorer, and send the images to those who score them"
+        raise UsageError("the ground truths are private until they are revealed", where=f"task {task.name}", fix=fix)
+    given = [each.spec for each in (system.agent, system.generator) if each is not None and each.spec.privileged]
+    if given:
+        what = f"{given[0].name} needs ground truths, which are private until they are revealed"
+        raise UsageError(what, where=f"task {task.name}", fix="name a generator that is not given them")
 
 
 def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Plan:
@@ -173,6 +189,30 @@ def _plan(
     return Plan(spec, part, generator, tuple(handles), config, source, release=release, origin=origin)
 
 
+def plan_images(
+    task: Task,
+    generations: GenerationSource,
+    generator: GeneratorSpec,
+    scorers: Sequence[ScorerRequest],
+    config: RunConfig,
+) -> Plan:
+    """Plan the scoring of images that the caller looks up.
+
+    Args:
+        task: Their task.
+        generations: The images by sample and repeat.
+        generator: What stands for their generator in keys.
+        scorers: The scorers with their arguments.
+        config: Options of the run; `ids` names the samples that have an image.
+
+    Raises:
+        UsageError: A name, argument or option is wrong.
+    """
+    get_protocol(config.protocol)
+    check_executor(config)
+    return _plan(task, generations, generator, scorers, config)
+
+
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
     """Set how often a scorer scores each image: a measure once, and a judge at least as often as it did before."""
     if handle.capabilities.shape == "score_batch":
@@ -230,6 +270,8 @@ def plan_scoring(
         images=None if config.images is None else Path(config.images),
         pattern=config.pattern,
     )
+    if has_private_truths(opened.task):
+        raise private_truths_error(opened.task.name)
     in_place = opened.in_place and (config.out is None or Path(config.out).resolve() == Path(source).resolve())
     if in_place and config.shard is not None:
         raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")

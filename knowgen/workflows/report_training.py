@@ -10,6 +10,7 @@ from typing import Any
 from knowgen.core.errors import UsageError
 from knowgen.store.training_run import TrainingRun
 from knowgen.training.config import TrainingConfig, bundled_configs, load_config
+from knowgen.workflows.artifacts import OneFile
 
 PUBLISHED = "paper"
 """Name of the published configuration in the folder of each method."""
@@ -32,13 +33,16 @@ def are_trainings(paths: Sequence[Path]) -> bool:
     return bool(found)
 
 
-def write_training_report(paths: Sequence[Path], out: Path, most_steps: int | None = None) -> Path:
-    """Write one page of several trainings and return the path of its `index.html`.
+def write_training_report(
+    paths: Sequence[Path], out: Path, most_steps: int | None = None, one_file: OneFile | None = None
+) -> Path:
+    """Write one page of several trainings and return the path of its `index.html`, or of its only file.
 
     Args:
         paths: Directories of trainings.
-        out: Folder of the report.
+        out: Folder of the report, or its file.
         most_steps: Maximum number of steps of each whose episodes are in it; a bounded default when None.
+        one_file: What a page in one file has; None for a folder.
 
     Raises:
         UsageError: No training is given, or one has no step.
@@ -46,12 +50,15 @@ def write_training_report(paths: Sequence[Path], out: Path, most_steps: int | No
         ConfigError: The folder contains something other than a report.
     """
     from knowgen.report.training.episodes import MOST_STEPS
-    from knowgen.report.training.page import write_training_page
+    from knowgen.report.training.page import write_single_training_page, write_training_page
     from knowgen.report.training.view import trainings_of
 
     stores = [TrainingRun(path) for path in paths]
     differences = [differences_from_published(store.description()) for store in stores]
-    return write_training_page(trainings_of(stores, differences), out, MOST_STEPS if most_steps is None else most_steps)
+    trainings, most = trainings_of(stores, differences), MOST_STEPS if most_steps is None else most_steps
+    if one_file is not None:
+        return write_single_training_page(trainings, out, most, one_file.images)
+    return write_training_page(trainings, out, most)
 
 
 def differences_from_published(description: Mapping[str, Any]) -> list[tuple[str, str, str]] | None:

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Row
+from knowgen.core.records import Generation, Row
 from knowgen.core.spec import RunSpec
 from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
+from knowgen.workflows.artifacts import OneFile
 from knowgen.workflows.image_notes import image_notes
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from knowgen.report.output import ImageChoice
     from knowgen.stats.agent_figures import AgentFigures
 
 PROTOCOLS = ("strict", "official")
@@ -91,6 +93,11 @@ class Run:
         with RunStore.read(self.path) as store:
             return list(store.rows(self.label(scorer)))
 
+    def generations(self) -> list[Generation]:
+        """Return the current generations, in the order of the samples; those that failed included."""
+        with RunStore.read(self.path) as store:
+            return [generation for _, generation in store.generations()]
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per sample, repeat, scorer and judge repeat: the columns of `knowgen export --format csv`.
 
@@ -144,16 +151,30 @@ def load_run(path: Path | str) -> Run:
         return Run(Path(path), store.spec)
 
 
-def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write one page of several runs and return the path of its `index.html`.
+def write_report(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    single_file: bool = False,
+    images: ImageChoice = "small",
+    samples: int | None = None,
+) -> Path:
+    """Write one page of several runs and return the path of its `index.html`, or of its only file.
+
+    Args:
+        runs: The runs, in the order of the page.
+        out: Folder of the page; with `single_file`, a file with the ending .html.
+        single_file: Write everything into one file, which can be sent or kept alone.
+        images: Images of a single file: `small`, reduced to 512 pixels, or `none`.
+        samples: Maximum number of samples of a single file, the first of the task; all when None.
 
     Raises:
-        UsageError: No run was given, or a run has not been scored.
-        ConfigError: The folder contains something other than a report.
+        UsageError: No run was given, a run has not been scored, or the file has another ending.
+        ConfigError: The folder contains something other than a report, or the file is another one.
     """
     names = artifacts.distinct_names([(run.path, run.spec.system) for run in runs])
     pages = [
         (run.path, [each.model_copy(update={"system": name}) for each in run.summaries()])
         for run, name in zip(runs, names, strict=True)
     ]
-    return artifacts.write_page(pages, out)
+    return artifacts.write_page(pages, out, OneFile(images, samples) if single_file else None)

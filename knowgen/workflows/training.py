@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +15,7 @@ from knowgen.store.files import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.training_ledger import TrainingLedger
 from knowgen.store.training_run import TrainingRun
+from knowgen.tracking.session import Tracking, open_tracking
 from knowgen.training.backends.contract import TrainingResult, TrainingTools
 from knowgen.training.config import TrainingConfig, grpo_of
 from knowgen.training.episode_images import EpisodeImages
@@ -23,6 +24,7 @@ from knowgen.training.step_log import StepLog
 from knowgen.workflows.checkpoint_evaluation import CheckpointEvaluation
 from knowgen.workflows.cluster_worker import WORKER_ROLLOUTS
 from knowgen.workflows.open_training import described, open_directory
+from knowgen.workflows.tracked_training import ending_of_training, tracked_training, watch_of
 from knowgen.workflows.training_plan import NoPolicy, TrainingPlan
 
 MAY_CHANGE = (
@@ -74,7 +76,12 @@ class _Process:
 
 
 def train_grpo(
-    plan: TrainingPlan, folder: Path, *, fresh: bool = False, show: Callable[[str], None] = lambda line: None
+    plan: TrainingPlan,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    show: Callable[[str], None] = lambda line: None,
+    log: Sequence[str] | None = None,
 ) -> GrpoTraining:
     """Train, or continue an earlier call on the same directory.
 
@@ -83,29 +90,49 @@ def train_grpo(
         folder: Directory of the training.
         fresh: Whether an earlier training in it is removed first.
         show: Takes lines for the user, such as one for each step.
+        log: Experiment trackers, such as `wandb:my-project`.
 
     Raises:
-        ConfigError: The directory belongs to something else, or is in use.
+        MissingDependencyError: The library of a tracker is not installed.
+        ConfigError: The directory belongs to something else, or is in use, or a tracker is not set up.
         AccountError, ServiceUnavailableError: A service takes no calls.
         KnowgenError: The training cannot begin or go on.
     """
     process, run = _Process.this(), TrainingRun(folder.absolute())
+    if not process.main:
+        return _joined(plan, run, process, fresh=fresh)
+    with open_tracking(log) as tracking:
+        trained = _led(plan, run, process, show, tracking, fresh=fresh)
+        tracking.close(ending_of_training(trained.result.stopped))
+        return trained
+
+
+def _led(
+    plan: TrainingPlan,
+    run: TrainingRun,
+    process: _Process,
+    show: Callable[[str], None],
+    tracking: Tracking,
+    *,
+    fresh: bool,
+) -> GrpoTraining:
+    """Train as the leading process: in the locked directory, which it describes before and after."""
     config = plan.config
-    if process.main:
-        optimizer = config.optimizer
-        same_rate = optimizer.schedule == "constant" and optimizer.warmup_ratio == 0
-        may_change = MAY_CHANGE + (LENGTH if same_rate else ())
-        lock = _locked(run.path)
-        try:
-            tasks = {task.name: task.version for task in plan.prompts.tasks()}
-            description = described(config, plan.name, steps=plan.steps, tasks=tasks)
-            open_directory(run, description, may_change=may_change, fresh=fresh)
-            trained = _trained(plan, run, process, show, fresh=fresh)
-            run.describe({**description, "steps": trained.result.steps, "stopped": trained.result.stopped})
-            return trained
-        finally:
-            lock.release()
-    return _joined(plan, run, process, fresh=fresh)
+    optimizer = config.optimizer
+    same_rate = optimizer.schedule == "constant" and optimizer.warmup_ratio == 0
+    may_change = MAY_CHANGE + (LENGTH if same_rate else ())
+    lock = _locked(run.path)
+    try:
+        tasks = {task.name: task.version for task in plan.prompts.tasks()}
+        description = described(config, plan.name, steps=plan.steps, tasks=tasks)
+        open_directory(run, description, may_change=may_change, fresh=fresh)
+        run.watch = watch_of(tracking)
+        tracking.start(tracked_training(description, run.path))
+        trained = _trained(plan, run, process, show, fresh=fresh)
+        run.describe({**description, "steps": trained.result.steps, "stopped": trained.result.stopped})
+        return trained
+    finally:
+        lock.release()
 
 
 def _locked(folder: Path) -> RunLock:

@@ -6,6 +6,8 @@ order at the end, so memory use is constant and the files are byte-identical for
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -17,25 +19,36 @@ from knowgen.core.import_path import child_environment, module_command
 from knowgen.tasks.folder import SEARCH_FOLDER
 from knowgen.worlds import shard_files
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
+from knowgen.worlds.content.seeds import WorldSeed, check_seed
 from knowgen.worlds.shard import SHARD_SIZE
 from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard
 
 
-def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, workers: int | None = None) -> Path:
+def build_world(
+    out: Path,
+    seed: WorldSeed,
+    samples: int,
+    *,
+    name: str | None = None,
+    workers: int | None = None,
+    commitment: str = "",
+) -> Path:
     """Build a world and move it to its folder in one step.
 
     Args:
         out: Folder to create. An existing world is replaced; any other content is an error.
-        seed: World seed, at least 0.
+        seed: World seed: a number, at least 0, or a secret seed of 64 hex digits, which no file of the world repeats.
         samples: Number of samples, at least 1: one of each category, then the second of each, and so on.
-        name: Task name; `world-<seed>` if None.
+        name: Task name; `world-<seed>` if None, and `world` for a secret seed.
         workers: Number of processes; the number of cores if None.
+        commitment: Commitment of the task file to the seed, so that the task keeps its version when its ground truths
+            are taken away; empty for none.
 
     Returns:
         The path `out`.
 
     Raises:
-        UsageError: If a number is out of range.
+        UsageError: If a number is out of range, or a secret seed could be guessed.
         ConfigError: If `out` has other content or cannot be written, or a worker fails.
 
     Example:
@@ -48,8 +61,9 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
         ['samples.jsonl', 'search', 'task.yaml', 'truth', 'truth.jsonl']
         ['pages.jsonl', 'pictures', 'pictures.jsonl']
     """
-    if seed < 0 or samples < 1 or (workers is not None and workers < 1):
-        raise UsageError("seed must be 0 or more, samples and workers 1 or more", where="world build")
+    check_seed(seed, "world build")
+    if samples < 1 or (workers is not None and workers < 1):
+        raise UsageError("samples and workers must be 1 or more", where="world build")
     _require_replaceable(out)
     try:
         with folder_draft(out) as draft:
@@ -60,17 +74,18 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
             for file in ROW_FILES:
                 _join(draft, file, shards)
             (draft / PARTS).rmdir()
-            _write_task_file(draft / "task.yaml", seed, samples, name or f"world-{seed}")
+            _write_task_file(draft / "task.yaml", seed, samples, name, commitment)
     except OSError as error:
         where = str(error.filename or out)
         raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix="check the disk") from error
     return out
 
 
-def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
+def _write_shards(folder: Path, seed: WorldSeed, samples: int, workers: int) -> None:
     """Write all shards; each worker writes every `workers`-th one.
 
-    Workers are started as `python -m`, so that a script without a main guard can build a world too.
+    Workers are started as `python -m`, so that a script without a main guard can build a world too. They read the seed
+    from a pipe, because the arguments of a process are public on its machine.
     """
     if workers == 1:
         for number in range(-(-samples // SHARD_SIZE)):
@@ -79,10 +94,17 @@ def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
     started: list[subprocess.Popen[str]] = []
     try:
         for first in range(workers):
-            command = module_command(shard_files.__name__, *map(str, (folder, seed, samples, first, workers)))
-            started.append(subprocess.Popen(command, env=child_environment(), stderr=subprocess.PIPE, text=True))
+            command = module_command(shard_files.__name__, *map(str, (folder, samples, first, workers)))
+            started.append(
+                subprocess.Popen(
+                    command, env=child_environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+            )
         for process in started:
-            _, stderr = process.communicate()
+            _give_seed(process, seed)
+        for process in started:
+            stderr = process.stderr.read() if process.stderr is not None else ""
+            process.wait()
             if process.returncode:
                 reason = stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
                 raise ConfigError(f"a worker failed: {reason[0]}", where="world build", fix="try with one worker")
@@ -91,6 +113,12 @@ def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def _give_seed(process: subprocess.Popen[str], seed: WorldSeed) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # its exit code says why it ended
+        pipe.write(json.dumps(seed))
 
 
 def _join(folder: Path, file: str, shards: int) -> None:
@@ -102,17 +130,20 @@ def _join(folder: Path, file: str, shards: int) -> None:
             part.unlink()
 
 
-def _write_task_file(path: Path, seed: int, samples: int, name: str) -> None:
+def _write_task_file(path: Path, seed: WorldSeed, samples: int, name: str | None, commitment: str) -> None:
     import yaml
 
+    public = isinstance(seed, int)
+    source = f"seed {seed}" if public else "a secret seed"
     fields = {
-        "name": name,
+        "name": name or (f"world-{seed}" if public else "world"),
         "version": str(RECIPE_VERSION),
-        "description": f"A made-up world of {samples} samples, drawn from seed {seed}.",
+        "description": f"A made-up world of {samples} samples, drawn from {source}.",
         "license": "Apache-2.0",
         "default_scorers": ["world_check"],
         "search": "world",
-        "seed": seed,
+        **({"seed": seed} if public else {}),
+        **({"commitment": commitment} if commitment else {}),
     }
     path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), encoding="utf-8")
 

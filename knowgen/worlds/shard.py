@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from knowgen.search.contract import Page
 from knowgen.worlds.content.categories import THEMES
 from knowgen.worlds.content.difficulty import TEXTLESS
-from knowgen.worlds.content.entities import EntityGenerator, random_stream
+from knowgen.worlds.content.entities import EntityGenerator
 from knowgen.worlds.content.pages import category_pages, town_page
 from knowgen.worlds.content.samples import PlannedSample, plan_sample
 from knowgen.worlds.content.search_images import SearchImage, category_images
+from knowgen.worlds.content.seeds import WorldSeed, random_stream
 
 SHARD_SIZE = len(THEMES)
 """Number of samples in a full shard."""
@@ -33,7 +34,7 @@ class WorldShard:
     images: tuple[SearchImage, ...]
 
 
-def make_shard(seed: int, number: int) -> WorldShard:
+def make_shard(seed: WorldSeed, number: int) -> WorldShard:
     """Return a shard of a world; the same arguments give the same shard in every process."""
     inventor = EntityGenerator(seed, number)
     categories = list(inventor.categories())

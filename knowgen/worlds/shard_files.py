@@ -19,6 +19,7 @@ from knowgen.tasks.folder import SEARCH_FOLDER
 from knowgen.worlds.content.entities import Entity
 from knowgen.worlds.content.samples import PlannedSample
 from knowgen.worlds.content.search_images import SearchImage, render_search_image
+from knowgen.worlds.content.seeds import WorldSeed, layout_key
 from knowgen.worlds.rendering.appearance import Appearance
 from knowgen.worlds.rendering.compose import compose
 from knowgen.worlds.shard import SHARD_SIZE, WorldShard, make_shard
@@ -37,7 +38,7 @@ def part_path(folder: Path, file: str, number: int) -> Path:
     return folder / PARTS / f"{number:06d}-{Path(file).name}"
 
 
-def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
+def write_shard(folder: Path, seed: WorldSeed, number: int, samples: int) -> None:
     """Render and write a shard.
 
     Args:
@@ -85,8 +86,8 @@ def render_truth(plan: PlannedSample) -> Image:
         plan.lines,
         plan.surface,
         layouts="truth",
-        seed=f"truth/{plan.sample.id}",
-        scene_seed=f"truth/{plan.sample.id}",
+        seed=plan.layout,
+        scene_seed=plan.layout,
     )
     return composition.image
 
@@ -107,7 +108,13 @@ def _truth_row(plan: PlannedSample, folder: Path) -> dict[str, Any]:
         ),
         text_required=plan.sample.text_required,
         evidence=plan.evidence,
-        extra={"scene": plan.scene, "surface": plan.surface, "lines": list(plan.lines), "hops": list(plan.hops)},
+        extra={
+            "scene": plan.scene,
+            "surface": plan.surface,
+            "lines": list(plan.lines),
+            "hops": list(plan.hops),
+            **({"layout": plan.layout} if plan.layout != layout_key(0, plan.sample.id) else {}),
+        },
     )
     return {**truth.model_dump(mode="json"), "image_file": file}
 
@@ -128,12 +135,15 @@ def _save(image: Image, path: Path) -> ImageRef:
 
 
 def main(arguments: list[str]) -> int:
-    """Write every `step`-th shard from `first` on: arguments are folder, seed, samples, first, step.
+    """Write every `step`-th shard from `first` on: arguments are folder, samples, first, step.
+
+    The seed comes as JSON on standard input: other users of the machine can read the arguments of a process.
 
     Returns:
         0, or 3 with one line on standard error if a shard cannot be written.
     """
-    folder, (seed, samples, first, step) = Path(arguments[0]), map(int, arguments[1:])
+    folder, (samples, first, step) = Path(arguments[0]), map(int, arguments[1:])
+    seed: WorldSeed = json.loads(sys.stdin.read())
     try:
         for number in range(first, -(-samples // SHARD_SIZE), step):
             write_shard(folder, seed, number, samples)

@@ -174,6 +174,12 @@ def test_changed_figures_are_found_in_summary_and_tables(run: Path) -> None:
     assert "tables: tables/vlm-tiny-judge-official.csv: differs from what the rows give" in text
 
 
+def test_the_time_of_a_later_call_that_had_nothing_to_do_does_not_count(run: Path) -> None:
+    change(run, "insert into sessions (started, seen, outcome) values (100.0, 7300.0, 'completed')")
+    assert load_run(run).summary.seconds == pytest.approx(7200, abs=60)
+    assert found(run) == ""
+
+
 def test_a_status_that_contradicts_its_values_is_found(run: Path) -> None:
     change(
         run, 'update scores set record = replace(record, \'"status":"ok","strict"\', \'"status":"failed","strict"\')'

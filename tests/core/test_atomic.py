@@ -192,3 +192,14 @@ def test_what_a_process_killed_between_two_renames_moved_aside_is_removed_when_t
         (draft / "file").write_text("new")
         assert (aside / "out" / "file").read_text() == "old"  # still the only copy
     assert names(tmp_path) == ["out"] and (tmp_path / "out" / "file").read_text() == "new"
+
+
+def test_a_folder_that_must_not_be_replaced_stays_and_the_draft_is_removed(tmp_path: Path) -> None:
+    target = folder(tmp_path / "target", "first")
+    with pytest.raises(OSError), folder_draft(target, replace=False) as draft:
+        (draft / "file").write_text("second")
+    assert (target / "file").read_text() == "first"
+    assert names(tmp_path) == ["target"]
+    with folder_draft(tmp_path / "other", replace=False) as draft:
+        (draft / "file").write_text("third")
+    assert (tmp_path / "other" / "file").read_text() == "third"

@@ -243,6 +243,9 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     suite = next(block for block in BLOCKS if block.page == "docs/guides/suite.md" and block.language == "yaml")
     (tmp_path / "mine.yaml").write_text(suite.code)
     make_task(tmp_path / "worlds" / "seven", [f"prompt {number}" for number in range(48)])
+    (tmp_path / "spring").mkdir()
+    for name in ("public", "world"):
+        (tmp_path / "spring" / name).symlink_to(mini)
     sample = next(load_task("knowgen_mini").samples())
     (tmp_path / "my_images").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "my_images" / f"{sample.id}.png")
@@ -320,13 +323,22 @@ def test_the_site_builds_without_a_warning_and_has_every_command(tmp_path: Path)
     assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:css|js|woff2?)"', pages)
 
 
+def command_names(words: list[str]) -> list[str]:
+    """Return the names of a command and its groups at the start of a `knowgen` command line."""
+    names: list[str] = []
+    command: click.Command | None = cli
+    while isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), words[1 + len(names)])
+        names += words[1 + len(names) : 2 + len(names)] if command is not None else []
+    return names
+
+
 @pytest.mark.parametrize("block", [block for block in CODE if block.language == "shell"], ids=lambda block: block.where)
 def test_options_of_the_pages_are_shown_in_the_help(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     for words in block.commands:
         options = [word for word in words[1:] if re.fullmatch(r"--?[a-z][a-z-]*", word)]
         if words[0] != "knowgen" or not options or words[1].startswith("-"):
             continue
-        names = words[1:3] if words[1] in {"task", "train", "trajectories", "world"} else words[1:2]
-        assert run([*names, "--help"]) == 0
+        assert run([*command_names(words), "--help"]) == 0
         shown = capsys.readouterr().out
         assert [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", shown)] == []

@@ -27,7 +27,7 @@ from knowgen.generators.diffusers.presets import (
 )
 from knowgen.local_models.devices import auto_dtype
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
+PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "knowgen-official" / "published.csv"
 
 
 # --- presets ---------------------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ class RunMaker:
         self.reason = "the service closed the connection"
         self.rationale = "The lamp room is right; the name on the sign has one wrong letter."
         self.subject = "Pharos of Teld"
+        self.address = "world://pictures/12"
         self.failing = True
         self.fail_rate = 0.06
         self.version = "1-abcdef012345"
@@ -177,7 +178,7 @@ class RunMaker:
         generation = Generation(
             sample_id=sample.id, repeat=repeat, status=status, reason=reason, image=image, seed=7 + repeat,
             used_prompt=f"{sample.prompt} The name is Teld." if system == "open_book" else "",
-            references=({"title": "Teld light, north side", "url": "world://pictures/12"},),
+            references=({"title": "Teld light, north side", "url": self.address},),
             evidence=({"title": "Lights of the coast", "text": "Teld was lit in 1898."},),
             settings={"steps": 4, "size": "96x64", "library": "painter 1.0"}, seconds=0.4 + chance,
             usage=Usage(input_tokens=120, output_tokens=30, cost=0.004),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from knowgen.core.records import DIMENSIONS, POP, SCIENCE, TEXT, GenerationStatus, ParsedScore, Row, ScoreStatus
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
+PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "knowgen-official" / "published.csv"
 SIZES = (294, 336)
 """Samples of the benchmark: science and knowledge, pop culture and news."""
 

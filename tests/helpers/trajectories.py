@@ -11,17 +11,22 @@ from knowgen.agents.records import SeenImage, Step, ToolCall
 from knowgen.core.records import AgentAnswer, AnswerStatus, ImageRef, Sample, Usage, UsagePart
 from knowgen.store.run import RunStore
 
+PICTURES = "https://pictures.example"
+"""Address of the images that the agent saw, without their number."""
 
-def seen_image(store: RunStore, number: int, words: str = "Teld") -> SeenImage:
+
+def seen_image(store: RunStore, number: int, words: str = "Teld", address: str = PICTURES) -> SeenImage:
     """Store a small image of one colour, and return it as an agent saw it."""
     buffer = io.BytesIO()
     Image.new("RGB", (40 + number, 30), (20 * number % 256, 90, 160)).save(buffer, "PNG")
     ref = store.put_image(buffer.getvalue(), width=40 + number, height=30, format="PNG")
     image = ImageRef(sha256=ref.sha256, width=40 + number, height=30, format="PNG")
-    return SeenImage(id=f"IMG_{number:03d}", image=image, title=words, url=f"https://pictures.example/{number}")
+    return SeenImage(id=f"IMG_{number:03d}", image=image, title=words, url=f"{address}/{number}")
 
 
-def searched_answer(store: RunStore, sample: Sample, repeat: int = 0, words: str = "Teld") -> AgentAnswer:
+def searched_answer(
+    store: RunStore, sample: Sample, repeat: int = 0, words: str = "Teld", address: str = PICTURES
+) -> AgentAnswer:
     """Return an answer after three rounds: a search, an image search with a blocked leak, and the answer.
 
     Samples whose number is divisible by 5 end without an answer, after a search that failed.
@@ -44,7 +49,7 @@ def searched_answer(store: RunStore, sample: Sample, repeat: int = 0, words: str
             sample_id=sample.id, repeat=repeat, status=AnswerStatus.NONE, ending="no_answer", reason=words,
             trajectory=(failed.model_dump(mode="json"),), usage=(policy,), seconds=1.0,
         )  # fmt: skip
-    images = tuple(seen_image(store, number, words) for number in (1, 2, 3))
+    images = tuple(seen_image(store, number, words, address) for number in (1, 2, 3))
     pictures = Step(
         round=2,
         calls=(ToolCall(name="image_search", arguments={"query": words, "top_k": 3}),) * 2,
@@ -57,7 +62,13 @@ def searched_answer(store: RunStore, sample: Sample, repeat: int = 0, words: str
     )
     last = Step(round=0, instruction="Answer now.", thought="That is enough.", reply="<answer>", finish="stop")
     chosen = images[1]
-    note = {"img_id": chosen.id, "title": words, "note": f"the stripes of {words}", "sha256": chosen.image.sha256}
+    note = {
+        "img_id": chosen.id,
+        "title": words,
+        "note": f"the stripes of {words}",
+        "sha256": chosen.image.sha256,
+        "url": chosen.url,
+    }
     return AgentAnswer(
         sample_id=sample.id,
         repeat=repeat,
@@ -72,6 +83,6 @@ def searched_answer(store: RunStore, sample: Sample, repeat: int = 0, words: str
     )
 
 
-def answer_in(words: str) -> Any:
-    """Return a function that answers each sample with these words."""
-    return lambda store, sample, repeat: searched_answer(store, sample, repeat, words)
+def answer_in(words: str, address: str = PICTURES) -> Any:
+    """Return a function that answers each sample with these words, from images of an address."""
+    return lambda store, sample, repeat: searched_answer(store, sample, repeat, words, address)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from knowgen.cli.main import run as run_cli
-from knowgen.report.image_files import ShownImage
+from knowgen.report.folder import report_draft
+from knowgen.report.output import FolderOutput
 from knowgen.report.training.answer import answer, before_and_after
 from knowgen.report.training.curves import BOX, MOST_POINTS, as_data, charts_of
 from knowgen.report.training.episodes import images_of, shown_steps, write_episodes
@@ -184,8 +185,9 @@ def test_one_step_at_a_time_is_in_memory(maker: TrainingMaker, tmp_path: Path, m
         return read(self, step)
 
     monkeypatch.setattr(TrainingRun, "episodes", watched)
-    shown: dict[str, ShownImage] = {}
-    write_episodes(training, tmp_path, lambda name, _: order.append(f"write {name}"), shown)
+    monkeypatch.setattr(FolderOutput, "data", lambda _, name, __: order.append(f"write {name}"))
+    with report_draft(tmp_path / "page") as draft:
+        write_episodes(training, FolderOutput(draft, ()), {})
     assert order == [each for step in range(1, 21) for each in (f"read {step}", f"write episodes-0-{step}")]
 
 

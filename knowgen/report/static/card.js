@@ -14,17 +14,7 @@
 
   function image(shown, alt, open) {
     if (shown.fault) return make("div", { class: "state" }, make("b", null, "image not shown"), make("span", { dir: "auto" }, shown.fault));
-    const link = make(
-      "a",
-      { class: "frame", href: "img/" + shown.large, target: "_blank", rel: "noopener" },
-      make("img", { src: "img/" + shown.small, width: shown.width, height: shown.height, alt, loading: "lazy", decoding: "async" }),
-    );
-    link.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-      event.preventDefault();
-      open();
-    });
-    return link;
+    return page.frame(shown, alt, open);
   }
 
   function points(reading, view) {

@@ -131,9 +131,9 @@
   function picture(episode, side) {
     if (!episode.image) return episode.no_image ? make("div", { class: "state" }, make("b", null, "no image"), make("span", { dir: "auto" }, episode.no_image)) : null;
     if (episode.image.fault) return make("div", { class: "state" }, make("b", null, "image not shown"), make("span", { dir: "auto" }, episode.image.fault));
-    const { small, large, width, height } = episode.image;
-    const alt = "generated image of episode " + episode.number + " at step " + side.step;
-    return make("a", { class: "frame generated", href: "img/" + large, target: "_blank", rel: "noopener" }, make("img", { src: "img/" + small, width, height, alt, loading: "lazy", decoding: "async" }));
+    const frame = page.frame(episode.image, "generated image of episode " + episode.number + " at step " + side.step);
+    frame.classList.add("generated");
+    return frame;
   }
 
   function facts(episode) {

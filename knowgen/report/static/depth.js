@@ -44,7 +44,7 @@
 
   function attempt(one, index) {
     const facts = [["model", one.model], ["finish reason", one.finish], ["time", one.seconds.toFixed(2) + " s"], ["tokens", one.usage.input + " in, " + one.usage.output + " out"], ["cost", money(one.usage)], ["error", one.error]];
-    return [make("h5", null, "Reply " + (index + 1)), pairs(facts.filter((pair) => pair[1])), make("pre", { dir: "auto", tabindex: "0" }, one.reply || "no reply")];
+    return [make("h5", null, "Reply " + (index + 1)), pairs(facts.filter((pair) => pair[1])), make("pre", { dir: "auto", tabindex: "0", role: "region", "aria-label": "reply " + (index + 1) }, one.reply || "no reply")];
   }
 
   function score(score) {

@@ -2,8 +2,9 @@
 // Sample gallery: filters are read from the address, and cards are built when they come near the viewport.
 (() => {
   const page = window.KNOWGEN;
-  page.data = window.KNOWGEN_DATA.index;
   const BATCH = 16;
+  const FIRST = 4; // cards that are built at once, so that a filter is answered before the others are built
+  const KEPT = 120; // cards that keep their content wherever they are
   const form = document.getElementById("filters");
   const cards = document.getElementById("cards");
   const matchCount = document.getElementById("match-count");
@@ -11,6 +12,7 @@
   const NAMES = ["q", "system", "group", "category", "difficulty", "status", "by", "min", "max", "sort", "alone"];
   const { samples, systems, states } = page.data;
   const texts = samples.map(() => null);
+  const entries = new WeakMap(); // of each card
   let queue = [];
   let next = 0;
   let shownSystems = [];
@@ -104,10 +106,19 @@
       : "Nothing fits these filters.";
   }
 
-  function append() {
-    const batch = queue.slice(next, next + BATCH);
+  function build(entry) {
+    const card = page.card.build(entry.sample, entry.position, shownSystems, entry.matching);
+    entries.set(card, entry);
+    return card;
+  }
+
+  function append(size) {
+    const batch = queue.slice(next, next + size);
+    const before = next;
     next += batch.length;
-    cards.append(...batch.map((entry) => page.card.build(entry.sample, entry.position, shownSystems, entry.matching)));
+    const built = batch.map(build);
+    cards.append(...built);
+    if (next > KEPT) for (const card of before > KEPT ? built : cards.children) recycler.observe(card);
     // Observing again reports at once whether the end is still near.
     watcher.unobserve(more);
     if (next < queue.length) watcher.observe(more);
@@ -115,10 +126,45 @@
 
   const watcher = new IntersectionObserver(
     (entries) => {
-      if (entries.some((entry) => entry.isIntersecting) && next < queue.length) append();
+      if (entries.some((entry) => entry.isIntersecting) && next < queue.length) append(BATCH);
     },
     { rootMargin: "1200px" },
   );
+
+  // In a long list, a card far from the viewport gives up its content until it comes near again. One that the reader
+  // opened, or that has the focus, keeps it.
+  const recycler = new IntersectionObserver(
+    (changes) => {
+      for (const { target, isIntersecting, boundingClientRect } of changes) {
+        if (isIntersecting) restore(target);
+        else if (!target.querySelector("details[open]") && !target.contains(document.activeElement)) {
+          target.style.setProperty("min-height", boundingClientRect.height + "px");
+          target.replaceChildren();
+        }
+      }
+    },
+    { rootMargin: "6000px" },
+  );
+
+  function restore(card) {
+    if (card.childElementCount || !card.isConnected) return;
+    const fresh = build(entries.get(card));
+    recycler.unobserve(card);
+    card.replaceWith(fresh);
+    recycler.observe(fresh);
+  }
+
+  // On paper are the samples that were shown so far, up to a number, with a line that says so.
+  const PRINTED = 96;
+  window.addEventListener("beforeprint", () => {
+    [...cards.children].forEach((card, place) => {
+      card.classList.toggle("unprinted", place >= PRINTED);
+      if (place < PRINTED) restore(card);
+    });
+    const count = Math.min(PRINTED, cards.childElementCount);
+    document.getElementById("printed").textContent =
+      count < queue.length ? count.toLocaleString("en") + " of these " + queue.length.toLocaleString("en") + " samples are printed: those that were shown on the screen, up to " + PRINTED + ". Filter or scroll to print others." : "";
+  });
 
   function fill(values) {
     for (const name of NAMES) {
@@ -136,12 +182,13 @@
     fill(values);
     if (requested === shownFor) return;
     shownFor = requested;
+    recycler.disconnect();
     queue = select(values);
     next = 0;
     cards.classList.toggle("narrow", shownSystems.length === 1);
     cards.replaceChildren();
     showCount(queue, values);
-    append();
+    append(FIRST);
   }
 
   function current() {
@@ -157,7 +204,7 @@
   form.addEventListener("input", (event) => {
     const typed = event.target.matches('input[type="search"], input[type="number"]');
     clearTimeout(typing);
-    if (typed) typing = setTimeout(() => page.address.change("samples", current(), true), 150);
+    if (typed) typing = setTimeout(() => page.address.change("samples", current(), true), 100);
     else page.address.change("samples", current(), false);
   });
   form.addEventListener("submit", (event) => event.preventDefault());

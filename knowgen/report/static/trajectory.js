@@ -30,11 +30,7 @@
     const name = [entry.id, entry.title].filter(Boolean).join(": ") || "image";
     const caption = make("figcaption", null, make("b", null, entry.id || "image"), entry.new === false ? " shown before" : null, entry.title ? make("span", { dir: "auto", class: "free-text" }, entry.title) : null);
     if (!entry.image || entry.image.fault) return make("figure", null, make("div", { class: "state" }, make("span", { dir: "auto" }, entry.image ? entry.image.fault : "not an image")), caption);
-    const link = make(
-      "a",
-      { class: "frame", href: "img/" + entry.image.large, target: "_blank", rel: "noopener", title: entry.url || null },
-      make("img", { src: "img/" + entry.image.small, width: entry.image.width, height: entry.image.height, alt: (step || "chosen reference") + ", " + name, loading: "lazy", decoding: "async" }),
-    );
+    const link = page.frame(entry.image, (step || "chosen reference") + ", " + name, null, entry.url || null);
     return make("figure", null, link, caption);
   }
 

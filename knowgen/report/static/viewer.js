@@ -13,7 +13,7 @@
     return make(
       "figure",
       null,
-      make("img", { src: "img/" + image.large, width: image.width, height: image.height, alt, decoding: "async" }),
+      make("img", { src: page.source(image.large || image.small), width: image.width, height: image.height, alt, decoding: "async" }),
       make("figcaption", null, make("bdi", null, caption), " · " + image.width + " × " + image.height),
     );
   }

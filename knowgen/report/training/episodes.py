@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from knowgen.core.records import ImageRef, Score
 from knowgen.report.details import cut
-from knowgen.report.image_files import ShownImage, image_entry, make_images
+from knowgen.report.image_files import ShownImage, image_entry
+from knowgen.report.output import PageOutput
 from knowgen.report.training.view import ReportTraining
 from knowgen.report.trajectory import recorded_details, seen_images, trajectory_details, with_pictures
 from knowgen.store.training_run import EpisodeRecord
@@ -104,22 +104,14 @@ def _spread(count: int) -> Iterator[int]:
 
 
 def write_episodes(
-    training: ReportTraining,
-    folder: Path,
-    write: Callable[[str, Any], None],
-    shown: dict[str, ShownImage],
-    *,
-    earlier: Path | None = None,
-    most: int = MOST_STEPS,
+    training: ReportTraining, output: PageOutput, shown: dict[str, ShownImage], most: int = MOST_STEPS
 ) -> ShownEpisodes:
     """Write the data of each shown step and the files of its images; return what the page says of them.
 
     Args:
         training: The training.
-        folder: Folder of the images.
-        write: Writes a value under a name.
+        output: Where the page goes.
         shown: Image files by digest, to which new ones are added; an image that many episodes share is written once.
-        earlier: Image folder of an earlier report.
         most: Maximum number of steps.
 
     Raises:
@@ -139,7 +131,7 @@ def write_episodes(
             if step in steps:
                 episodes.append(episode)
         if step in steps:
-            _write_step(training, step, episodes, folder, write, shown, earlier)
+            _write_step(training, step, episodes, output, shown)
             result.count += len(episodes)
             keys = dict.fromkeys(episode.key for episode in episodes)
             result.steps[step] = [places.setdefault(key, len(places)) for key in keys]
@@ -170,14 +162,12 @@ def _write_step(
     training: ReportTraining,
     step: int,
     episodes: Sequence[EpisodeRecord],
-    folder: Path,
-    write: Callable[[str, Any], None],
+    output: PageOutput,
     shown: dict[str, ShownImage],
-    earlier: Path | None,
 ) -> None:
     new = {ref.sha256: ref for episode in episodes for ref in images_of(episode) if ref.sha256 not in shown}
     found = [(ref, training.store.images.path(ref)) for ref in new.values()]
-    shown.update(make_images(found, folder, earlier))
+    shown.update(output.images(found))
     groups: dict[str, list[EpisodeRecord]] = {}
     for episode in episodes:
         groups.setdefault(episode.key, []).append(episode)
@@ -190,7 +180,7 @@ def _write_step(
         }
         for key, members in groups.items()
     ]
-    write(f"episodes-{training.index}-{step}", data)
+    output.data(f"episodes-{training.index}-{step}", data)
 
 
 def images_of(episode: EpisodeRecord) -> Iterator[ImageRef]:

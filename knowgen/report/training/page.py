@@ -1,4 +1,4 @@
-"""Write the page of one or more trainings as a folder that opens from disk without a network."""
+"""Write the page of one or more trainings, as a folder or as one file, that opens from disk without a network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.parse import quote
 from knowgen.core.text import count
 from knowgen.report.folder import check_replaceable, report_draft
 from knowgen.report.image_files import ShownImage
+from knowgen.report.output import GENERATOR, FolderOutput, ImageChoice, PageOutput, single_file
 from knowgen.report.page import environment
-from knowgen.report.payload import write_data
 from knowgen.report.text_table import csv_text
 from knowgen.report.training.answer import answer, facts
 from knowgen.report.training.curves import HEIGHT, TOP, all_figures, as_data, charts_of, evaluation_dots, figure_text
@@ -21,6 +21,8 @@ from knowgen.report.training.episodes import MAX_REASONS, MOST_STEPS, ShownEpiso
 from knowgen.report.training.view import ReportTraining, TrainingEvaluation
 
 STATIC = (
+    "report.css",
+    "training.css",
     "theme.js",
     "folds.js",
     "address.js",
@@ -28,13 +30,10 @@ STATIC = (
     "trajectory.js",
     "curves.js",
     "compare.js",
-    "report.css",
-    "training.css",
-    "icon.svg",
 )
 
 FIGURES = "figures.csv"
-"""File with every figure of every step, in the folder of the data."""
+"""File with every figure of every step."""
 
 
 def write_training_page(trainings: Sequence[ReportTraining], out: Path, most_steps: int = MOST_STEPS) -> Path:
@@ -57,36 +56,62 @@ def write_training_page(trainings: Sequence[ReportTraining], out: Path, most_ste
     """
     check_replaceable(out)
     with report_draft(out) as draft:
-        draft.add_static(STATIC)
-        data = draft.folder / "data"
-        shown: dict[str, ShownImage] = {}
-        episodes = [
-            write_episodes(
-                training, draft.folder / "img", lambda name, value: write_data(data, name, value), shown,
-                earlier=draft.earlier, most=most_steps,
-            )
-            for training in trainings
-        ]  # fmt: skip
-        write_data(data, "index", _index(trainings, episodes))
-        write_data(data, "figures", as_data(trainings))
-        (data / FIGURES).write_text(csv_text(*all_figures(trainings)), encoding="utf-8")
-        page = render(trainings, episodes, out)
-        (draft.folder / "index.html").write_text(page, encoding="utf-8")
+        _fill(FolderOutput(draft, STATIC), trainings, most_steps, out)
     return out / "index.html"
 
 
-def render(trainings: Sequence[ReportTraining], episodes: Sequence[ShownEpisodes], out: Path) -> str:
-    """Return the HTML of the page.
+def write_single_training_page(
+    trainings: Sequence[ReportTraining], out: Path, most_steps: int = MOST_STEPS, images: ImageChoice = "small"
+) -> Path:
+    """Write the page of one or more trainings as one file, and return its path.
 
     Args:
         trainings: Trainings in the order of the page.
+        out: File to write, with the ending .html; an earlier page is replaced.
+        most_steps: Maximum number of steps of a training whose episodes are put in.
+        images: Which images are put in.
+
+    Raises:
+        UsageError: The file has another ending.
+        ConfigError: `out` is a folder, or a file that is not a report.
+        DataError: The file cannot be written, or a training is damaged.
+    """
+    with single_file(out, STATIC, images) as output:
+        _fill(output, trainings, most_steps, None)
+    return out
+
+
+def _fill(output: PageOutput, trainings: Sequence[ReportTraining], most_steps: int, out: Path | None) -> None:
+    shown: dict[str, ShownImage] = {}
+    episodes = [write_episodes(training, output, shown, most_steps) for training in trainings]
+    output.data("index", _index(trainings, episodes))
+    output.data("figures", as_data(trainings))
+    figures = output.text_link(FIGURES, csv_text(*all_figures(trainings)))
+    output.page(render(output, trainings, episodes, figures, out))
+
+
+def render(
+    output: PageOutput,
+    trainings: Sequence[ReportTraining],
+    episodes: Sequence[ShownEpisodes],
+    figures: str,
+    out: Path | None,
+) -> str:
+    """Return the HTML of the page.
+
+    Args:
+        output: Where the page goes.
+        trainings: Trainings in the order of the page.
         episodes: What is shown of the episodes of each.
-        out: Folder of the page, from which its links start.
+        figures: Address of the file of figures.
+        out: Folder of the page, from which its links start; None for a page in one file, which has no links to others.
     """
     return (
         environment()
         .get_template("training.html")
         .render(
+            output=output,
+            generator=GENERATOR,
             trainings=trainings,
             answer=answer(trainings),
             facts=[facts(each) for each in trainings],
@@ -95,7 +120,8 @@ def render(trainings: Sequence[ReportTraining], episodes: Sequence[ShownEpisodes
             figure_text=figure_text,
             chart_top=TOP,
             chart_height=HEIGHT,
-            figures=f"data/{FIGURES}",
+            figures=figures,
+            figures_name=FIGURES,
             episodes=episodes,
             compare=any(each.steps for each in episodes),
             evaluations=[[_evaluation(one, out) for one in each.evaluations] for each in trainings],
@@ -136,11 +162,14 @@ def _index(trainings: Sequence[ReportTraining], episodes: Sequence[ShownEpisodes
     }
 
 
-def _evaluation(evaluation: TrainingEvaluation, out: Path) -> dict[str, Any]:
+def _evaluation(evaluation: TrainingEvaluation, out: Path | None) -> dict[str, Any]:
     """Return a row of the table of evaluations; a link is relative to the page, so that both can be moved together."""
-    target = evaluation.page if evaluation.page is not None else None
-    link = None if target is None else quote(os.path.relpath(target.resolve(), out.resolve()))
-    return {"step": evaluation.step, "figure": evaluation.figure, "task": evaluation.task, "link": link}
+    target = evaluation.page
+    link = None if target is None or out is None else quote(os.path.relpath(target.resolve(), out.resolve()))
+    place = "no report" if target is None else f"evaluations/{evaluation.run.name}"
+    return {
+        "step": evaluation.step, "figure": evaluation.figure, "task": evaluation.task, "link": link, "place": place
+    }  # fmt: skip
 
 
 def _masked(trainings: Sequence[ReportTraining], episodes: Sequence[ShownEpisodes]) -> dict[str, Any]:

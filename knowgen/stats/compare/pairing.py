@@ -28,7 +28,7 @@ class PairedValues:
         self.only = tuple(tuple(key for key in places[i] if key not in places[1 - i]) for i in (0, 1))
         common = [unit for unit in a.units if unit.id in places[1]]
         for unit in common:
-            _check_same(unit, b.units[places[1][unit.id]])
+            check_same(unit, b.units[places[1][unit.id]])
         rated = [np.isfinite(present(one.table)[:, -1]) for one in self.values]
         both = [unit for unit in common if all(rated[i][places[i][unit.id]] for i in (0, 1))]
         paired_ids = {unit.id for unit in both}
@@ -39,7 +39,7 @@ class PairedValues:
         )
 
 
-def _check_same(first: Unit, second: Unit) -> None:
+def check_same(first: Unit, second: Unit) -> None:
     if first != second:
         raise DataError(
             "the two runs have different categories, difficulties or values of text_required",

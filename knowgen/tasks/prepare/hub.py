@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from knowgen.core.errors import DataError, KnowgenError
-from knowgen.core.text import one_line
+from knowgen.clients.hub import call_hub
+from knowgen.core.errors import DataError
 
 CONNECTIONS = 8
 """Maximum number of files downloaded at the same time."""
@@ -24,8 +24,6 @@ SEQUENTIAL_FILES = 16
 anyway, and a download in a thread cannot be interrupted."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-_QUERY = re.compile(r"\?[^\s'\")]*")
-_MAX_ERROR_CHARS = 240
 
 T = TypeVar("T")
 
@@ -103,31 +101,4 @@ def _api() -> Any:
 
 
 def _call_hub(call: Callable[[], T], what: str, revision: str) -> T:
-    """Call the hub; convert any error of the library or its transport to a `DataError`."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        return call()
-    except GatedRepoError as error:
-        raise DataError(
-            "its terms must be accepted first", where=what, fix="accept them on the hub, and set HF_TOKEN"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DataError(
-            "the dataset does not exist or is private", where=what, fix="set HF_TOKEN, or give --data-dir"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DataError(f"unknown revision {revision!r}", where=what, fix="give a branch, tag or commit") from error
-    except KnowgenError:
-        raise
-    except Exception as error:  # the exception types of the library and its transport vary between versions
-        raise DataError(
-            f"cannot be fetched: {_message(error)}",
-            where=what,
-            fix="check the network, HF_ENDPOINT and HF_TOKEN and try again, or give a local copy with --data-dir",
-        ) from error
-
-
-def _message(error: Exception) -> str:
-    """Return an error's text on one line, without the query strings of URLs, which may be signed."""
-    return one_line(_QUERY.sub("", str(error)), _MAX_ERROR_CHARS) or type(error).__name__
+    return call_hub(call, what, revision, missing="or give a local copy with --data-dir")

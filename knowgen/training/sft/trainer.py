@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
 from knowgen.engine.run_state import SignalHandler
 from knowgen.local_models.weights import require_packages
-from knowgen.store.training_run import TrainingRun
+from knowgen.store.training_run import MetricKind, TrainingRun
 from knowgen.training.backends.contract import TrainingResult
 from knowgen.training.config import SftSection, TrainingConfig
 from knowgen.training.conversations import Conversations, SftConversation
@@ -73,6 +73,7 @@ class SftTools:
         started: Called once, in the main process, when everything is loaded and checked.
         evaluate: Called with the number of a step and a folder of exported weights; returns the headline. None for a
             training without evaluation.
+        watch: Called with the figures of each step; see `TrainingRun`.
     """
 
     folder: Path
@@ -81,6 +82,7 @@ class SftTools:
     report: Callable[[str], None] = field(default=lambda line: None)
     started: Callable[[SelectedConversations, PolicyModel], None] = field(default=lambda selected, policy: None)
     evaluate: Callable[[int, Path], float | None] | None = None
+    watch: Callable[[int, Mapping[str, float], MetricKind], None] = field(default=lambda step, values, kind: None)
 
 
 def select(conversations: Sequence[SftConversation], encoder: ConversationEncoder) -> SelectedConversations:
@@ -268,7 +270,7 @@ class _Watch:
         self.interrupted, self.main = False, main
         self.trainer: Any = None
         self._config, self._tools = config, tools
-        self._run, self._best = TrainingRun(tools.folder), BestWeights(tools.folder / TrainingRun.BEST)
+        self._run, self._best = TrainingRun(tools.folder, tools.watch), BestWeights(tools.folder / TrainingRun.BEST)
         self._tokens, self._since = 0.0, time.monotonic()
 
     def interrupt(self) -> None:

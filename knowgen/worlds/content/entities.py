@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from knowgen.core.records import POP, group_of
 from knowgen.worlds.content.categories import THEMES, Theme
-from knowgen.worlds.content.difficulty import BYSTANDERS, DIFFICULTIES, EARLY_WORK_CHANCE, RECIPE_VERSION, Difficulty
+from knowgen.worlds.content.difficulty import BYSTANDERS, DIFFICULTIES, EARLY_WORK_CHANCE, Difficulty
 from knowgen.worlds.content.names import GIVEN_NAMES, shard_names
+from knowgen.worlds.content.seeds import WorldSeed, random_stream
 from knowgen.worlds.rendering.appearance import Appearance, make_distractor, random_appearance
 
 TOWNS = 8
@@ -158,11 +158,6 @@ def article(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def random_stream(seed: int, shard: int, *purpose: Any) -> random.Random:
-    """Return the random stream for one purpose, so that a change to one purpose does not affect the others."""
-    return random.Random("/".join(map(str, ("world", RECIPE_VERSION, seed, shard, *purpose))))
-
-
 def shard_difficulty(theme_index: int, shard: int) -> Difficulty:
     """Return the difficulty of a theme in a shard: each level is a third of a shard and rotates over the categories."""
     return DIFFICULTIES[(theme_index + shard) % len(DIFFICULTIES)]
@@ -176,7 +171,7 @@ class EntityGenerator:
         shard: Index of the shard, from 0.
     """
 
-    def __init__(self, seed: int, shard: int) -> None:
+    def __init__(self, seed: WorldSeed, shard: int) -> None:
         self._seed, self._shard = seed, shard
         self._names = shard_names(seed, shard)
         self.towns = tuple(next(self._names) for _ in range(TOWNS))

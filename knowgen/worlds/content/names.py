@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from knowgen.worlds.content.blocklist import is_blocked
+from knowgen.worlds.content.seeds import WorldSeed
 
 BLOCK = 448
 """Size of the block of numbers of a shard; about three quarters of them give usable names."""
@@ -121,7 +122,7 @@ def _scatter(number: int, size: int, key: str) -> int:
             return number
 
 
-def spell(number: int, seed: int) -> str:
+def spell(number: int, seed: WorldSeed) -> str:
     """Return the capitalised name of a number in a world; small numbers give short names.
 
     Args:
@@ -141,7 +142,7 @@ def is_usable(name: str) -> bool:
     return 4 <= len(low) <= 10 and not _UNFIT.search(low) and not is_blocked(low)
 
 
-def shard_names(seed: int, shard: int) -> Iterator[str]:
+def shard_names(seed: WorldSeed, shard: int) -> Iterator[str]:
     """Yield the names of a shard: usable, unique over all shards, and different in consonants within the shard."""
     seen: set[str] = set()
     for number in range(shard * BLOCK, (shard + 1) * BLOCK):

@@ -12,6 +12,7 @@ from knowgen.worlds.content.difficulty import ASKS, HEADING_CHANCE, HOPS, NAME_A
 from knowgen.worlds.content.entities import CategoryEntities, Entity
 from knowgen.worlds.content.facts import Clue, Fact, entity_clues, entity_facts
 from knowgen.worlds.content.prompts import HEADINGS, PromptBrief, write_prompt
+from knowgen.worlds.content.seeds import WorldSeed, layout_key
 from knowgen.worlds.rendering.signs import SURFACES
 
 _ARTICLE_FACTS = ("year", "maker", "figure", "label", "town")
@@ -35,6 +36,7 @@ class PlannedSample:
         surface: Name of the sign's surface.
         evidence: URLs of all pages that lead to the subjects or state the facts.
         hops: Number of pages to each subject.
+        layout: What the layout of the ground-truth image is drawn from.
     """
 
     sample: Sample
@@ -45,6 +47,7 @@ class PlannedSample:
     surface: str
     evidence: tuple[str, ...]
     hops: tuple[int, ...]
+    layout: str
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,15 @@ class _SignContent:
     pages: tuple[str, ...] = ()
 
 
-def sample_id(seed: int, shard: int, category: str) -> str:
+def sample_id(seed: WorldSeed, shard: int, category: str) -> str:
     """Return an opaque id of 16 hex digits."""
     text = f"sample\0{RECIPE_VERSION}\0{seed}\0{shard}\0{category}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: bool, rng: random.Random) -> PlannedSample:
+def plan_sample(
+    group: CategoryEntities, seed: WorldSeed, shard: int, *, textless: bool, rng: random.Random
+) -> PlannedSample:
     """Plan the sample of a category in a shard."""
     theme, subjects = group.theme, group.subjects
     difficulty = subjects[0].difficulty
@@ -101,6 +106,7 @@ def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: boo
         surface=surface,
         evidence=_unique((*(page for clue in clues for page in clue.pages), *content.pages)),
         hops=tuple(clue.hops for clue in clues),
+        layout=layout_key(seed, sample.id),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from knowgen.worlds.content import pages
 from knowgen.worlds.content.difficulty import MISLEADING_TITLE_CHANCE, RECIPE_VERSION
 from knowgen.worlds.content.entities import CategoryEntities, Entity
+from knowgen.worlds.content.seeds import WorldSeed
 from knowgen.worlds.rendering.appearance import Appearance, draw_appearance, plain_backdrop
 from knowgen.worlds.rendering.scenes import draw_scene
 
@@ -52,7 +53,7 @@ class SearchImage:
         return f"https://pictures.example/{self.id}.webp"
 
 
-def category_images(group: CategoryEntities, seed: int, shard: int, rng: random.Random) -> Iterator[SearchImage]:
+def category_images(group: CategoryEntities, seed: WorldSeed, shard: int, rng: random.Random) -> Iterator[SearchImage]:
     """Yield the images of one category; those of one entity are adjacent."""
     for entity in (*group.subjects, *group.bystanders):
         views = [

@@ -10,6 +10,7 @@ from PIL import Image
 from knowgen.core.errors import DataError
 from knowgen.core.images import UnreadableImageError
 from knowgen.core.records import GroundTruth, Sample
+from knowgen.worlds.content.seeds import layout_key
 from knowgen.worlds.rendering.appearance import Appearance
 from knowgen.worlds.rendering.compose import Composition, LayoutFamily, compose
 from knowgen.worlds.rendering.scenes import SCENES
@@ -64,7 +65,7 @@ class OriginalSample:
             floating: For each subject whether it floats in the air; derived from its appearance if None.
             layout_seed: Seed of the layout; that of the ground truth if empty.
         """
-        key = f"truth/{self.truth_id}"
+        key = str(self.truth.extra.get("layout") or layout_key(0, self.truth_id))
         return compose(
             self.scene,
             self.appearances if subjects is None else subjects,

@@ -318,3 +318,20 @@ def test_a_mistake_is_one_line_before_anything_is_trained(
     config = config_of(vlm, data, **change).model_copy(update={"method": method})
     with pytest.raises(error, match=message):
         fine_tune(config, tmp_path / "run", name="test")
+
+
+@pytest.mark.slow
+def test_every_figure_of_every_step_is_logged_and_a_stop_too(vlm: Path, data: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config, log = config_of(vlm, data), [f"tensorboard:{tmp_path / 'curves'}"]
+    assert fine_tune(config, tmp_path / "run", name="test", report=stopped_after(2), log=log).stopped == "interrupted"
+    first = EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert first.Tensors("ending")[0].tensor_proto.string_val[0] == b"interrupted"
+    fine_tune(config, tmp_path / "run", name="test", log=log)
+    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    stored = TrainingRun(tmp_path / "run").metrics()
+    assert list(stored) == [1, 2, 3, 4]
+    for name in stored[1]:
+        logged = {each.step: each.tensor_proto.float_val[0] for each in events.Tensors(f"train/{name}")}
+        assert logged == pytest.approx({step: values[name] for step, values in stored.items()}), name

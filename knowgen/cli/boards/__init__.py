@@ -1,0 +1,1 @@
+"""The subcommands of `knowgen board`, one file each, which parses, calls and prints."""

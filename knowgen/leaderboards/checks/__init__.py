@@ -1,0 +1,1 @@
+"""The checks of submissions: files, content, figures, images, and what follows from comparing them with others."""
