@@ -189,6 +189,9 @@
     cards.replaceChildren();
     showCount(queue, values);
     append(FIRST);
+    // the others of the first batch after the next frame, wherever they are: a short list is complete, also on paper
+    const mine = queue;
+    requestAnimationFrame(() => setTimeout(() => queue === mine && next === FIRST && append(BATCH - FIRST), 0));
   }
 
   function current() {
