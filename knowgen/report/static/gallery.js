@@ -136,8 +136,10 @@
   const recycler = new IntersectionObserver(
     (changes) => {
       for (const { target, isIntersecting, boundingClientRect } of changes) {
-        if (isIntersecting) restore(target);
-        else if (!target.querySelector("details[open]") && !target.contains(document.activeElement)) {
+        if (isIntersecting) {
+          const fresh = restore(target);
+          if (fresh) recycler.observe(fresh);
+        } else if (!target.querySelector("details[open]") && !target.contains(document.activeElement)) {
           target.style.setProperty("min-height", boundingClientRect.height + "px");
           target.replaceChildren();
         }
@@ -147,16 +149,17 @@
   );
 
   function restore(card) {
-    if (card.childElementCount || !card.isConnected) return;
+    if (card.childElementCount || !card.isConnected) return null;
     const fresh = build(entries.get(card));
     recycler.unobserve(card);
     card.replaceWith(fresh);
-    recycler.observe(fresh);
+    return fresh;
   }
 
   // On paper are the samples that were shown so far, up to a number, with a line that says so.
   const PRINTED = 96;
   window.addEventListener("beforeprint", () => {
+    recycler.disconnect(); // on paper nothing is far away
     [...cards.children].forEach((card, place) => {
       card.classList.toggle("unprinted", place >= PRINTED);
       if (place < PRINTED) restore(card);
@@ -164,6 +167,10 @@
     const count = Math.min(PRINTED, cards.childElementCount);
     document.getElementById("printed").textContent =
       count < queue.length ? count.toLocaleString("en") + " of these " + queue.length.toLocaleString("en") + " samples are printed: those that were shown on the screen, up to " + PRINTED + ". Filter or scroll to print others." : "";
+  });
+
+  window.addEventListener("afterprint", () => {
+    if (next > KEPT) for (const card of cards.children) recycler.observe(card);
   });
 
   function fill(values) {
@@ -189,6 +196,9 @@
     cards.replaceChildren();
     showCount(queue, values);
     append(FIRST);
+    // the others of the first batch after the next frame, wherever they are: a short list is complete, also on paper
+    const mine = queue;
+    requestAnimationFrame(() => setTimeout(() => queue === mine && next === FIRST && append(BATCH - FIRST), 0));
   }
 
   function current() {
