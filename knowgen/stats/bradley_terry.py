@@ -50,10 +50,18 @@ FEW_COMPARISONS = "too few comparisons"
 """Note of a system without an interval because it was compared too rarely."""
 
 ONE_SAMPLE_DECIDES = "rests on one sample"
-"""Note of a system without an interval because its strength would be infinite without a single sample."""
+"""Note of a system without an interval because nothing but a single sample (or rater) connects it with the others."""
+
+NO_SPREAD = "all samples say the same"
+"""Note of a system without an interval because its strength does not change, whichever sample is left out."""
 
 _STEPS = 200
 _TOLERANCE = 1e-10
+_NO_ERROR = 1e-9
+"""Standard error up to which there is none but that of rounding."""
+
+_NO_WEIGHT = 1e-9
+"""Share of the largest information up to which two systems count as not compared."""
 
 
 @dataclass(frozen=True)
@@ -320,6 +328,24 @@ def _members(names: Sequence[str], part_of: Floats, part: int) -> list[str]:
     return [name for name, own in zip(names, part_of, strict=True) if own == part]
 
 
+def _apart(information: Floats, least: float) -> Floats:
+    """Return 1 for each system that is not in the largest group of connected ones, and for all if none is the largest.
+
+    Args:
+        information: As `information` returns it.
+        least: Information up to which two systems are not connected.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    parts, part_of = connected_components(-information > least, directed=False)
+    sizes = np.bincount(part_of, minlength=parts)
+    largest = np.flatnonzero(sizes == sizes.max())
+    if len(largest) > 1:
+        return np.ones(len(information))
+    apart: Floats = (part_of != largest[0]).astype(float)
+    return apart
+
+
 def _positive_part(matrix: Floats) -> Floats:
     """Return a symmetric matrix without its negative eigenvalues."""
     values, vectors = np.linalg.eigh(matrix)
@@ -370,6 +396,8 @@ class _Spread:
                 self.reasons[place] = FEW_COMPARISONS
             elif decided[place]:
                 self.reasons[place] = ONE_SAMPLE_DECIDES
+            elif self._error(_contrast(len(theta), place)) <= _NO_ERROR:
+                self.reasons[place] = NO_SPREAD
 
     def _jackknife(self, clusters: Sequence[str]) -> tuple[Floats, Floats]:
         """Return the covariance over clusters, and for which systems it is not determined."""
@@ -392,11 +420,12 @@ class _Spread:
             for a, b, w in zip(table.first[rows], table.second[rows], weight[rows], strict=True):
                 rest[[a, b], [a, b]] -= w
                 rest[[a, b], [b, a]] += w
-            left = rest.diagonal() <= 1e-9 * whole.diagonal().max()
-            if left.any():  # these systems were compared in this cluster alone
-                undetermined += left
-                continue
-            changes[group] = -np.linalg.solve(rest + 1.0 / size, scores[group])
+            apart = _apart(rest, _NO_WEIGHT * whole.diagonal().max())
+            if apart.any():  # this cluster alone connects these systems with the others
+                undetermined += apart
+                changes[group] = -np.linalg.pinv(rest, rcond=_NO_WEIGHT, hermitian=True) @ scores[group]
+            else:
+                changes[group] = -np.linalg.solve(rest + 1.0 / size, scores[group])
         covariance: Floats = (groups - 1) / groups * changes.T @ changes
         return covariance, undetermined
 
@@ -405,7 +434,7 @@ class _Spread:
 
     def ends(self, value: float, contrast: Floats) -> dict[str, float]:
         """Return the ends of the interval of a contrast; empty if one of its systems has none."""
-        if any(self.reasons[place] for place in np.flatnonzero(contrast)):
+        if not self._has_error(contrast):
             return {}
         half = self.quantile * self._error(contrast)
         return {"low": float(value - half), "high": float(value + half)}
@@ -413,12 +442,18 @@ class _Spread:
     def p_value(self, value: float, contrast: Floats) -> float | None:
         from scipy.stats import t
 
-        if any(self.reasons[place] for place in np.flatnonzero(contrast)):
+        if not self._has_error(contrast):
             return None
         return float(2 * t.sf(abs(value) / self._error(contrast), self.degrees))
 
+    def _has_error(self, contrast: Floats) -> bool:
+        """Return whether each system of a contrast has an interval, and the contrast itself varies."""
+        if any(self.reasons[place] for place in np.flatnonzero(contrast)):
+            return False
+        return self._error(contrast) > _NO_ERROR
+
     def _error(self, contrast: Floats) -> float:
-        return math.sqrt(float(contrast @ self.covariance @ contrast))
+        return math.sqrt(max(0.0, float(contrast @ self.covariance @ contrast)))
 
 
 def _differences(names: Sequence[str], theta: Floats, spread: _Spread) -> list[StrengthDifference]:

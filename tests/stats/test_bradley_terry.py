@@ -14,6 +14,7 @@ from knowgen.stats.bradley_terry import (
     MIN_COMPARISONS,
     MIN_RATERS,
     MIN_SAMPLES,
+    NO_SPREAD,
     ONE_SAMPLE_DECIDES,
     Judgement,
     fit,
@@ -244,6 +245,27 @@ def test_few_samples_few_comparisons_and_single_samples_give_no_interval() -> No
     single = [Judgement("s0", f"rater {k}", "single", "m0", k % 2) for k in range(MIN_COMPARISONS)]
     notes = {one.system: one.note for one in strengths([*judgements, *single]).systems}
     assert notes["single"] == ONE_SAMPLE_DECIDES
+
+
+@pytest.mark.parametrize("points", [(0.5,), (1, 1, 0)])
+def test_samples_that_all_say_the_same_give_no_interval_and_no_error(points: tuple[float, ...]) -> None:
+    judgements = [Judgement(f"s{k}", f"r{who}", "a", "b", each) for k in range(30) for who, each in enumerate(points)]
+    found = strengths(judgements)
+    assert found.differences[0].value == pytest.approx(np.log(np.sum(points) / (len(points) - np.sum(points))))
+    assert found.differences[0].p is None
+    assert [(one.low, one.note, one.best_rank, one.worst_rank) for one in found.systems] == [(None, NO_SPREAD, 1, 2)] * 2
+
+
+def test_two_groups_that_one_sample_connects_have_no_interval() -> None:
+    inside = [
+        Judgement(f"s{k}", "ann", *pair, (k * 7 % 5) % 2) for k in range(40) for pair in (("a", "b"), ("c", "d"))
+    ]
+    bridge = [Judgement("s0", f"r{k}", "a", "c", k) for k in (0, 1)]
+    found = strengths([*inside, *bridge])
+    assert not found.reason
+    assert {one.note for one in found.systems} == {ONE_SAMPLE_DECIDES}
+    larger = strengths([*inside, *bridge, *(Judgement(f"s{k}", "ann", "a", "e", k % 2) for k in range(40))])
+    assert {one.system: one.note for one in larger.systems if one.note} == dict.fromkeys("cd", ONE_SAMPLE_DECIDES)
 
 
 def test_ranges_of_ranks_separate_what_the_differences_separate() -> None:
