@@ -330,6 +330,21 @@ def test_a_hostile_repository_writes_nothing_outside(hub: HubServer, run: Path, 
     assert verify(pull(REPO, tmp_path / "copy").path).ok
 
 
+def test_what_an_interrupted_pull_left_of_another_repository_is_not_in_the_copy(
+    hub: HubServer, run: Path, tmp_path: Path
+) -> None:
+    push(run, REPO)
+    for name in ("images/aa/stray.png", "run.sqlite-wal", "notes/setup.py"):
+        stray = tmp_path / "copy.partial" / "run" / name
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_bytes(b"of another repository")
+    copy = pull(REPO, tmp_path / "copy").path
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    sent = {path.removeprefix("run/") for path in files_of(hub) if path.startswith("run/")}
+    assert files == sent
+    assert verify(copy).ok
+
+
 def test_a_database_with_a_trigger_is_refused(hub: HubServer, run: Path, tmp_path: Path) -> None:
     from knowgen.workflows.sharing.pull import _check_database
 
