@@ -385,6 +385,18 @@ def test_boards_with_their_images_come_back_as_they_were(hub: HubServer, tmp_pat
     assert push(BOARDS, "me/boards").sent == 0
 
 
+def test_a_board_without_its_images_passes_its_check(hub: HubServer, board: Path, tmp_path: Path) -> None:
+    push(board, REPO, PushOptions(images=False))
+    copy = pull(REPO, tmp_path / "boards" / "copy").path
+    assert not list(copy.rglob("*.jpg"))
+    assert command_line(["board", "check", str(copy)]) == 0
+    full, without = (json.loads(next(root.glob("noise/*/result.json")).read_text()) for root in (board, copy))
+    images = [[one["image"] for each in result["samples"] for one in each["generations"]] for result in (full, without)]
+    assert all(image.pop("thumbnail") for image in images[0])
+    assert images[0] == images[1]
+    assert "names in" in files_of(hub)["README.md"].decode()
+
+
 def test_a_board_that_is_faulty_or_has_a_secret_is_refused(hub: HubServer, board: Path) -> None:
     result = next(board.glob("*/*/result.json"))
     text = result.read_text()
