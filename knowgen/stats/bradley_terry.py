@@ -8,7 +8,9 @@ strength s, and
 A tie counts as half a win for both. Strengths maximise the likelihood of these points; they are on a log scale and
 centred, so that their mean is 0. A maximum exists exactly if the systems cannot be divided into two groups of which one
 never got a point against the other (Ford, Solution of a Ranking Problem from Binary Comparisons, American Mathematical
-Monthly 64, 1957). Otherwise strengths would be infinite, and there are none.
+Monthly 64, 1957). Otherwise differences between such groups would be infinite. The largest group without such a division
+then has strengths, from the comparisons within it, and the other systems have none; there are no strengths at all
+where no group is the largest, or it has a single system.
 
 With ties the points are not 0 or 1, and the comparisons of one sample depend on each other. Intervals therefore do not
 use the information of the model, but the one-step jackknife over samples: the variance is (G - 1) / G times the sum of
@@ -51,6 +53,10 @@ FEW_COMPARISONS = "too few comparisons"
 
 ONE_SAMPLE_DECIDES = "rests on one sample"
 """Note of a system without an interval because nothing but a single sample (or rater) connects it with the others."""
+
+INFINITE = {1: "strength would be +infinite", -1: "strength would be -infinite", 0: "strength is undetermined"}
+"""Note of a system without a strength: 1 where it, or one that it won against, won every comparison with those that have
+one, -1 where it lost them, 0 where no chain of comparisons says so."""
 
 NO_SPREAD = "all samples say the same"
 """Note of a system without an interval because its strength does not change, whichever sample is left out."""
@@ -139,8 +145,9 @@ class Strengths(Record):
     """Strengths of all systems.
 
     Attributes:
-        systems: Systems, the strongest first; by name if there are no strengths.
-        differences: Difference of each two systems; empty without strengths.
+        systems: Systems, the strongest first, those without a strength before or after the others; by name if there are
+            no strengths.
+        differences: Difference of each two systems with a strength; empty without strengths.
         comparisons: Number of comparisons.
         samples: Number of samples.
         raters: Number of raters.
@@ -183,23 +190,36 @@ def strengths(judgements: Sequence[Judgement]) -> Strengths:
         "samples": len(set(table.samples)),
         "raters": len(set(table.raters)),
     }
-    if reason := _no_maximum(table.names, table.points()):
-        return Strengths(systems=tuple(table.tally(name) for name in table.names), reason=reason, **shared)
-    theta = fit(table.points())
-    spread = _Spread(table, theta)
-    differences = _differences(table.names, theta, spread)
+    reason, sides = _no_maximum(table.names, table.points()), {}
+    inner = table
+    if reason:
+        sides = _sides(table.names, table.points())
+        if not sides:
+            return Strengths(systems=tuple(table.tally(name) for name in table.names), reason=reason, **shared)
+        inner = _Judgements([one for one in judgements if not {one.first, one.second} & set(sides)])
+    theta = fit(inner.points())
+    spread = _Spread(inner, theta)
+    differences = _differences(inner.names, theta, spread)
     systems = [
         table.tally(name).model_copy(
             update={
                 "strength": float(theta[place]),
-                **spread.ends(theta[place], _contrast(len(table.names), place)),
+                **spread.ends(theta[place], _contrast(len(inner.names), place)),
                 **_ranks(name, len(table.names), differences),
                 "note": spread.note(place),
             }
         )
-        for place, name in enumerate(table.names)
+        for place, name in enumerate(inner.names)
     ]
-    systems.sort(key=lambda one: (-round(one.strength or 0.0, 9), one.system))
+    systems += [table.tally(name).model_copy(update={"note": INFINITE[side]}) for name, side in sides.items()]
+    order = {1: 0, -1: 2, 0: 3}
+    systems.sort(
+        key=lambda one: (
+            order[sides[one.system]] if one.system in sides else 1,
+            -round(one.strength or 0.0, 9),
+            one.system,
+        )
+    )
     return Strengths(systems=tuple(systems), differences=tuple(differences), basis=spread.basis, **shared)
 
 
@@ -322,6 +342,26 @@ def _no_maximum(names: Sequence[str], points: Floats) -> str:
                     f"{' and '.join(group)} {did} every comparison with the others, so that {whose} would be infinite"
                 )
     raise AssertionError("one group of such a division gives no points")
+
+
+def _sides(names: Sequence[str], points: Floats) -> dict[str, int]:
+    """Return the side of each system that is outside the largest group with finite differences; see `INFINITE`.
+
+    Empty if the systems are not connected, no group is the largest, or it has a single system.
+    """
+    from scipy.sparse.csgraph import connected_components, shortest_path
+
+    if not len(names) or connected_components(points + points.T > 0, directed=False)[0] > 1:
+        return {}
+    _, group_of = connected_components(points > 0, directed=True, connection="strong")
+    sizes = np.bincount(group_of)
+    largest = np.flatnonzero(sizes == sizes.max())
+    if len(largest) > 1 or sizes.max() < 2:
+        return {}
+    inside = group_of == largest[0]
+    reached = np.isfinite(shortest_path(points > 0, unweighted=True))
+    above, below = reached[:, inside].any(axis=1), reached[inside].any(axis=0)
+    return {name: int(above[place]) - int(below[place]) for place, name in enumerate(names) if not inside[place]}
 
 
 def _members(names: Sequence[str], part_of: Floats, part: int) -> list[str]:

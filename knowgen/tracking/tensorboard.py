@@ -32,7 +32,9 @@ class TensorboardTracker(Tracker):
         """Begin a file of events. TensorBoard reads all files of a folder as one run."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        folder = Path(self.target).absolute() / _own_folder(Path(run.folder)) if self.target else Path(run.folder) / FOLDER
+        folder = (
+            Path(self.target).absolute() / _own_folder(Path(run.folder)) if self.target else Path(run.folder) / FOLDER
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self._writer: Any = EventFileWriter(str(folder))
         rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in flat_config(run.config).items()]

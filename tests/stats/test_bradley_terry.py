@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from knowgen.stats.bradley_terry import (
+    INFINITE,
     MIN_COMPARISONS,
     MIN_RATERS,
     MIN_SAMPLES,
@@ -150,7 +151,7 @@ def test_strong_differences_converge() -> None:
     ("pairs", "reason"),
     [
         ([("a", "b", 1)], "a won every comparison with the others, so that its strength would be infinite"),
-        ([("a", "b", 1), ("b", "a", 1), ("c", "a", 0), ("c", "b", 0)], "a and b won every comparison"),
+        ([("a", "b", 1), ("b", "c", 1), ("a", "c", 1)], "a won every comparison"),
         ([("a", "b", 0.5), ("c", "d", 0.5)], "no comparison connects these groups of systems: a, b; c, d"),
     ],
 )
@@ -160,6 +161,23 @@ def test_infinite_strengths_have_a_reason_and_no_number(pairs: list[tuple[str, s
     assert all(one.strength is None and one.low is None and one.best_rank is None for one in found.systems)
     assert sum(one.comparisons for one in found.systems) == 2 * len(pairs)
     assert not found.differences
+
+
+def test_systems_that_won_or_lost_everything_leave_the_others_their_strengths() -> None:
+    judgements = simulated(12, 60)
+    names = ("m0", "m1", "m2", "m3")
+    best = [Judgement(f"s{k}", "ann", "best", names[k % 4], 1) for k in range(40)]
+    worst = [Judgement(f"s{k}", "ann", names[k % 4], "worst", 1) for k in range(40)]
+    aside = [Judgement("s1", "ann", "best", "aside", 1)]
+    found, inner = strengths([*judgements, *best, *worst, *aside]), strengths(judgements)
+    assert not found.reason
+    assert [one.system for one in found.systems] == ["best", *(one.system for one in inner.systems), "worst", "aside"]
+    assert [one.note for one in found.systems if one.strength is None] == [INFINITE[1], INFINITE[-1], INFINITE[0]]
+    for one, alone in zip(found.systems[1:5], inner.systems, strict=True):
+        assert (one.strength, one.low, one.high) == (alone.strength, alone.low, alone.high)
+        assert (one.best_rank, one.worst_rank) == (alone.best_rank, (alone.worst_rank or 0) + 3)
+        assert one.comparisons == alone.comparisons + 20
+    assert found.differences == inner.differences
 
 
 def test_a_tie_is_enough_for_a_finite_strength() -> None:
@@ -253,13 +271,13 @@ def test_samples_that_all_say_the_same_give_no_interval_and_no_error(points: tup
     found = strengths(judgements)
     assert found.differences[0].value == pytest.approx(np.log(np.sum(points) / (len(points) - np.sum(points))))
     assert found.differences[0].p is None
-    assert [(one.low, one.note, one.best_rank, one.worst_rank) for one in found.systems] == [(None, NO_SPREAD, 1, 2)] * 2
+    assert [(one.low, one.note, one.best_rank, one.worst_rank) for one in found.systems] == [
+        (None, NO_SPREAD, 1, 2)
+    ] * 2
 
 
 def test_two_groups_that_one_sample_connects_have_no_interval() -> None:
-    inside = [
-        Judgement(f"s{k}", "ann", *pair, (k * 7 % 5) % 2) for k in range(40) for pair in (("a", "b"), ("c", "d"))
-    ]
+    inside = [Judgement(f"s{k}", "ann", *pair, (k * 7 % 5) % 2) for k in range(40) for pair in (("a", "b"), ("c", "d"))]
     bridge = [Judgement("s0", f"r{k}", "a", "c", k) for k in (0, 1)]
     found = strengths([*inside, *bridge])
     assert not found.reason
