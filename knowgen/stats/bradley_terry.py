@@ -8,9 +8,9 @@ strength s, and
 A tie counts as half a win for both. Strengths maximise the likelihood of these points; they are on a log scale and
 centred, so that their mean is 0. A maximum exists exactly if the systems cannot be divided into two groups of which one
 never got a point against the other (Ford, Solution of a Ranking Problem from Binary Comparisons, American Mathematical
-Monthly 64, 1957). Otherwise differences between such groups would be infinite. The largest group without such a division
-then has strengths, from the comparisons within it, and the other systems have none; there are no strengths at all
-where no group is the largest, or it has a single system.
+Monthly 64, 1957). Otherwise differences between such groups would be infinite. The largest group without such a
+division then has strengths, from the comparisons within it, and the other systems have none; there are no strengths at
+all where no group is the largest, or it has a single system.
 
 With ties the points are not 0 or 1, and the comparisons of one sample depend on each other. Intervals therefore do not
 use the information of the model, but the one-step jackknife over samples: the variance is (G - 1) / G times the sum of
@@ -55,8 +55,8 @@ ONE_SAMPLE_DECIDES = "rests on one sample"
 """Note of a system without an interval because nothing but a single sample (or rater) connects it with the others."""
 
 INFINITE = {1: "strength would be +infinite", -1: "strength would be -infinite", 0: "strength is undetermined"}
-"""Note of a system without a strength: 1 where it, or one that it won against, won every comparison with those that have
-one, -1 where it lost them, 0 where no chain of comparisons says so."""
+"""Note of a system without a strength: 1 where it, or one that it won against, won every comparison with those that
+have one, -1 where it lost them, 0 where no chain of comparisons says so."""
 
 NO_SPREAD = "all samples say the same"
 """Note of a system without an interval because its strength does not change, whichever sample is left out."""
@@ -212,14 +212,8 @@ def strengths(judgements: Sequence[Judgement]) -> Strengths:
         for place, name in enumerate(inner.names)
     ]
     systems += [table.tally(name).model_copy(update={"note": INFINITE[side]}) for name, side in sides.items()]
-    order = {1: 0, -1: 2, 0: 3}
-    systems.sort(
-        key=lambda one: (
-            order[sides[one.system]] if one.system in sides else 1,
-            -round(one.strength or 0.0, 9),
-            one.system,
-        )
-    )
+    places = {name: {1: 0, -1: 2, 0: 3}[side] for name, side in sides.items()}
+    systems.sort(key=lambda one: (places.get(one.system, 1), -round(one.strength or 0.0, 9), one.system))
     return Strengths(systems=tuple(systems), differences=tuple(differences), basis=spread.basis, **shared)
 
 

@@ -250,6 +250,20 @@ def test_an_image_that_does_not_load_is_skipped_with_its_reason(tmp_path: Path, 
 
 
 @pytest.mark.slow
+def test_a_ground_truth_that_does_not_load_prevents_no_answer(tmp_path: Path, visit: Visit) -> None:
+    plan = make_plan(make_runs(tmp_path / "runs", 1, SYSTEMS[:2]), "pairs")
+    truth = plan.samples[0].truth.image
+    assert truth is not None and truth.path is not None
+    Path(truth.path).unlink()
+    with LabelSite(plan, tmp_path / "labels", rater="ann") as site:
+        page = visit(site.address).page
+        page.wait_for_selector(".picture.truth .state")
+        counted(page, "0 of 1")
+        press(page, "a", "1 of 1")
+        assert labels_of(site, "ann")[0].choice == "left"
+
+
+@pytest.mark.slow
 def test_hostile_content_is_inert(tmp_path: Path, visit: Visit) -> None:
     runs = make_runs(tmp_path / "runs", len(HOSTILE), (HOSTILE[1],), prompts=HOSTILE)
     with LabelSite(make_plan(runs, "rate"), tmp_path / "labels") as site:

@@ -135,7 +135,7 @@
     return whole;
   }
 
-  // An answer is taken when all images have been seen for a moment; one that does not load can be skipped alone.
+  // An answer is taken when all images have been seen for a moment. Where one to be judged does not load, only a skip is.
   function waitForImages() {
     const now = ++shown;
     const images = [...document.querySelectorAll(".picture img")];
@@ -149,7 +149,8 @@
     };
     for (const image of images) {
       image.addEventListener("load", () => settled("loaded"), { once: true });
-      image.addEventListener("error", () => settled("broken"), { once: true });
+      const fault = image.closest(".truth") ? "missing" : "broken"; // now: a picture that fails is replaced
+      image.addEventListener("error", () => settled(fault), { once: true });
     }
   }
 

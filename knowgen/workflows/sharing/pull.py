@@ -144,9 +144,9 @@ def _checked(folder: Path, listing: Listing, repo: str) -> None:
     Raises:
         DataError: Something differs.
     """
-    for path in sorted(folder.rglob("*")):
-        if (path.is_symlink() or not path.is_dir()) and path.relative_to(folder).as_posix() not in listing.content:
-            path.unlink()
+    for found in sorted(folder.rglob("*")):
+        if (found.is_symlink() or not found.is_dir()) and found.relative_to(folder).as_posix() not in listing.content:
+            found.unlink()
     again = "run the same command again, and tell the owner if it stays so"
     for path, expected in listing.content.items():
         file = folder / path
