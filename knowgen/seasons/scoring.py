@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from knowgen.core.run_config import RunConfig
 from knowgen.core.spec import GeneratorSpec, RunSpec, fingerprint
 from knowgen.core.yaml_files import read_yaml
 from knowgen.core.yaml_schema import yaml_record
+from knowgen.leaderboards.changed_results import changed_generations, without_answers
 from knowgen.leaderboards.eligibility import system_reasons
 from knowgen.leaderboards.folder import Board, read_board
 from knowgen.leaderboards.records import SubmissionResult, SubmittedCost, SubmittedGeneration, SystemFile
@@ -148,7 +149,7 @@ def with_source(result: SubmissionResult, source: Path, system: SystemFile) -> S
         return _with_run(result, source)
     changes = {"cost": SubmittedCost(), "seconds": None, "machine": ""}
     spec = stated_spec(result.spec, source, system)
-    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": 0.0, "cost": None}))
+    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": None, "cost": None}))
     return unknown.model_copy(update={**changes, "spec": spec})
 
 
@@ -172,7 +173,8 @@ def _with_run(result: SubmissionResult, source: Path) -> SubmissionResult:
             made[answer.sample_id, answer.repeat] = made.get((answer.sample_id, answer.repeat), 0.0) + answer.seconds
 
     def timed(sample: str, one: SubmittedGeneration) -> SubmittedGeneration:
-        changes = {"seconds": round(made.get((sample, one.repeat), 0.0), 3)}
+        seconds = made.get((sample, one.repeat))
+        changes = {"seconds": None if seconds is None else round(seconds, 3)}
         return one.model_copy(update=changes | ({"cost": None} if unpriced else {}))
 
     cost = SubmittedCost() if unpriced else result.cost.model_copy(update={"total": artifacts.cost_of(source)})
