@@ -148,7 +148,7 @@ def with_source(result: SubmissionResult, source: Path, system: SystemFile) -> S
         return _with_run(result, source)
     changes = {"cost": SubmittedCost(), "seconds": None, "machine": ""}
     spec = stated_spec(result.spec, source, system)
-    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": 0.0, "cost": None}))
+    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": None, "cost": None}))
     return unknown.model_copy(update={**changes, "spec": spec})
 
 

@@ -13,6 +13,7 @@ from knowgen.report.paper import charts, style, tables
 from knowgen.report.view import marks
 from knowgen.stats.compare.records import Comparison
 from knowgen.stats.compare.systems import check_comparable
+from knowgen.store.manifest import read_manifest
 from knowgen.store.rows import answer_cost
 from knowgen.store.run import RunStore
 from knowgen.workflows.compare import agree, compare, run_names
@@ -131,9 +132,11 @@ def paper_systems(
             fix="run all on the same samples",
         )
     shown = list(names) or run_names(runs)
+    manifests = [read_manifest(run.path) for run in runs]
+    markers = marks([run.spec.system for run in runs], [one.started if one is not None else "" for one in manifests])
     return [
         charts.PaperSystem(name, mark, summary, run.spec.privileged, *_spent(run))
-        for name, mark, summary, run in zip(shown, marks(shown), summaries, runs, strict=True)
+        for name, mark, summary, run in zip(shown, markers, summaries, runs, strict=True)
     ]
 
 

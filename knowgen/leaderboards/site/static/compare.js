@@ -48,7 +48,7 @@
   function sentences(a, b, pair, counts) {
     const real = isReal(pair);
     const ahead = pair.value > 0 ? [a, b] : [b, a];
-    const title = pair.value === null ? "No comparison of " + a.label + " and " + b.label : real ? ahead[0].label + " is ahead of " + ahead[1].label + " by " + number(Math.abs(pair.value)) + " in " + board.score : "No clear difference between " + a.label + " and " + b.label + " in " + board.score;
+    const title = pair.value === null ? "No comparison of " + a.label + " and " + b.label : real ? ahead[0].label + " is ahead of " + ahead[1].label + " by " + number(Math.abs(pair.value)) + " in " + board.score : pair.corrected === null && pair.value !== 0 ? "Not tested: " + a.label + " and " + b.label + " in " + board.score : "No clear difference between " + a.label + " and " + b.label + " in " + board.score;
     const within = pair.low === null ? "no interval" + (pair.note ? ": " + pair.note : "") : "95 % interval from " + signed(pair.low) + " to " + signed(pair.high);
     const test = pair.corrected === null ? "" : ", " + p(pair.corrected) + (pair.test === "sign" ? " (sign test" : " (paired t-test") + (board.correction === "holm" ? ", corrected for all pairs)" : ")");
     const first = pair.value === null ? pair.note : "Paired difference " + signed(pair.value) + " (first minus second) on " + page.count(pair.n, "sample") + "; " + within + test + ".";
@@ -78,7 +78,8 @@
   function line(a, b, title, link, first, second, pair) {
     const figure = (one, system) => cell("num", { "data-label": system.label }, number(one[0]), " ", make("span", { class: "interval" }, one[1] === null ? one[4] || "" : number(one[1]) + "–" + number(one[2])));
     const ahead = isReal(pair) ? (pair.value > 0 ? a : b) : null;
-    const verdict = pair.value === null ? "no comparison" : ahead ? [page.key(ahead), " better"] : "no clear difference";
+    const tested = pair.corrected !== null || pair.value === 0;
+    const verdict = pair.value === null ? "no comparison" : ahead ? [page.key(ahead), " better"] : tested ? "no clear difference" : "not tested";
     const label = title + ": " + page.figureText(a.label, first) + "; " + page.figureText(b.label, second);
     return make(
       "tr",
