@@ -25,7 +25,7 @@ SHAPES: tuple[tuple[str, str], ...] = (
     ("diamond", "M0 -5.6L5.6 0L0 5.6L-5.6 0z"),
     ("wedge", "M0 5.2L5 -3.8H-5z"),
     ("cross", "M-1.6 -5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z"),
-    ("pentagon", "M0 -5.2L5 -1.6L3.1 4.2H-3.1L-5 -1.6z"),
+    ("star", "M0 -5.7L1.7 -2L5.7 -1.6L2.8 1.2L3.5 5.2L0 3.2L-3.5 5.2L-2.8 1.2L-5.7 -1.6L-1.7 -2z"),
     ("hourglass", "M-4.6 -4.8h9.2L1.4 0L4.6 4.8h-9.2L-1.4 0z"),
 )
 """Name and SVG outline of each shape, centred on the origin, about 10 units wide."""
