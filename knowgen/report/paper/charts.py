@@ -48,7 +48,7 @@ class PaperSystem:
 
     @property
     def no_result(self) -> str:
-        """Why there is no headline figure, or why it does not count; empty for a result."""
+        """Why the headline figure is missing or does not count; empty for a result."""
         figure = self.summary.headline
         return self.summary.no_result or ("" if figure.value is not None else figure.note or "no value")
 
