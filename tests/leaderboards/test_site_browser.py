@@ -60,7 +60,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "arguments": {HOSTILE[0]: HOSTILE[1]},
         },
     }
-    named = (("one", 0.9, HOSTILE[0]), ("two", 0.5, HOSTILE[1]), ("three", 0.1, HOSTILE[4][:80]))
+    named = (("one", 0.9, HOSTILE[0]), ("two", 0.5, HOSTILE[1]), ("three", 0.1, HOSTILE[3]))
     for slug, strength, name in named:
         maker.add(slug, strength, failed=[1], name=name, **texts)
     maker.add("gone", 0.4, name=HOSTILE[5], withdrawn=everything)
@@ -349,6 +349,11 @@ def test_hostile_texts_are_inert(hostile: Path, visit: Visit) -> None:
     page = visit(hostile / "compare.html").page
     compared(page)
     assert f"{HOSTILE[0]} is ahead of {HOSTILE[1]}" in page.locator("h1").inner_text()
+    page.goto(page.url.split("#")[0] + "#comparison?a=one&b=three")
+    page.wait_for_selector("#comparison[data-shown='one three']")
+    assert not set(page.locator("h1").inner_text()) & set("\u202e\u2066\u2067"), "a name turns no sentence"
+    page.go_back()
+    page.wait_for_selector("#comparison[data-shown='one two']")
     assert HOSTILE[0] in page.locator("#part-table").inner_text() and HOSTILE[1] in (
         page.locator("#cards").text_content() or ""
     )
@@ -361,6 +366,10 @@ def test_no_page_scrolls_sideways(site: Path, hostile: Path, visit: Visit, width
         page = visit(path, width=width).page
         complete(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        box = page.locator(".difference")
+        if box.count():
+            inside = "(box) => [...box.querySelectorAll('bdi')].every((one) => one.getBoundingClientRect().right"
+            assert box.evaluate(f"{inside} <= box.getBoundingClientRect().right)"), path
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from knowgen.core.records import DIMENSIONS, GenerationStatus, ImageRef, ParsedS
 from knowgen.report.details import as_text, recognised
 from knowgen.report.folder import MARKER
 from knowgen.report.gallery import read_cell
-from knowgen.report.headline import answer
+from knowgen.report.headline import answer, name_in_sentence
 from knowgen.report.html import write_report
 from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.numbers import duration, money, number, position, share
@@ -352,3 +352,12 @@ def test_a_name_cannot_reverse_or_overflow_the_headline(maker: RunMaker) -> None
     sentence = answer(systems, views_of(systems)[0], None).sentence
     assert "\u2068\u202eabcxxx" in sentence and "…\u2069" in sentence
     assert len(sentence) < 140
+
+
+@pytest.mark.parametrize("name", ["\u2067abc \u2066def", "\u202eabc\u2069def", "\u2068a\u2069\u2069\u2066"])
+def test_a_name_in_a_sentence_ends_the_isolates_that_it_opens_and_no_other(name: str) -> None:
+    depths, depth = [], 0
+    for letter in name_in_sentence(name):
+        depth += (letter in "\u2066\u2067\u2068") - (letter == "\u2069")
+        depths.append(depth)
+    assert depths[-1] == 0 and min(depths[:-1]) > 0
