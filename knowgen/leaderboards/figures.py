@@ -362,5 +362,5 @@ def _cost(result: SubmissionResult) -> float | None:
 
 def _seconds(result: SubmissionResult) -> float | None:
     times = [one.seconds for sample in result.samples for one in sample.generations if one.image is not None]
-    known = [seconds for seconds in times if seconds is not None]
+    known = [time for time in times if time is not None]
     return round(median(known), DECIMALS) if times and len(known) == len(times) else None

@@ -47,7 +47,7 @@ class BoardTask(Record):
     """The task of a board.
 
     Attributes:
-        name: Name of the task, or its folder relative to the board's.
+        name: Name of the task, or its folder or `file.py:name` relative to the board's folder.
         version: Version that submissions must have; None until `knowgen board pin` has pinned it.
     """
 

@@ -29,7 +29,7 @@ class SampleOutcome:
         values: What it counts as by dimension, in [0, 1]; None where it is left out.
         images: Its images, by repeat.
         cost: US dollars for each image; None if unknown.
-        seconds: Seconds for each image; None if unknown.
+        seconds: Mean seconds for each image; None if unknown.
         reason: First reason why an image or a score is missing; empty if none is.
         rationales: Explanations of the scores, by repeat and judge repeat; those that are empty are left out.
     """
