@@ -282,11 +282,11 @@ class _BoardChecker:
 
 
 def _all_of(findings: Iterator[BoardFinding]) -> list[BoardFinding]:
-    """Return all findings. A check that fails is one of them, so that the other submissions are checked all the same."""
+    """Return all findings; a check that fails is one, so that other submissions are checked all the same."""
     found: list[BoardFinding] = []
     try:
         for each in findings:
-            found.append(each)  # noqa: PERF402 - those before the failure stay
+            found.append(each)
     except Exception as fault:  # noqa: BLE001 - the files of a submission may be anything
         what = f"cannot be checked: {type(fault).__name__}: {error_message(fault)}"
         found.append(error("check", RESULT_FILE, what, "correct the other faults; without one, report this"))

@@ -61,7 +61,7 @@ def spec_reasons(
 def _scorer_reasons(board: BoardFile, spec: RunSpec, defaults: Mapping[str, Any]) -> Iterator[str]:
     named = [each for each in spec.scorers if each.name == board.scorer.name]
     if len(named) > 1:
-        yield f"{len(named)} scorers of the run are named {board.scorer.name}: which of them gave the scores is not known"
+        yield f"{len(named)} scorers of the run are named {board.scorer.name}: it must be one"
     scorer = next(iter(named), None)
     if scorer is None:
         known = ", ".join(each.name for each in spec.scorers) or "nothing"

@@ -409,7 +409,7 @@ def half_a_character(board: Board) -> None:
 
 
 @broken("files: worlds/painted/1/\\xff: is not a file of a submission")
-def a_name_that_is_no_text(board: Board) -> None:
+def a_name_of_other_bytes(board: Board) -> None:
     (write_submission(board, make_result(board)) / os.fsdecode(b"\xff")).write_text("")
 
 

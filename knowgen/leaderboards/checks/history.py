@@ -14,8 +14,8 @@ from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
 from knowgen.leaderboards.checks.hashes import ImageHashes, hashes_of
 from knowgen.leaderboards.folder import RESULT_FILE, SYSTEM_FILE, Board, Submission
 from knowgen.leaderboards.records import SubmissionResult, SystemFile
-from knowgen.leaderboards.template import look_of, slug_of
 from knowgen.leaderboards.rows import rows_of
+from knowgen.leaderboards.template import look_of, slug_of
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.protocol import get_protocol
 
