@@ -230,7 +230,7 @@ def _figure_faults(result: SubmissionResult, board: Board) -> list[str]:
         selection=result.spec.selection.label,
     )
     unknown = sorted(result.claimed.keys() - summary.slice().figures.keys())
-    faults = [f"claims {name}, which is no figure of the board" for name in unknown]
+    faults = [f"claims {name}, which the board does not have" for name in unknown]
     for name, figure in summary.slice().figures.items():
         claimed = result.claimed.get(name)
         same = claimed == figure.value

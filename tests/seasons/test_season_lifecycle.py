@@ -341,7 +341,7 @@ def another_image(season: Season) -> None:
         (another_truth, "does not follow from the seed"),
         (another_page, "pages.jsonl is not what was announced"),
         (another_figure, f"{KEY}: claims overall"),
-        (a_figure_of_no_board, f"{KEY}: claims charm, which is no figure of the board"),
+        (a_figure_of_no_board, f"{KEY}: claims charm, which the board does not have"),
         (a_result_that_is_broken, f"{KEY}: "),
         (another_image, "is not the image that was scored"),
     ],

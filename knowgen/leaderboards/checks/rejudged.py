@@ -111,7 +111,7 @@ class Rejudged:
             yield warning("rejudge", RESULT_FILE, what, "the comparison is between two judges: use the board's")
 
     def _unscored(self) -> Iterator[BoardFinding]:
-        """Yield the claims that there is no score. A judge may have failed then and not now."""
+        """Yield the claims that a score is missing. A judge may have failed then and not now."""
         for status in sorted({status for _, status in self.unscored}):
             names = [name for name, each in self.unscored if each is status]
             what = (
