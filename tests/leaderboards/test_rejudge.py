@@ -77,7 +77,7 @@ def test_a_score_that_is_claimed_to_be_missing_is_named(measured: Board) -> None
     fake(submission, measured, [3, 5], lambda one: gone)
     assert knowgen(["board", "check", "copy/boards/small"]) == 0  # some samples may have nothing to compare with
     (line,) = lines(again(measured))
-    assert line.startswith("error") and "2 scores claimed to be not_applicable, pixels gives some: 's3', 's5'" in line
+    assert line.startswith("error") and "2 scores claimed to be not_applicable, pixels scores them: 's3', 's5'" in line
 
 
 def test_a_perceptual_hash_that_hides_a_copy_is_named(measured: Board) -> None:
