@@ -32,6 +32,7 @@ from itertools import combinations
 import numpy as np
 
 from knowgen.core.records import Record
+from knowgen.stats.bradley_terry_fit import fit, information, preference
 from knowgen.stats.compare.holm import holm
 from knowgen.stats.summary import TOO_SMALL
 from knowgen.stats.values import Floats
@@ -61,8 +62,6 @@ have one, -1 where it lost them, 0 where no chain of comparisons says so."""
 NO_SPREAD = "all samples say the same"
 """Note of a system without an interval because its strength does not change, whichever sample is left out."""
 
-_STEPS = 200
-_TOLERANCE = 1e-10
 _NO_ERROR = 1e-9
 """Standard error up to which there is none but that of rounding."""
 
@@ -215,65 +214,6 @@ def strengths(judgements: Sequence[Judgement]) -> Strengths:
     places = {name: {1: 0, -1: 2, 0: 3}[side] for name, side in sides.items()}
     systems.sort(key=lambda one: (places.get(one.system, 1), -round(one.strength or 0.0, 9), one.system))
     return Strengths(systems=tuple(systems), differences=tuple(differences), basis=spread.basis, **shared)
-
-
-def fit(points: Floats) -> Floats:
-    """Return the centred strengths that maximise the likelihood, by Newton's method with shortened steps.
-
-    Args:
-        points: Points of the row's system against the column's, shape (systems, systems), for which a maximum exists.
-
-    Returns:
-        Natural logarithms, shape (systems,), with mean 0.
-
-    Example:
-        >>> [round(each, 4) for each in fit(np.array([[0.0, 3.0], [1.0, 0.0]])).tolist()]
-        [0.5493, -0.5493]
-    """
-    theta = np.zeros(len(points))
-    value = _log_likelihood(points, theta)
-    for _ in range(_STEPS):
-        expected = (points + points.T) * _preference(theta)
-        gradient = (points - expected).sum(axis=1)
-        step = np.linalg.solve(information(points, theta) + 1.0 / len(points), gradient)
-        size = 1.0
-        while (after := _log_likelihood(points, theta + size * step)) < value and size > _TOLERANCE:
-            size /= 2
-        theta, value = theta + size * step, after
-        if np.abs(size * step).max() < _TOLERANCE:
-            break
-    centred: Floats = theta - theta.mean()
-    return centred
-
-
-def information(points: Floats, theta: Floats) -> Floats:
-    """Return the Fisher information of the strengths under the model, for independent comparisons without ties.
-
-    Args:
-        points: As in `fit`.
-        theta: Strengths, shape (systems,).
-
-    Returns:
-        Shape (systems, systems). Rows add up to 0, because only differences of strengths are determined.
-    """
-    chance = _preference(theta)
-    weights = (points + points.T) * chance * (1 - chance)
-    np.fill_diagonal(weights, 0.0)
-    matrix: Floats = np.diag(weights.sum(axis=1)) - weights
-    return matrix
-
-
-def _preference(theta: Floats) -> Floats:
-    """Return the probability that the row's system is preferred to the column's, shape (systems, systems)."""
-    from scipy.special import expit
-
-    chance: Floats = expit(theta[:, None] - theta[None, :])
-    return chance
-
-
-def _log_likelihood(points: Floats, theta: Floats) -> float:
-    gaps = theta[:, None] - theta[None, :]
-    return -float((points * np.logaddexp(0.0, -gaps)).sum())
 
 
 class _Judgements:
@@ -437,7 +377,7 @@ class _Spread:
         """Return the covariance over clusters, and for which systems it is not determined."""
         table, size = self.table, len(self.theta)
         codes = np.unique(clusters, return_inverse=True)[1]
-        chance = _preference(self.theta)[table.first, table.second]
+        chance = preference(self.theta)[table.first, table.second]
         groups = int(codes.max()) + 1
         scores = np.zeros((groups, size))
         np.add.at(scores, (codes, table.first), table.won - chance)

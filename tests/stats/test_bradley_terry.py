@@ -18,10 +18,9 @@ from knowgen.stats.bradley_terry import (
     NO_SPREAD,
     ONE_SAMPLE_DECIDES,
     Judgement,
-    fit,
-    information,
     strengths,
 )
+from knowgen.stats.bradley_terry_fit import fit, information
 from knowgen.stats.values import Floats
 
 TRUE = np.array([0.9, 0.2, -0.3, -0.8])
