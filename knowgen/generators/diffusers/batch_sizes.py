@@ -1,0 +1,143 @@
+"""How many images a batch has: the size that was measured to be the fastest, as far as it fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from knowgen.core.errors import UsageError
+
+AUTO = "auto"
+LARGEST = 16
+"""Largest size that is tried where none is set."""
+
+_LEAST_GAIN = 0.03
+"""Share of the time of an image that a larger size must save. A smaller one needs less memory and is shared better."""
+
+_TRIALS = 2
+"""Times that a size is tried before it is rejected: the first batch of a size chooses kernels."""
+
+
+def parse_batch(value: int | str, where: str) -> int | None:
+    """Return a fixed batch size, or None for `auto`.
+
+    Raises:
+        UsageError: It is neither `auto` nor a number of 1 or more.
+
+    Example:
+        >>> parse_batch("auto", "generator"), parse_batch("4", "generator")
+        (None, 4)
+    """
+    text = str(value).strip().lower()
+    if text == AUTO:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise UsageError(f"batch must be auto, or 1 or more, got {value!r}", where=where)
+    return int(text)
+
+
+@dataclass
+class _Shape:
+    """What is known about the batches of one shape.
+
+    Attributes:
+        limit: Largest size that fits into memory, as far as is known.
+        best: Fastest size so far.
+        seconds: Least number of seconds per image, by size.
+        trials: Number of measured batches, by size.
+        warm: Whether a batch has run; the first one also loads kernels.
+        settled: Whether the next larger size is known not to be faster.
+    """
+
+    limit: int
+    best: int = 1
+    seconds: dict[int, float] = field(default_factory=dict)
+    trials: dict[int, int] = field(default_factory=dict)
+    warm: bool = False
+    settled: bool = False
+
+    @property
+    def target(self) -> int | None:
+        """The size to measure next; None when the fastest one is known."""
+        if self.settled:
+            return None
+        size = 2 * self.best if self.best in self.seconds else self.best
+        return size if size <= self.limit else None
+
+
+class BatchSizes:
+    """Sizes of batches by the shape of their images.
+
+    Sizes 1, 2, 4 and so on are measured during the work, each when as many requests wait. The fastest is kept: a larger
+    one only if it saves 3 % of the time of an image. When memory runs out, the size is halved and does not grow again.
+
+    Args:
+        fixed: Size of every batch, measured or not; None for the fastest one.
+        largest: Largest size that is tried where none is fixed.
+
+    Example:
+        >>> sizes = BatchSizes()
+        >>> for seconds in (9.0, 2.0):  # the first batch is not counted
+        ...     sizes.took(1, seconds)
+        >>> sizes.size(waiting=10)
+        2
+        >>> for seconds in (4.2, 4.1):
+        ...     sizes.took(2, seconds)
+        >>> sizes.size(waiting=10), sizes.seconds()
+        (1, {1: 2.0, 2: 2.05})
+    """
+
+    def __init__(self, fixed: int | None = None, largest: int = LARGEST) -> None:
+        self._fixed, self._largest = fixed, largest
+        self._shapes: dict[Hashable, _Shape] = {}
+
+    def size(self, shape: Hashable = None, *, waiting: int) -> int:
+        """Return the size of the next batch.
+
+        Args:
+            shape: Shape of its images.
+            waiting: Number of requests of this shape that wait; 1 or more.
+        """
+        known = self._shape(shape)
+        if self._fixed is not None:
+            return min(self._fixed, known.limit, waiting)
+        target = known.target
+        return target if target is not None and target <= waiting else min(known.best, waiting)
+
+    def took(self, count: int, seconds: float, shape: Hashable = None) -> None:
+        """Record the time of a batch.
+
+        Args:
+            count: Number of its images.
+            seconds: Time from its start until its images were in main memory.
+            shape: Shape of its images.
+        """
+        known = self._shape(shape)
+        if not known.warm:
+            known.warm = True
+            return
+        target = known.target
+        known.seconds[count] = min(seconds / count, known.seconds.get(count, seconds))
+        known.trials[count] = known.trials.get(count, 0) + 1
+        if target != count or count == known.best:
+            return
+        if known.seconds[count] < known.seconds[known.best] * (1 - _LEAST_GAIN):
+            known.best = count
+        elif known.trials[count] >= _TRIALS:
+            known.settled = True
+
+    def did_not_fit(self, count: int, shape: Hashable = None) -> None:
+        """Record that memory ran out with a batch of `count` images."""
+        known = self._shape(shape)
+        known.limit = max(1, count // 2)
+        known.best = min(known.best, known.limit)
+
+    def seconds(self, shape: Hashable = None) -> dict[int, float]:
+        """Return the seconds per image that were measured, by size of the batch."""
+        known = self._shape(shape)
+        return {size: round(known.seconds[size], 4) for size in sorted(known.seconds)}
+
+    def _shape(self, shape: Hashable) -> _Shape:
+        if shape not in self._shapes:
+            self._shapes[shape] = _Shape(self._largest if self._fixed is None else self._fixed)
+        return self._shapes[shape]
