@@ -100,7 +100,7 @@ class Dispatcher:
         self._deaths = 0
         self._last_death: WorkerDiedError | None = None
         self._disabled_slots = 0
-        self._busy = 0
+        self._batches: dict[int, list[QueuedRequest]] = {}
         self._disabled = ""
         self._reported: set[str] = set()
         self._machine_failed = False
@@ -208,7 +208,7 @@ class Dispatcher:
         try:
             while True:
                 batch = await self._next_batch()
-                self._busy += 1
+                self._batches[slot] = batch
                 try:
                     await self._process(slot, batch)
                 except DeviceDisabledError as error:
@@ -216,7 +216,7 @@ class Dispatcher:
                 else:
                     disabled = ""
                 finally:
-                    self._busy -= 1
+                    del self._batches[slot]
                 if disabled:
                     self._disable_slot(batch, disabled)
                     await self._executor.room_again(slot)
@@ -251,11 +251,18 @@ class Dispatcher:
     @property
     def _free_slots(self) -> int:
         """Number of slots that have no batch, those that have not been started included; at least 1."""
-        return max(1, self.slots - self._disabled_slots - self._busy)
+        return max(1, self.slots - self._disabled_slots - len(self._batches))
 
     def _take_batch(self) -> list[QueuedRequest]:
-        """Take a batch from the queue: an equal share for each free slot."""
-        batch = self._queue.take(min(self.batch_size, -(-len(self._queue) // self._free_slots)))
+        """Take a batch from the queue: as many requests as leave the same work for each slot.
+
+        A free slot takes an equal share of the queue. When the queue is short, at the end of a run, it leaves work for
+        slots that are about to be free, so that all end at about the same time.
+        """
+        queued = len(self._queue)
+        left = queued + sum(not request.future.done() for batch in self._batches.values() for request in batch)
+        share = min(-(-queued // self._free_slots), -(-left // max(1, self.slots - self._disabled_slots)))
+        batch = self._queue.take(min(self.batch_size, max(1, share)))
         if self._limiter is not None:
             for request in batch:
                 if not request.admitted:

@@ -72,7 +72,7 @@ def test_the_fastest_batches_are_kept_and_recorded(
 
 
 def test_images_are_handed_on_while_the_next_pass_runs(sd3: str) -> None:
-    """The second pass ends only when the images of the first have been taken, which would wait for ever in one thread."""
+    """The second pass ends only when the images of the first have been taken: in one thread it would wait for ever."""
     generator = load_generator(sd3, batch=2, **SMALL)
     pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
     started = [threading.Event() for _ in range(4)]
@@ -357,7 +357,7 @@ def test_the_batch_is_part_of_the_identity_except_in_float32(sd3: str) -> None:
     """What a batch changes in float32 is rounding; the format that a device chooses is not known before a run."""
     default = spec_of(sd3)[0]
     assert spec_of(sd3, batch="auto")[0] == default
-    assert spec_of(sd3, batch=1)[0] != default and spec_of(sd3, batch="1")[0].args == {"batch": 1}
+    assert spec_of(sd3, batch=1)[0] != default
     assert spec_of(sd3, batch=1, dtype="bfloat16")[0] != spec_of(sd3, batch=8, dtype="bfloat16")[0]
     assert spec_of(sd3, batch=1, dtype="float32")[0] == spec_of(sd3, dtype="float32")[0]
 
@@ -366,13 +366,12 @@ def test_a_call_has_room_for_a_batch(sd3: str) -> None:
     assert [spec_of(sd3, **given)[1] for given in ({}, {"batch": 4}, {"batch": 24})] == [16, 16, 24]
 
 
-def test_in_bfloat16_a_batch_changes_an_image_by_more_than_rounding(sd3: str) -> None:
+def test_in_bfloat16_a_batch_changes_an_image_by_more_than_rounding(folders: Callable[[str], str]) -> None:
     """Which is why a batch that is set is part of the identity there: with `batch=1` an image is repeated exactly."""
-    settings: dict[str, Any] = {"size": "32x32", "steps": 8, "dtype": "bfloat16"}
-    alone = load_generator(sd3, batch=1, **settings)
+    folder, settings = folders("flux2_klein"), {"size": "64x64", "steps": 4, "dtype": "bfloat16"}
+    alone, four = (load_generator(folder, batch=batch, **settings) for batch in (1, 4))
     batch: list[GenerationRequest] = requests(PROMPTS[:4])
-    images, again = generate(alone, batch), generate(alone, batch[::-1])
-    batched = generate(load_generator(sd3, batch=4, **settings), batch)
+    images, again, batched = generate(alone, batch), generate(alone, batch[::-1]), generate(four, batch)
     assert {result.settings["batch"] for result in batched.values()} == {4}
     assert all(pixels(images[id]).tobytes() == pixels(again[id]).tobytes() for id in images)
     assert max(abs(pixels(images[id]) - pixels(batched[id])).max() for id in images) > TOLERANCE

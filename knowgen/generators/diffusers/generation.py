@@ -180,25 +180,31 @@ class PipelineRunner:
             if not waiting:
                 return None
             size = 1 if alone else self._sizes.size(shape, waiting=len(waiting))
-            batch = [waiting.popleft() for _ in range(size)]
-            return self._passes.start(lambda: self._pass(role, shape, batch)).result
+            return self._start(role, shape, [waiting.popleft() for _ in range(size)])
 
         running = start()
         while running is not None:
             done = self._finished(running)
-            del running  # a result that is kept here would keep its memory
-            if done.made is None and done.error is None:
-                free_memory()
-                if len(done.batch) > 1:
-                    self._sizes.did_not_fit(len(done.batch), shape)
-                    waiting.extendleft(reversed(done.batch))
-                    running = start()
-                    continue
-            made = done.made if done.made is not None else self._after_failure(role, shape, done)
+            if done.made is None and done.error is None and len(done.batch) > 1:  # out of memory
+                self._sizes.did_not_fit(len(done.batch), shape)
+                waiting.extendleft(reversed(done.batch))
+                running = start()
+                continue
+            made = deque(done.made if done.made is not None else self._after_failure(role, shape, done))
             running = start()
-            del done
-            while made:
-                yield made.pop(0)()
+            done = _Pass(())  # what is kept here would keep its memory
+            try:
+                while made:
+                    yield made.popleft()()
+            except GeneratorExit:
+                if running is not None:
+                    running()  # nothing may be loaded while a pass runs
+                raise
+
+    def _start(self, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> Callable[[], _Pass]:
+        """Start a pass; return the function that waits for what comes of it. Pipelines are loaded in this thread."""
+        pipeline = self._guarded(lambda: self._pipeline(role))
+        return self._passes.start(lambda: self._pass(pipeline, role, shape, batch)).result
 
     def _by_length(self, role: Role, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         """Return requests with those of like length side by side, where a batch is as long as its longest prompt.
@@ -220,6 +226,8 @@ class PipelineRunner:
             KnowgenError: The edit pipeline cannot be loaded.
         """
         done = result()
+        if done.made is None and done.error is None:
+            free_memory()
         if isinstance(done.error, KnowgenError):
             raise done.error
         if done.error is not None and is_gpu_fault(done.error):
@@ -241,12 +249,8 @@ class PipelineRunner:
         return [partial(_failed, request, reason)]
 
     def _alone(self, role: Role, shape: Shape, request: GenerationRequest) -> list[Callable[[], GeneratedImage]]:
-        done = self._finished(self._passes.start(lambda: self._pass(role, shape, [request])).result)
-        if done.made is not None:
-            return done.made
-        if done.error is None:
-            free_memory()
-        return self._after_failure(role, shape, done)
+        done = self._finished(self._start(role, shape, [request]))
+        return done.made if done.made is not None else self._after_failure(role, shape, done)
 
     def _guarded(self, call: Callable[[], T], *, fatal: bool = False) -> T:
         """Return what a call returns; raise a failure of the GPU as a `TransientError`, so that the engine retries."""
@@ -259,10 +263,10 @@ class PipelineRunner:
 
     # -- passes: in their own thread -------------------------------------------------------------------------------
 
-    def _pass(self, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> _Pass:
-        """Generate a batch in one call of the pipeline."""
+    def _pass(self, pipeline: LoadedPipeline, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> _Pass:
+        """Generate a batch in one call of a pipeline."""
         try:
-            return _Pass(batch, self._run(role, shape, batch))
+            return _Pass(batch, self._run(pipeline, role, shape, batch))
         except Exception as error:  # noqa: BLE001 - a pipeline may raise anything
             if is_out_of_memory(error):
                 if (encoder := self._encoders.get(role)) is not None:
@@ -271,8 +275,9 @@ class PipelineRunner:
             error.__context__ = error.__cause__ = None
             return _Pass(batch, error=error.with_traceback(None))
 
-    def _run(self, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> list[Callable[[], GeneratedImage]]:
-        pipeline = self._pipeline(role)
+    def _run(
+        self, pipeline: LoadedPipeline, role: Role, shape: Shape, batch: Sequence[GenerationRequest]
+    ) -> list[Callable[[], GeneratedImage]]:
         if role == "text" and pipeline.traits.needs_image:
             raise ValueError(f"{pipeline.name} generates only from reference images, and the request has none")
         used = [_used_references(pipeline, request) if role == "edit" else () for request in batch]

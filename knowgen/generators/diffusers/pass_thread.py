@@ -28,9 +28,10 @@ class PassThread(Generic[T]):
         return future
 
     def close(self) -> None:
-        """End the thread after the calls started so far."""
+        """End the thread after the calls started so far, and wait for it."""
         if self._thread is not None:
             self._calls.put(None)
+            self._thread.join()
             self._thread = None
 
     def _work(self) -> None:
