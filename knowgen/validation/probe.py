@@ -242,6 +242,15 @@ def mean_difference(first: ProbedImage, second: ProbedImage) -> float:
     return float(np.abs(first.pixels.astype(np.int16) - second.pixels.astype(np.int16)).mean())
 
 
+def largest_difference(first: ProbedImage, second: ProbedImage) -> int:
+    """Return the largest absolute difference of two images in levels, 0 to 255; 255 if their sizes differ."""
+    import numpy as np
+
+    if first.pixels.shape != second.pixels.shape:
+        return 255
+    return int(np.abs(first.pixels.astype(np.int16) - second.pixels.astype(np.int16)).max())
+
+
 class PeakMemory:
     """Measures the memory of this process during a `with` block.
 

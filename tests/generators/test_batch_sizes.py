@@ -12,33 +12,50 @@ from knowgen.core.errors import UsageError
 from knowgen.generators.diffusers.batch_sizes import BatchSizes, parse_batch
 
 
-def batches(sizes: BatchSizes, seconds: Callable[[int], float], requests: int, fits: int = 99) -> list[int]:
-    """Return the sizes of the batches in which some requests are generated."""
+def batches(
+    sizes: BatchSizes, seconds: Callable[[int], float], requests: int, fits: int = 99, *, cold: float = 0.0
+) -> list[int]:
+    """Return the sizes of the batches in which some requests are generated; the first takes `cold` seconds longer."""
     made: list[int] = []
-    first = True
     while requests:
         size = sizes.size(waiting=requests)
         made.append(size)
         if size > fits:
             sizes.did_not_fit(size)
             continue
-        sizes.took(size, seconds(size) + 60 * first)
-        first = False
+        sizes.took(size, seconds(size) + cold)
+        cold = 0.0
         requests -= size
     return made
 
 
 def test_sizes_grow_while_they_are_faster() -> None:
     sizes = BatchSizes()
-    assert batches(sizes, lambda size: 1.0 + 0.1 * size, 64) == [1, 1, 2, 4, 8, 16, 16, 16]
+    assert batches(sizes, lambda size: 1.0 + 0.1 * size, 64, cold=60.0) == [1, 1, 2, 4, 8, 16, 16, 16]
     assert sizes.seconds() == {1: 1.1, 2: 0.6, 4: 0.35, 8: 0.225, 16: 0.1625}
 
 
 def test_the_fastest_size_is_kept_and_not_the_largest() -> None:
     """A batch of 4 saves nothing against 2; a first batch of a size may be slow, so it is tried twice."""
     sizes = BatchSizes()
-    assert batches(sizes, lambda size: {1: 1.0, 2: 1.2}.get(size, 0.65 * size), 30) == [1, 1, 2, 4, 4, *[2] * 9]
-    assert batches(sizes, lambda size: 0.6 * size, 5) == [2, 2, 1]
+    assert batches(sizes, lambda size: {1: 1.0, 2: 1.2}.get(size, 0.65 * size), 28) == [1, 1, 2, 4, 4, *[2] * 8]
+
+
+def test_a_size_that_was_rejected_is_tried_again_less_and_less_often() -> None:
+    """A machine that was busy when it was measured says nothing about the rest of a long run."""
+    sizes = BatchSizes()
+    made = batches(sizes, lambda size: 1.0 * size, 100)
+    tried = [number for number, size in enumerate(made) if size == 2]
+    assert tried == [2, 3, 12, 13, 30, 31, 64, 65]
+    assert batches(sizes, lambda size: 1.0, 200)[-2] == 16, "now batches pay"
+
+
+def test_a_size_that_becomes_slower_than_a_smaller_one_is_given_up() -> None:
+    sizes = BatchSizes()
+    assert batches(sizes, lambda size: 1.0, 16) == [1, 1, 2, 4, 8]
+    sizes.did_not_fit(16)
+    made = batches(sizes, lambda size: 0.5 if size < 8 else 9.0, 60)
+    assert made[:4] == [8, 8, 8, 4] and made[-1] == 4
 
 
 def test_batches_that_do_not_pay_are_given_up() -> None:

@@ -16,7 +16,7 @@ from knowgen.generators.contract import capabilities_of
 from knowgen.local_models.device_memory import DeviceMemory
 from knowgen.validation import generator, generator_forecast, probe
 from knowgen.validation.checked_generator import CheckedGenerator
-from knowgen.validation.findings import Finding
+from knowgen.validation.findings import Finding, ValueLevel
 from tests.validation.test_generator import the
 
 SOURCE = """
@@ -35,6 +35,12 @@ class OnGpu:
         for request in requests:
             pixels = random.Random(f"{request.prompt} {request.seed}").randbytes(32 * 32 * 3)
             yield GeneratedImage(Image.frombytes("RGB", (32, 32), pixels), request_id=request.id, settings=SETTINGS)
+
+class Moves(OnGpu):
+    def generate_batch(self, requests):
+        for result in super().generate_batch(requests):
+            moved = result.image.point(lambda level: min(255, level + 9 * (len(requests) > 1)))
+            yield GeneratedImage(moved, request_id=result.request_id, settings=SETTINGS)
 
 class InFloat(OnGpu):
     def generate_batch(self, requests):
@@ -150,3 +156,14 @@ def test_a_generator_that_records_nothing_is_measured_from_outside(
     assert the(findings, "device", "ok").what == "cuda:0 (NVIDIA H100)"
     assert the(findings, "batches", "ok").what.startswith("8 at once take ")
     assert " on one GPU (first " in the(findings, "time", "ok").what
+
+
+@pytest.mark.parametrize(("dtype", "level"), [("bfloat16", "warn"), ("float32", "fail")])
+def test_in_a_short_format_a_batch_may_change_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, level: ValueLevel
+) -> None:
+    """In float32 such a difference shows a state that requests share; in bfloat16 it may be the format."""
+    findings = check_on(tmp_path, monkeypatch, gpus=1, settings={"dtype": dtype}, name="Moves")
+    several = the(findings, "several", level)
+    assert "at most 9 of 255 levels" in several.what and "mean difference 8." in several.what
+    assert (dtype in several.what, "-g batch=1" in several.fix) == ((level == "warn",) * 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,12 @@ _LEAST_GAIN = 0.03
 
 _TRIALS = 2
 """Times that a size is tried before it is rejected: the first batch of a size chooses kernels."""
+
+_RECENT = 3
+"""Number of batches whose fastest stands for a size; other work on the machine makes some of them slow."""
+
+_PAUSE = 8
+"""Number of batches after which a rejected size is tried again; doubled each time that it is rejected."""
 
 
 def parse_batch(value: int | str, where: str) -> int | None:
@@ -42,34 +49,66 @@ class _Shape:
 
     Attributes:
         limit: Largest size that fits into memory, as far as is known.
-        best: Fastest size so far.
-        seconds: Least number of seconds per image, by size.
-        trials: Number of measured batches, by size.
+        best: Fastest size.
+        recent: Seconds per image of the last batches, by size.
+        trials: Number of batches of the size that is being tried.
+        pause: Number of batches until a larger size is tried.
+        next_pause: Pause after the next rejection.
         warm: Whether a batch has run; the first one also loads kernels.
-        settled: Whether the next larger size is known not to be faster.
     """
 
     limit: int
     best: int = 1
-    seconds: dict[int, float] = field(default_factory=dict)
-    trials: dict[int, int] = field(default_factory=dict)
+    recent: dict[int, deque[float]] = field(default_factory=dict)
+    trials: int = 0
+    pause: int = 0
+    next_pause: int = _PAUSE
     warm: bool = False
-    settled: bool = False
+
+    def seconds(self, size: int) -> float:
+        """Return the seconds per image of a size that was measured."""
+        return min(self.recent[size])
 
     @property
     def target(self) -> int | None:
-        """The size to measure next; None when the fastest one is known."""
-        if self.settled:
-            return None
-        size = 2 * self.best if self.best in self.seconds else self.best
-        return size if size <= self.limit else None
+        """The size to measure next; None when none is to be tried."""
+        size = 2 * self.best if self.best in self.recent else self.best
+        return size if self.pause == 0 and size <= self.limit else None
+
+    def add(self, size: int, seconds: float) -> None:
+        """Add the time per image of a batch, and choose the fastest size again."""
+        tried = size == self.target and size > self.best
+        self.pause = max(0, self.pause - 1)
+        self.recent.setdefault(size, deque(maxlen=_RECENT)).append(seconds)
+        if tried:
+            self._judge(size)
+        elif size == self.best:
+            smaller = [each for each in self.recent if each < size]
+            faster = min(smaller, key=self.seconds, default=size)
+            if self.seconds(faster) < self.seconds(size):
+                self.best = faster
+                self._wait()
+
+    def _judge(self, size: int) -> None:
+        """Keep or reject the size that is being tried."""
+        self.trials += 1
+        if self.seconds(size) < self.seconds(self.best) * (1 - _LEAST_GAIN):
+            self.best, self.trials, self.next_pause = size, 0, _PAUSE
+        elif self.trials >= _TRIALS:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Try no larger size for a while."""
+        self.trials, self.pause = 0, self.next_pause
+        self.next_pause *= 2
 
 
 class BatchSizes:
     """Sizes of batches by the shape of their images.
 
     Sizes 1, 2, 4 and so on are measured during the work, each when as many requests wait. The fastest is kept: a larger
-    one only if it saves 3 % of the time of an image. When memory runs out, the size is halved and does not grow again.
+    one only if it saves 3 % of the time of an image. A rejected size is tried again later, less and less often. When
+    memory runs out, the size is halved and does not grow again.
 
     Args:
         fixed: Size of every batch, measured or not; None for the fastest one.
@@ -116,26 +155,18 @@ class BatchSizes:
         if not known.warm:
             known.warm = True
             return
-        target = known.target
-        known.seconds[count] = min(seconds / count, known.seconds.get(count, seconds))
-        known.trials[count] = known.trials.get(count, 0) + 1
-        if target != count or count == known.best:
-            return
-        if known.seconds[count] < known.seconds[known.best] * (1 - _LEAST_GAIN):
-            known.best = count
-        elif known.trials[count] >= _TRIALS:
-            known.settled = True
+        known.add(count, seconds / count)
 
     def did_not_fit(self, count: int, shape: Hashable = None) -> None:
         """Record that memory ran out with a batch of `count` images."""
         known = self._shape(shape)
         known.limit = max(1, count // 2)
-        known.best = min(known.best, known.limit)
+        known.best, known.trials = min(known.best, known.limit), 0
 
     def seconds(self, shape: Hashable = None) -> dict[int, float]:
         """Return the seconds per image that were measured, by size of the batch."""
         known = self._shape(shape)
-        return {size: round(known.seconds[size], 4) for size in sorted(known.seconds)}
+        return {size: round(known.seconds(size), 4) for size in sorted(known.recent)}
 
     def _shape(self, shape: Hashable) -> _Shape:
         if shape not in self._shapes:
