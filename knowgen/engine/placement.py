@@ -26,6 +26,8 @@ from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GenerationSource
 
 _SPARE_ITEMS = 8
+_SPARE_IMAGES = 32
+"""Images that wait to be stored, at most, before generators wait; beside those that are being generated."""
 
 
 def gpus_for(handle: GeneratorHandle) -> int:
@@ -180,7 +182,7 @@ def generator_dispatcher(
         result_name="image",
         where=name_of(handle),
         fill=handle.capabilities.shape == "generate_batch",
-        limiter=CapacityLimiter(2 * slots * batch + 2),
+        limiter=CapacityLimiter(slots * batch + min(slots * batch, _SPARE_IMAGES) + 2),
         failures=FailureLog(folder, name_of(handle)),
     )
 

@@ -126,7 +126,8 @@ class GeneratorCapabilities:
 
     Attributes:
         shape: Which of the methods it has.
-        batch_size: Requests per call of `generate_batch`.
+        batch_size: Requests per call of `generate_batch`. A class may declare it by `batch_limit(**arguments)` where it
+            depends on arguments.
         concurrency: Concurrent calls: threads of `draw` and `generate_batch`, tasks of `generate` and `answer`.
         references: Whether it uses reference images.
         most_references: Maximum number of reference images that it uses; None for no maximum. A class declares it as

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from knowgen.core.records import GenerationRequest
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
+from knowgen.generators.contract import GeneratedImage
 from knowgen.validation.findings import CheckStoppedError, FindingLog
 from knowgen.validation.probe import (
     PeakMemory,
@@ -48,6 +49,8 @@ class CheckedGenerator:
         accelerator_memory: Maximum number of megabytes on the accelerator.
         resident_memory: Megabytes of the process after each image.
         changed_states: Global random states that generating an image has changed.
+        load_seconds: Time in which the generator was built and set up.
+        settings: What the generator recorded with its last image.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class CheckedGenerator:
         self.accelerator_memory = 0.0
         self.resident_memory: list[float] = []
         self.changed_states: set[str] = set()
+        self.load_seconds = 0.0
+        self.settings: dict[str, Any] = {}
 
     def stop(self, check: str, what: str, fix: str) -> NoReturn:
         """Add a failure after which nothing more can be checked.
@@ -94,7 +99,7 @@ class CheckedGenerator:
         Raises:
             CheckStoppedError: It hangs.
         """
-        with PeakMemory() as memory:
+        with PeakMemory(self.device) as memory:
             try:
                 result = self.runner.run(self.plugin, requests, threads=threads)
             except CallTimeoutError as error:
@@ -121,6 +126,7 @@ class CheckedGenerator:
 
     def image(self, check: str, result: ProbeResult, id: str) -> ProbedImage | None:
         """Return the image of a neutral request; None if there is none, which is logged."""
+        self.note_settings(value for _, value, _ in result.results)
         try:
             image = probed_image(result.result_of(id))
         except SystemExit:
@@ -137,6 +143,12 @@ class CheckedGenerator:
                 return image
             self.decline(check, f"{image.status}, {image.reason or 'without a reason'}")
         return None
+
+    def note_settings(self, results: Iterable[Any]) -> None:
+        """Keep what was recorded with the last of some results that has any settings."""
+        for value in results:
+            if isinstance(value, GeneratedImage) and isinstance(value.settings, dict) and value.settings:
+                self.settings = dict(value.settings)
 
     def leave_out(self, request: GenerationRequest) -> None:
         """Exclude a request that was just declined from later comparisons and measurements."""

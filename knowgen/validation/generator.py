@@ -5,8 +5,8 @@ About twenty images of a few neutral prompts are generated, through the same cal
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from statistics import median
 
 from knowgen.core.errors import KnowgenError, UsageError
 from knowgen.core.records import GenerationRequest, request_id
@@ -18,6 +18,7 @@ from knowgen.engine.retry import describe
 from knowgen.generators.contract import capabilities_of
 from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError, Finding
+from knowgen.validation.forecast import check_batches, check_device, duration, forecast
 from knowgen.validation.generator_behaviour import (
     check_close_twice,
     check_fresh_process,
@@ -35,9 +36,6 @@ PROMPTS = (
 """Neutral prompts that any generator can handle."""
 
 SEED = 1234
-
-MAX_GROWTH = 20.0
-"""Megabytes per image by which the process may grow before a leak is reported."""
 
 Step = tuple[str, Callable[[CheckedGenerator], None]]
 
@@ -79,14 +77,14 @@ def check_generator(
         checked.notes.warn("the rest", what, "check it with the samples of a task")
         return checked.notes.findings
     try:
-        for name, step in _steps(privileged=privileged):
+        for name, step in _steps(handle):
             if on_progress is not None:
                 on_progress(name)
             step(checked)
     except CheckStoppedError:
         checked.notes.warn("the rest", "was not checked", "fix what failed and check again")
     else:
-        _forecast(checked, samples)
+        forecast(checked, samples)
     return checked.notes.findings
 
 
@@ -98,16 +96,24 @@ def neutral_requests() -> list[GenerationRequest]:
     ]
 
 
-def _steps(*, privileged: bool) -> list[Step]:
-    """Return the checks in order, without those whose prompts have no ground truth for a privileged generator."""
+def _steps(handle: GeneratorHandle) -> list[Step]:
+    """Return the checks in order, without those that do not apply.
+
+    Where a privileged generator has no ground truth, odd prompts and a fresh process are left out.
+    """
+    capabilities = handle.capabilities
+    privileged = capabilities.privileged
     steps: list[Step] = [
         ("declarations", _check_declarations),
         ("build", _build),
         ("first images", check_first),
+        ("device", check_device),
         ("seeds", check_seeds),
         ("random state", check_random_state),
         ("several at once", check_several),
     ]
+    if capabilities.shape == "generate_batch" and capabilities.batch_size > 1:
+        steps.append(("batches", check_batches))
     if not privileged:
         steps.append(("odd prompts", check_odd_prompts))
     steps += [
@@ -143,6 +149,7 @@ def _check_declarations(checked: CheckedGenerator) -> None:
 def _build(checked: CheckedGenerator) -> None:
     """Build the generator and set it up."""
     handle, fix = checked.handle, "fix the constructor or `setup`"
+    started = time.perf_counter()
     try:
         checked.plugin = checked.call(
             "build", lambda: build_plugin(handle.build, lambda: checked.device, "the generator"), fix
@@ -153,45 +160,5 @@ def _build(checked: CheckedGenerator) -> None:
     if shape != handle.capabilities.shape:
         what = f"the object has `{shape}`, but its class declares `{handle.capabilities.shape}`"
         checked.stop("build", what, "define the same method on the class and the object")
-    checked.notes.ok("build", f"built and set up on {checked.device}")
-
-
-def _forecast(checked: CheckedGenerator, samples: int) -> None:
-    """Report what a run of real length will take, at the image size of the check."""
-    alone = median(checked.seconds[1:] or checked.seconds)
-    each = alone if checked.seconds_together is None else min(alone, checked.seconds_together)
-    size = checked.images[0].size
-    what = f"{samples} images of {size} take about {duration(each * samples)} in one process"
-    checked.notes.ok("time", f"{what} (first {duration(checked.seconds[0])}, then {duration(each)} each)")
-    disk = sum(image.stored for image in checked.images) / len(checked.images) * samples / 2**20
-    accelerator = f", {checked.accelerator_memory:,.0f} MB on the accelerator" if checked.accelerator_memory else ""
-    added = f"generation adds up to {checked.added_memory:,.0f} MB{accelerator}"
-    checked.notes.ok("memory", f"{added}; {samples} images take {disk:,.0f} MB of disk")
-    later = checked.resident_memory[len(checked.requests) :]
-    growth = (later[-1] - later[0]) / (len(later) - 1) if len(later) > 1 else 0.0
-    if growth > MAX_GROWTH:
-        what = f"the process grew by {growth:,.0f} MB with each image"
-        checked.notes.warn("memory", what, "keep no images or tensors between requests")
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text.
-
-    Example:
-        >>> [duration(seconds) for seconds in (0.04, 2.5, 720, 12_000, 187_200)]
-        ['40 ms', '2.50 s', '12 min', '3 h 20 min', '2 d 4 h']
-    """
-    if seconds < 0.995:
-        return f"{seconds * 1000:.3g} ms"
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
+    checked.load_seconds = time.perf_counter() - started
+    checked.notes.ok("build", f"built and set up on {checked.device} in {duration(checked.load_seconds)}")

@@ -30,6 +30,7 @@ from knowgen.engine.executors.invoke import build_from_ref, build_plugin, genera
 from knowgen.engine.imaging import encode
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
 from knowgen.generators.contract import GeneratedImage, shape_of
+from knowgen.local_models.device_memory import memory_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -241,13 +242,28 @@ def mean_difference(first: ProbedImage, second: ProbedImage) -> float:
     return float(np.abs(first.pixels.astype(np.int16) - second.pixels.astype(np.int16)).mean())
 
 
+def largest_difference(first: ProbedImage, second: ProbedImage) -> int:
+    """Return the largest absolute difference of two images in levels, 0 to 255; 255 if their sizes differ."""
+    import numpy as np
+
+    if first.pixels.shape != second.pixels.shape:
+        return 255
+    return int(np.abs(first.pixels.astype(np.int16) - second.pixels.astype(np.int16)).max())
+
+
 class PeakMemory:
     """Measures the memory of this process during a `with` block.
 
+    Args:
+        device: Device of the generator, as torch names it.
+
     Attributes:
         added: Maximum number of megabytes above the start.
-        accelerator: Maximum number of megabytes that torch has allocated on the accelerator; 0 without torch.
+        accelerator: Maximum number of megabytes that torch has had in tensors on the device; 0 for a CPU.
     """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
 
     def __enter__(self) -> PeakMemory:
         self.added, self.accelerator = 0.0, 0.0
@@ -263,9 +279,8 @@ class PeakMemory:
         self._done.set()
         self._watcher.join()
         self.added = max(self._maximum, resident_megabytes()) - self._start
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            self.accelerator = torch.cuda.max_memory_allocated() / 2**20
+        if (memory := memory_of(self._device)) is not None:
+            self.accelerator = memory.peak / 2**20
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
@@ -279,9 +294,16 @@ def resident_megabytes() -> float:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+        return peak_megabytes()
     return pages * resource.getpagesize() / 2**20
+
+
+def peak_megabytes() -> float:
+    """Return the maximum of the resident memory of this process in megabytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def generate_in_fresh_process(

@@ -79,6 +79,7 @@ class Description:
         privileged: Whether it receives the ground truth.
         wants_search: Whether it takes a search backend.
         identity_excludes: Arguments that do not decide a result.
+        excluded_from_identity: Returns further ones that do not decide it where the arguments have the given values.
         weights_identity: Returns the identity of the files that it would load, such as its weights.
         display_name: Returns the recorded name of `NAME:MODEL`.
         estimate: Returns the estimated cost of scoring some samples.
@@ -95,6 +96,7 @@ class Description:
     display_name: Callable[..., str] | None = None
     estimate: Callable[..., Any] | None = None
     knows_price: Callable[..., bool] | None = None
+    excluded_from_identity: Callable[..., frozenset[str]] | None = None
 
     def keyed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments that decide a result: all but those that only affect speed or place.
@@ -102,7 +104,10 @@ class Description:
         Raises:
             UsageError: One of them is not plain data.
         """
-        keyed = {name: value for name, value in arguments.items() if name not in self.identity_excludes}
+        excluded = self.identity_excludes
+        if self.excluded_from_identity is not None:
+            excluded |= self.excluded_from_identity(**{**arguments, **self._model})
+        keyed = {name: value for name, value in arguments.items() if name not in excluded}
         try:
             canonical(keyed)
         except (TypeError, ValueError) as error:
@@ -211,6 +216,7 @@ def describe(plugin: Located) -> Description:
         display_name=_hook(target, "display_name"),
         estimate=_hook(target, "estimate_cost"),
         knows_price=_hook(target, "price_known"),
+        excluded_from_identity=_hook(target, "excluded_from_identity"),
     )
 
 
@@ -288,7 +294,7 @@ def resolve_generator(
 
 
 def _generator_capabilities(description: Description, arguments: Mapping[str, Any]) -> GeneratorCapabilities:
-    """Return what a generator declares, with the number of references that it takes with some arguments.
+    """Return what a generator declares, with its limits on references and on batches with some arguments.
 
     Raises:
         UsageError: It is not a generator; an agent generates nothing itself.
@@ -299,11 +305,14 @@ def _generator_capabilities(description: Description, arguments: Mapping[str, An
             f"{plugin.where} is an agent, which generates no images itself", fix="evaluate it with `knowgen run`"
         )
     capabilities = capabilities_of(plugin.target)
-    limit = _hook(plugin.target, "reference_limit")
-    if limit is None or description.form != "factory":
+    if description.form != "factory":
         return capabilities
-    model = {} if plugin.model is None else {"model": plugin.model}
-    return replace(capabilities, most_references=limit(**{**arguments, **model}))
+    given = {**arguments, **({} if plugin.model is None else {"model": plugin.model})}
+    limits = {
+        "most_references": _hook(plugin.target, "reference_limit"),
+        "batch_size": _hook(plugin.target, "batch_limit"),
+    }
+    return replace(capabilities, **{name: limit(**given) for name, limit in limits.items() if limit is not None})
 
 
 def identify_generator(description: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:

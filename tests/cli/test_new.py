@@ -217,7 +217,10 @@ def service() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("file", ["ten_lines.py", "in_batches.py", "my_service.py"])
+@pytest.mark.parametrize(
+    "file",
+    ["ten_lines.py", "in_batches.py", "my_service.py", pytest.param("on_gpu.py", marks=pytest.mark.slow)],
+)
 def test_an_adapter_copied_from_the_page_passes_its_check_and_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: str, file: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +16,20 @@ from knowgen.engine.run_state import RunState
 from tests.helpers.virtual_time import run
 
 
-class SlowSlots:
-    """An executor whose calls take ten seconds each; records the batches of each slot."""
+def ten_seconds(slot: int, count: int) -> float:
+    return 10.0
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+
+class SlowSlots:
+    """An executor of slow calls; records the batches of each slot.
+
+    Args:
+        loop: The event loop.
+        seconds: Returns the time of a call from its slot and the size of its batch.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: Callable[[int, int], float] = ten_seconds) -> None:
+        self.loop, self.seconds = loop, seconds
         self.batches: dict[int, list[int]] = {}
 
     async def ready_slot(self, slot: int, *_: Any) -> ExecutorSlot:
@@ -28,7 +38,7 @@ class SlowSlots:
         class Slot:
             def start(self, invocation: Invocation[Any]) -> None:
                 executor.batches.setdefault(slot, []).append(len(invocation.batch))
-                executor.loop.call_later(10.0, finish, invocation)
+                executor.loop.call_later(executor.seconds(slot, len(invocation.batch)), finish, invocation)
 
         def finish(invocation: Invocation[Any]) -> None:
             for payload in invocation.batch:
@@ -56,10 +66,12 @@ class SlowSlots:
         """Nothing to wait for."""
 
 
-async def dispatch(count: int, slots: int, batch_size: int, *, fill: bool) -> tuple[dict[int, list[int]], float]:
+async def dispatch(
+    count: int, slots: int, batch_size: int, *, fill: bool, seconds: Callable[[int, int], float] = ten_seconds
+) -> tuple[dict[int, list[int]], float]:
     """Return the sizes of the batches by slot, and the seconds that all requests took."""
     loop = asyncio.get_running_loop()
-    executor, started = SlowSlots(loop), loop.time()
+    executor, started = SlowSlots(loop, seconds), loop.time()
     dispatcher = Dispatcher(
         LoopBridge(loop),
         RunState(),
@@ -103,6 +115,15 @@ def test_the_last_requests_are_shared() -> None:
 def test_a_single_slot_takes_full_batches() -> None:
     batches, _ = run(dispatch(10, slots=1, batch_size=8, fill=True))
     assert batches == {0: [8, 2]}
+
+
+@pytest.mark.parametrize("count", [20, 31, 44, 60, 100])
+def test_devices_of_different_speed_end_at_about_the_same_time(count: int) -> None:
+    """The last batches are small enough that none works alone for long."""
+    speeds = [1.0, 1.1, 1.3, 1.5]
+    _, seconds = run(dispatch(count, slots=4, batch_size=8, fill=True, seconds=lambda slot, n: n * speeds[slot]))
+    mean = count / sum(1 / speed for speed in speeds)
+    assert seconds < mean + 3
 
 
 def test_a_deadline_stops_while_the_call_waits_and_starts_again_with_progress() -> None:

@@ -22,7 +22,8 @@ from knowgen.engine.components import ComponentRef, GeneratorHandle
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import Finding, worst
-from knowgen.validation.generator import _forecast, check_generator, duration, neutral_requests
+from knowgen.validation.forecast import duration, forecast
+from knowgen.validation.generator import check_generator, neutral_requests
 from knowgen.validation.probe import ProbedImage, probed_image
 
 SIZE = (48, 32)
@@ -784,7 +785,7 @@ def test_the_forecast_is_the_time_of_an_image_times_their_number() -> None:
     for together, message in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
         checked = CheckedGenerator(handle_of(Good), neutral_requests(), 5.0, "cpu")
         checked.images, checked.seconds, checked.seconds_together = [image] * 3, [9.0, 0.4, 0.4, 0.5], together
-        _forecast(checked, 36_000)
+        forecast(checked, 36_000)
         time_said, space_said = (the(checked.notes.findings, name, "ok").what for name in ("time", "memory"))
         assert message in time_said and "512x512" in time_said and "first 9.00 s" in time_said
         megabytes = int(space_said.partition("images take ")[2].split()[0].replace(",", ""))
@@ -830,4 +831,4 @@ def test_too_few_or_equal_requests_are_rejected() -> None:
 def test_each_check_is_reported_before_it_starts() -> None:
     lines: list[str] = []
     check(Good, on_progress=lines.append)
-    assert lines[:3] == ["declarations", "build", "first images"] and len(lines) == 11
+    assert lines[:3] == ["declarations", "build", "first images"] and len(lines) == 12

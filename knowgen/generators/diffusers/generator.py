@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from knowgen.core.errors import MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.contract import GeneratedImage
+from knowgen.generators.diffusers.batch_sizes import AUTO, LARGEST, parse_batch
 from knowgen.generators.diffusers.generation import PipelineRunner, Role
 from knowgen.generators.diffusers.pipeline import DTYPES, OFFLOADS, LoadedPipeline, LoadingOptions, load_pipeline
 from knowgen.generators.diffusers.presets import (
@@ -57,7 +58,8 @@ class DiffusersGenerator:
         dtype: auto (the preset's on a GPU, float32 on a CPU), bfloat16, float16 or float32.
         variant: Variant of the weights, such as fp16.
         noise: Where random numbers are generated: cpu (the same on every machine) or device.
-        batch: Maximum number of images in a batch; a run gives at most `batch_size` requests at a time.
+        batch: Number of images in a batch, or auto for the fastest of 1, 2, 4, 8 and 16, which is measured during the
+            run. Halved when memory runs out. Only with 1 does an image not depend on what else is generated.
         download: Whether weights may be downloaded from the hub.
         device_map: Argument of diffusers of the same name.
         offload: model or sequential: components stay in main memory until they are needed.
@@ -73,21 +75,19 @@ class DiffusersGenerator:
     Example:
         >>> generator = DiffusersGenerator("ORG/NAME", size="1024x768", steps=20)
         >>> generator.batch_size
-        8
+        16
         >>> DiffusersGenerator("ORG/NAME", size="large")
         Traceback (most recent call last):
         ...
         knowgen.core.errors.UsageError: generator diffusers: 'large' is not a size; write WIDTHxHEIGHT, such as 1024x768
     """
 
-    batch_size: ClassVar[int] = 8
+    batch_size: ClassVar[int] = LARGEST
     concurrency: ClassVar[int] = 1
     references: ClassVar[bool] = True
     revision: ClassVar[str] = "2"
-    identity_excludes: ClassVar[frozenset[str]] = frozenset(
-        {"download", "device_map", "offload", "slicing", "compile", "batch"}
-    )
-    """Arguments on placement and batching: they change images only by rounding, and are recorded with each image."""
+    identity_excludes: ClassVar[frozenset[str]] = frozenset({"download", "device_map", "offload", "slicing", "compile"})
+    """Arguments on placement: they change images only by rounding, and are recorded with each image."""
 
     model: str
     weights: str = ""
@@ -111,7 +111,7 @@ class DiffusersGenerator:
     dtype: str = "auto"
     variant: str = ""
     noise: str = "cpu"
-    batch: int = 8
+    batch: int | str = AUTO
     download: bool = False
     device_map: str = ""
     offload: str = ""
@@ -133,7 +133,8 @@ class DiffusersGenerator:
                 raise UsageError(
                     f"{name}={value!r} is unknown", where=self._where, fix=f"give {', '.join(filter(None, choices))}"
                 )
-        counts = {"batch": self.batch, "steps": self.steps, "edit_steps": self.edit_steps}
+        self._batch = parse_batch(self.batch, self._where)
+        counts = {"steps": self.steps, "edit_steps": self.edit_steps}
         counts["most_references"] = self.most_references
         for name, number in counts.items():
             if number is not None and number < 1:
@@ -222,6 +223,30 @@ class DiffusersGenerator:
         return "+".join(digests)
 
     @staticmethod
+    def excluded_from_identity(
+        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", **_: Any
+    ) -> frozenset[str]:
+        """Return further arguments that do not decide an image.
+
+        In float32 a batch changes an image by rounding alone. In other formats, and where the device chooses the
+        format, it changes it by more, as it does where a step cache decides for a whole batch; a `batch` that is set is
+        then part of the identity. The actual size is recorded with each image.
+
+        Example:
+            >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4, dtype="float32"))
+            ['batch']
+            >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4))
+            []
+        """
+        rounds = dtype == "float32" and not cache
+        return frozenset({"batch"}) if rounds or str(batch).strip().lower() == AUTO else frozenset()
+
+    @classmethod
+    def batch_limit(cls, batch: int | str = AUTO, **_: Any) -> int:
+        """Return the maximum number of requests in one call: a fixed batch, and never less than `batch_size`."""
+        return max(cls.batch_size, parse_batch(batch, "generator diffusers") or 0)
+
+    @staticmethod
     def reference_limit(most_references: int | None = None, **_: Any) -> int | None:
         """Return the maximum number of reference images that the arguments set; None for that of the pipeline."""
         return most_references
@@ -284,7 +309,13 @@ class DiffusersGenerator:
         self._device = device
         noise_device = "cpu" if self.noise == "cpu" else device
         self._runner = PipelineRunner(
-            self._load, self._environment, self.batch, noise_device, self._uses_references, self._where
+            self._load,
+            self._environment,
+            self._batch,
+            device,
+            noise_device,
+            self._uses_references,
+            self._where,
         )
         self._runner.prepare()
 

@@ -122,7 +122,7 @@ class LoadedPipeline:
             noise_device: Device whose random number generator makes the noise.
 
         Returns:
-            For each prompt a PIL image, or a `ValueError` that says what is wrong with the image.
+            For each prompt what the pipeline returned, which `to_image` reads.
         """
         import torch
 
@@ -148,7 +148,7 @@ class LoadedPipeline:
         images = list(output.images)
         if len(images) != len(prompts):
             raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
-        return [_to_image(image) for image in images]
+        return images
 
     def recorded_settings(self) -> dict[str, Any]:
         """Return what decides its images besides prompt, references and seed, defaults of the class included.
@@ -221,8 +221,12 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _to_image(output: Any) -> Image | ValueError:
-    """Return a pipeline's output, numbers in [0, 1] of shape (height, width, 3) or a PIL image, as a PIL image."""
+def to_image(output: Any) -> Image | ValueError:
+    """Return an image of a pipeline as a PIL image, or a `ValueError` that says what is wrong with it.
+
+    Args:
+        output: Numbers in [0, 1] of shape (height, width, 3), or a PIL image.
+    """
     import numpy as np
     from PIL import Image
 

@@ -60,9 +60,14 @@ def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[MatchVerd
     return ("within" if measured.largest <= tolerance else "differs"), "", measured
 
 
+_MEASURED = frozenset({"batch_seconds"})
+"""Recorded settings that are measurements, which decide no image."""
+
+
 def _settings(before: Generation, now: Generation) -> str:
     """Return which settings the generator reports differently; empty when none."""
-    names = [name for name, value in before.settings.items() if now.settings.get(name) != value]
+    decisive = {name: value for name, value in before.settings.items() if name not in _MEASURED}
+    names = [name for name, value in decisive.items() if now.settings.get(name) != value]
     return "; ".join(f"{name} {before.settings[name]} then, {now.settings.get(name)} now" for name in names[:3])
 
 
