@@ -176,13 +176,13 @@ WORST = 0.75
 
 def openai_reply(usage: Any) -> tuple[ReportedUsage, dict[str, Any]]:
     answer = {"data": [{"b64_json": IMAGE}], "quality": "high", "size": "1024x1024", "usage": usage}
-    return OpenAiImages("gpt-image-1.5").usage(answer), answer
+    return OpenAiImages("gpt-image-1.5").usage(answer, {}), answer
 
 
 def gemini_reply(usage: Any) -> tuple[ReportedUsage, dict[str, Any]]:
     parts = [{"inlineData": {"mimeType": "image/png", "data": IMAGE}}]
     answer = {"candidates": [{"content": {"parts": parts}}], "usageMetadata": usage}
-    return GeminiImages("gemini-3-pro-image-preview").usage(answer), answer
+    return GeminiImages("gemini-3-pro-image-preview").usage(answer, {}), answer
 
 
 @pytest.fixture(autouse=True)
