@@ -254,7 +254,8 @@ class ImageServer(LocalServer):
 
     Attributes:
         calls: Every call, in order of arrival.
-        fetched: Every GET request.
+        fetched: Every GET request but the free calls of the service.
+        asked: Paths of the free calls.
         max_concurrent: Maximum number of concurrent calls so far.
     """
 
@@ -264,6 +265,7 @@ class ImageServer(LocalServer):
         self.profile, self.script, self.pages = profile, script, dict(pages or {})
         self.calls: list[Call] = []
         self.fetched: list[Call] = []
+        self.asked: list[str] = []
         self.max_concurrent = 0
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -308,7 +310,10 @@ class ImageServer(LocalServer):
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
-            self.fetched.append(Call(len(self.fetched), "GET", handler.path, _headers(handler), {}, []))
+            if handler.path in self.pages:
+                self.fetched.append(Call(len(self.fetched), "GET", handler.path, _headers(handler), {}, []))
+            else:
+                self.asked.append(handler.path)
             page = self.pages.get(handler.path, self._free(handler.path))
             if isinstance(page, list):
                 page = page.pop(0) if len(page) > 1 else page[0]
