@@ -70,6 +70,7 @@ class OpenAiImages(HostedImages):
         server: openai, azure, vllm-omni, sglang, litellm, openrouter or other; auto asks the server.
         api: images for `/images/…`, chat for images through `/chat/completions` where the server offers that.
         fields: Further fields of the request by name, such as `{num_inference_steps: 50, negative_prompt: blurry}`.
+        edit_fields: The same for requests with reference images; None for those of `fields`.
         prompt_format: Text around the prompt, with `{prompt}` in its place.
         max_references: Maximum number of reference images that are used; None for the server's.
 
@@ -100,6 +101,7 @@ class OpenAiImages(HostedImages):
     server: str = AUTO
     api: str = "images"
     fields: dict[str, Any] | None = None
+    edit_fields: dict[str, Any] | None = None
     prompt_format: str = PROMPT_MARK
     max_references: int | None = None
 
@@ -118,6 +120,7 @@ class OpenAiImages(HostedImages):
         if self.max_references is not None and (type(self.max_references) is not int or self.max_references < 0):
             raise UsageError(f"max_references must be an integer >= 0, got {self.max_references!r}", where=where)
         self._further = checked_fields(self.fields, where)
+        self._edit_further = self._further if self.edit_fields is None else checked_fields(self.edit_fields, where)
         service = FORMAT if OPENROUTER_HOST not in self.base_url else replace(FORMAT, key_env=OPENROUTER_KEY)
         self.connect(service, {})
         self._capabilities = Capabilities()
@@ -161,6 +164,8 @@ class OpenAiImages(HostedImages):
             listed = form.generation_fields or frozenset()
             if form.open_generations and (unchecked := sorted(self._further.keys() - listed)):
                 settings["fields_unchecked"] = unchecked
+        if self.edit_fields is not None:
+            settings["edit_fields"] = self._edit_further
         self._settings |= settings
 
     def _check_choices(self, form: ServerForm) -> None:
@@ -285,12 +290,12 @@ class OpenAiImages(HostedImages):
         Raises:
             ServiceRejectedError: The server does not read one of them in such a request.
         """
-        form = self.form
+        form, fields = self.form, self._edit_further if edit else self._further
         known, nested = form.known_fields(self._api, edit=edit), form.nested_in(self._api, edit=edit)
-        if nested and (known is None or self._api == "chat"):
-            return merged(body, {nested: self._further})
-        beside = {name: value for name, value in self._further.items() if known is None or name in known}
-        further = {name: value for name, value in self._further.items() if name not in beside}
+        if nested and known is None:
+            return merged(body, {nested: fields})
+        beside = {name: value for name, value in fields.items() if known is None or name in known}
+        further = {name: value for name, value in fields.items() if name not in beside}
         if further and not nested:
             what = f"{form.title} does not read {', '.join(sorted(further))} in a request with reference images"
             fix = "; api=chat takes it" if form.chat_further else ""
@@ -309,12 +314,12 @@ class OpenAiImages(HostedImages):
 
     def chosen_fields(self) -> frozenset[str]:
         """Return the fields that the user chose."""
-        return frozenset(self._chosen_arguments() | self._further.keys())
+        return frozenset(self._chosen_arguments() | self._further.keys() | self._edit_further.keys())
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed and the operation."""
         settings = {"seed": request.seed} if self._sends_seed else super().seed_settings(request)
-        if request.references:
+        if request.references and self._reference_limits.max_images:
             return {**settings, "operation": "edits"}
         moderation = {"moderation": self.moderation} if "moderation" in self._sent_arguments(self.form) else {}
         return {**settings, "operation": "generations", **moderation}
