@@ -44,6 +44,7 @@ class ServiceRequest:
         file_field: Form field of the files.
         content: Body to send as it is, in place of the fields; empty for none.
         headers: Headers of this request, beside those of every call.
+        error_inside: Whether `error` in a successful response is an error of the call; not where it is one of a task.
     """
 
     path: str
@@ -52,6 +53,7 @@ class ServiceRequest:
     file_field: str = "image[]"
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    error_inside: bool = True
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class ServiceClient:
             slot.signal, slot.tokens = LoadSignal.SUCCESS, reported.input_tokens + reported.output_tokens
             cost = reported.charge(worst_case)
             reservation.settle(cost)
-            if inside := data.get("error"):
+            if request.error_inside and (inside := data.get("error")):
                 details = inside if isinstance(inside, Mapping) else {"message": str(inside)}
                 error = error_from(details, embedded_status(details), headers, self.key)
                 signal_load(slot, error)

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from knowgen.clients.endpoint_url import endpoint_url, key_for
+from knowgen.clients.http_service import json_object
 from knowgen.clients.service_errors import read_error
 from knowgen.core.errors import (
     AccountError,
@@ -169,7 +170,9 @@ class HubImages(HostedImages):
         if len(references) > 1:
             urls = [reference.data_url for reference in references]
             parameters |= dict.fromkeys(_LISTS[self.provider], urls)
-        return self._prepared(_EDIT, references[0].data, parameters | self._further)
+        as_url = self.provider in _LISTS  # their helpers keep its type; others read bytes, and a text as a path
+        first = references[0].data_url if as_url else references[0].data
+        return self._prepared(_EDIT, first, parameters | self._further)
 
     def _prepared(self, task: str, inputs: Any, parameters: dict[str, Any]) -> ServiceRequest:
         """Return a request as a helper of huggingface_hub makes it."""
@@ -194,7 +197,9 @@ class HubImages(HostedImages):
         if self._own_scheme(made.headers):
             headers["Authorization"] = made.headers["authorization"]
         content = bytes(made.data) if made.data is not None else json.dumps(made.json).encode()
-        return ServiceRequest(made.url.removeprefix(base), made.json or {}, content=content, headers=headers)
+        return ServiceRequest(
+            made.url.removeprefix(base), made.json or {}, content=content, headers=headers, error_inside=False
+        )
 
     def _own_scheme(self, headers: Mapping[str, str]) -> bool:
         """Return whether a provider takes its key in another way than as a bearer token (fal: `Key …`)."""
@@ -202,7 +207,7 @@ class HubImages(HostedImages):
 
     @staticmethod
     def _serves_other_task(message: str) -> bool:
-        return "is not supported for task" in message
+        return "is not supported for task" in message or "doesn't support task" in message
 
     def _hub_error(self, error: Exception, model: str) -> Exception:
         """Return the error of the call to the hub that looks up the provider's name of a model."""
@@ -269,11 +274,8 @@ class HubImages(HostedImages):
         status, headers, body = await self._client.get(path + queue)
         if not 200 <= status < 300:
             raise exception_of(read_error(status, headers, body, self._key), self._client.name)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            data = None
-        if not isinstance(data, Mapping):
+        data = json_object(body, self._key)
+        if data is None:
             raise ServiceUnavailableError(f"{self._client.name} answered without a JSON object", busy=False)
         return data
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from knowgen.clients.service_errors import embedded_status, error_from
 from knowgen.core.errors import RefusalError, TransientError
 from knowgen.generators.hosted.base import ResponseImage, text_at
 from knowgen.generators.hosted.client import IMAGE_CONTENT
-from knowgen.generators.hosted.errors import ServiceRejectedError
+from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
 
 _FILTERED = re.compile(r"nsfw|safety|sensitive|moderation|flagged|inappropriate|content policy", re.IGNORECASE)
 _FAILED = frozenset({"failed", "canceled", "cancelled", "aborted", "fail", "error"})
@@ -75,6 +76,7 @@ def image_of(provider: str, data: Mapping[str, Any], service: str, clean: Callab
         RefusalError: A filter of the provider withheld or blackened the image.
         ServiceRejectedError: The task failed.
         TransientError: There is no image; the same request may give one next time.
+        KnowgenError: The response is another error of the provider.
     """
     inner = data.get("data") if provider == "wavespeed" else data
     inner = inner if isinstance(inner, Mapping) else {}
@@ -83,6 +85,8 @@ def image_of(provider: str, data: Mapping[str, Any], service: str, clean: Callab
         raise RefusalError(f"{service} declined: the provider's filter blackened the image")
     status = (text_at(inner, "status") or text_at(inner, "task_status")).casefold()
     error = inner.get("error")
+    if isinstance(error, Mapping):
+        raise exception_of(error_from(error, embedded_status(error), {}, ""), service)
     if status in _FAILED or (isinstance(error, str) and error):
         words = clean(error if isinstance(error, str) and error else f"the task ended as {status}")
         if _FILTERED.search(words):
