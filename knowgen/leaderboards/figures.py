@@ -361,4 +361,5 @@ def _cost(result: SubmissionResult) -> float | None:
 
 def _seconds(result: SubmissionResult) -> float | None:
     times = [one.seconds for sample in result.samples for one in sample.generations if one.image is not None]
-    return round(median(times), DECIMALS) if times else None
+    known = [time for time in times if time is not None]
+    return round(median(known), DECIMALS) if times and len(known) == len(times) else None

@@ -139,6 +139,17 @@ class Board:
         """Name of the board: its folder."""
         return self.path.name
 
+    def beside(self, name: str) -> str:
+        """Return the name of a task or scorer as it loads from anywhere: a folder or file is relative to the board's.
+
+        Args:
+            name: Such as `birds`, `../birds`, `birds.py:Birds` or `module:Class`.
+        """
+        base, colon, rest = name.partition(":")
+        is_file = base.endswith(".py") and (self.path / base).is_file()
+        is_task = not colon and (self.path / base / "task.yaml").is_file()
+        return f"{self.path / base}{colon}{rest}" if is_file or is_task else name
+
     @cached_property
     def samples(self) -> tuple[BoardSample, ...]:
         """The samples in the order of the task.

@@ -47,7 +47,7 @@ class BoardTask(Record):
     """The task of a board.
 
     Attributes:
-        name: Name of the task, or its folder relative to the board's.
+        name: Name of the task, or its folder or `file.py:name` relative to the board's folder.
         version: Version that submissions must have; None until `knowgen board pin` has pinned it.
     """
 
@@ -296,7 +296,7 @@ class SubmittedGeneration(Record):
         cause: What caused the failure.
         image: The image.
         used_prompt: The prompt that the image was generated from, when it is not the sample's own.
-        seconds: Time from request to image in seconds, the agent's time included.
+        seconds: Time from request to image in seconds, the agent's time included; None when unknown.
         cost: Cost in US dollars, the agent's included; None when unknown.
         answer: The agent's answer; None without an agent.
         fallback: Why the agent's answer was not used; empty where it was.
@@ -309,7 +309,7 @@ class SubmittedGeneration(Record):
     cause: FailureCause | None = None
     image: SubmittedImage | None = None
     used_prompt: str = ""
-    seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     answer: SubmittedAnswer | None = None
     fallback: str = ""

@@ -155,7 +155,7 @@ def pin_board(board: Board, version: str = "", *, force: bool = False) -> Pinned
     """
     if board.file.season is not None:
         raise UsageError("its samples are those of a season", where=board.name, fix="use `knowgen board season`")
-    task = open_task(_task_name(board), in_worker=True)
+    task = open_task(board.beside(board.file.task.name), in_worker=True)
     if version and task.version != version:
         raise UsageError(
             f"the task on this machine has version {task.version}, not {version}",
@@ -173,13 +173,6 @@ def pin_board(board: Board, version: str = "", *, force: bool = False) -> Pinned
     before = board.file.task.version
     samples = write_pin(board, task)
     return Pinned(read_board(board.path), task.version, before, samples, outdated)
-
-
-def _task_name(board: Board) -> str:
-    """Return the name that loads the task of a board; a folder is relative to the board's."""
-    name = board.file.task.name
-    folder = board.path / name
-    return str(folder) if (folder / "task.yaml").is_file() else name
 
 
 # -- add ---------------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def rejudge(
             key=submission.key,
             seed=seed,
             scorer=board.file.scorer.name,
-            measured=_capabilities(board.file.scorer.name).reparse is None,
+            measured=_capabilities(board.beside(board.file.scorer.name)).reparse is None,
             drawn=len(drawn),
             without_file=tuple(image.sample for image in drawn if image.sample not in files),
             tampered=tuple(str(path) for path in finder.tampered),
@@ -251,9 +251,9 @@ def _score(
 ) -> Run:
     """Score the files again in a run directory of their own."""
     task = board_task(board)
-    scorer = board.file.scorer
+    scorer, name = board.file.scorer, board.beside(board.file.scorer.name)
     arguments = {**result.scorer.args, **scorer_args}
-    if "cache" in excluded_arguments(scorer.name):
+    if "cache" in excluded_arguments(name):
         arguments.setdefault("cache", False)  # a stored reply would repeat the claimed score
 
     def look_up(sample_id: str, repeat: int) -> SourceImage:
@@ -265,7 +265,7 @@ def _score(
         task,
         StoredGenerations("images", digest, look_up),
         GeneratorSpec(name=f"{result.spec.generator.name}, judged again", revision=digest),
-        [ScorerRequest(scorer.name, arguments)],
+        [ScorerRequest(name, arguments)],
         config,
     )
     version = planned.spec.scorers[0].version
@@ -282,9 +282,7 @@ def board_task(board: Board) -> Task:
     Raises:
         UsageError: It has another version here.
     """
-    name = board.file.task.name
-    folder = board.path / name
-    task = open_task(str(folder) if (folder / "task.yaml").is_file() else name, in_worker=True)
+    task = open_task(board.beside(board.file.task.name), in_worker=True)
     if task.version != board.file.task.version:
         what = f"task {task.name} has version {task.version} here, the board {board.file.task.version}"
         raise UsageError(
@@ -322,7 +320,7 @@ def _compared(
     if run is None:
         return base
     protocol, dimensions = get_protocol(board.file.protocol), board.file.scorer.dimensions
-    again = run.rows(board.file.scorer.name)
+    again = run.rows(run.spec.scorers[0].name)
     claimed = [
         row.model_copy(update={"repeat": 0})
         for row in rows_of(result, board.samples)

@@ -118,6 +118,15 @@ def test_another_version_than_that_of_the_others_is_a_warning(board: Board) -> N
     assert "the version of knowgen is 0.3.0, that of 2 of 2 others is 0.2.0" in found
 
 
+def test_another_rubric_than_that_of_the_others_is_a_warning(board: Board) -> None:
+    for slug in ("inked", "etched"):
+        write_submission(board, make_result(board, slug).model_copy(update={"rubric": digest("rubric")}), slug)
+    write_submission(board, make_result(board).model_copy(update={"rubric": digest("milder")}))
+    found = the_warning(check(board, "worlds/painted"))
+    mine, theirs = digest("milder")[:12], digest("rubric")[:12]
+    assert f"the rubric is {mine}, that of 2 of 2 others is {theirs}" in found
+
+
 def test_a_revision_that_lost_a_sample_and_whose_score_moved_is_named(board: Board) -> None:
     write_submission(board, make_result(board, grade=lambda place: 1))
     later = make_result(board, grade=lambda place: 0, created="2026-02-01T12:00:00+00:00")

@@ -35,24 +35,6 @@ def grey(prompt: str) -> Image.Image:
     return Image.new("RGB", (96, 64), "grey")
 
 
-@pytest.fixture(scope="module")
-def scored(season: Season, tmp_path_factory: pytest.TempPathFactory) -> Season:
-    """Return an open season with one submission; tests must not change it."""
-    root = tmp_path_factory.mktemp("scored")
-    copy = season.copied_to(root)
-    copy.score(*copy.send(root))
-    return copy
-
-
-@pytest.fixture(scope="module")
-def revealed(scored: Season, tmp_path_factory: pytest.TempPathFactory) -> Season:
-    """Return a revealed season with one submission; tests must not change it."""
-    copy = scored.copied_to(tmp_path_factory.mktemp("revealed"))
-    close(copy.places.board, "2027-01-31")
-    assert reveal(copy.places.board, copy.places.private, "2027-02-01").images == 3
-    return copy
-
-
 @pytest.fixture
 def same_world(season: Season, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy the world in place of building it, which takes seconds."""

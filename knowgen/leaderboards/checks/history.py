@@ -29,6 +29,7 @@ class Facts:
         created: When its run was created, as its file says.
         knowgen: Version of knowgen that wrote its file.
         scorer: Version of its scorer.
+        rubric: Hash of its judge's rubric; empty without one.
         judges: Model names that its judge returned.
         images: Hashes of its images.
     """
@@ -38,6 +39,7 @@ class Facts:
     created: str
     knowgen: str
     scorer: str
+    rubric: str
     judges: tuple[str, ...]
     images: ImageHashes
 
@@ -50,6 +52,7 @@ def facts_of(submission: Submission, system: SystemFile | None, result: Submissi
         created=result.created,
         knowgen=result.knowgen,
         scorer=result.scorer.version,
+        rubric=result.rubric,
         judges=tuple(sorted(result.judges)),
         images=hashes_of(result),
     )
@@ -60,6 +63,7 @@ def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
     fix = "compare with care, or score the others again"
     for what, mine, theirs in (
         ("the scorer's version", own.scorer, [each.scorer for each in others]),
+        ("the rubric", own.rubric[:12], [each.rubric[:12] for each in others]),
         ("the judge", ", ".join(own.judges), [", ".join(each.judges) for each in others]),
         ("the version of knowgen", own.knowgen, [each.knowgen for each in others]),
     ):

@@ -123,7 +123,7 @@
         pair("agent ended", page.words(one.ending || "")),
         pair("agent's answer", one.answer),
         pair("answer not used", one.fallback),
-        pair("time", one.seconds ? one.seconds.toFixed(2) + " s" : ""),
+        pair("time", one.seconds === undefined ? "" : one.seconds.toFixed(2) + " s"),
         pair("cost", one.cost === undefined ? "" : "$" + one.cost),
         pair("image", one.image ? one.image.width + " × " + one.image.height + ", SHA-256 " + one.image.sha256 + "…" : ""),
       ),
