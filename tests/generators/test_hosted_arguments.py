@@ -29,6 +29,7 @@ GENERATORS = [
             "server": "auto",
             "api": "images",
             "fields": None,
+            "edit_fields": None,
             "prompt_format": "{prompt}",
             "max_references": None,
         },

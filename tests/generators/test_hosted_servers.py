@@ -109,6 +109,13 @@ def test_a_server_is_recognised_by_its_free_calls_and_not_by_the_name_of_the_mod
             assert server.asked[0] == "/v1/models" and not server.calls
 
 
+def test_a_model_that_the_server_does_not_list_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with EngineServer(VLLM_OMNI) as server:
+        warning = asyncio.run(on(VLLM_OMNI, server, "Qwen/Qwen-Imagine").check_service())
+    assert "does not list the model Qwen/Qwen-Imagine; it lists Qwen/Qwen-Image" in warning
+    assert warning in caplog.text
+
+
 def test_openai_is_recognised_behind_a_proxy_and_any_other_server_is_not_named() -> None:
     with ImageServer(OPENAI) as server:
         generator = OpenAiImages("my-model", base_url=server.base)

@@ -10,6 +10,7 @@ those that huggingface_hub 2.4.0 reads, and the documents of the providers (2026
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -54,9 +55,11 @@ def fal(server: EngineServer, call: Call) -> Step:
 
 def _fal_result(server: EngineServer, fields: dict[str, Any], url: str) -> dict[str, Any]:
     seed = fields.get("seed", 99)
-    server.pages["/files/1.png"] = drawn(fields["prompt"], seed, len(fields.get("image_urls", [])))
+    image = drawn(fields["prompt"], seed, len(fields.get("image_urls", [])))
+    path = f"/files/{hashlib.sha256(image).hexdigest()[:12]}.png"
+    server.pages[path] = image
     return {
-        "images": [{"url": f"{url}/files/1.png", "content_type": "image/png"}],
+        "images": [{"url": f"{url}{path}", "content_type": "image/png"}],
         "seed": seed,
         "has_nsfw_concepts": ["blocked" in fields["prompt"]],
         "prompt": fields["prompt"],

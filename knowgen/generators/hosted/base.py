@@ -14,6 +14,7 @@ response (or downloads it) and checks that it opens. A subclass adds what differ
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -269,9 +270,16 @@ class HostedImages(ServiceAccess, ABC):
             return ""
         status, headers, body = await self._client.get(self.models_path)
         if 200 <= status < 300:
-            return missing_model(self.model, model_names(body))
+            return self.warned(missing_model(self.model, model_names(body)))
         raise_listing_error(read_error(status, headers, body, self._client.key), self._client.name)
         return ""
+
+    def warned(self, warning: str) -> str:
+        """Note and log a warning about the service, and return it; do nothing with an empty one."""
+        if warning:
+            note(self._client.name, "service", {"warning": warning})
+            logging.getLogger("knowgen.clients").warning("%s: %s", self._client.name, warning)
+        return warning
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed."""

@@ -37,7 +37,7 @@ def chat_image(data: Mapping[str, Any], service: str, key: str) -> str:
 
     Raises:
         RefusalError: The model or a filter declined.
-        TransientError: There is no image; the same request may give one next time.
+        TransientError: The reply has no image; the same request may give one next time.
         KnowgenError: The reply is an error of the model behind the service.
     """
     choices = data.get("choices")

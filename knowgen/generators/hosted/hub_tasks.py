@@ -75,7 +75,7 @@ def image_of(provider: str, data: Mapping[str, Any], service: str, clean: Callab
     Raises:
         RefusalError: A filter of the provider withheld or blackened the image.
         ServiceRejectedError: The task failed.
-        TransientError: There is no image; the same request may give one next time.
+        TransientError: The response has no image; the same request may give one next time.
         KnowgenError: The response is another error of the provider.
     """
     inner = data.get("data") if provider == "wavespeed" else data

@@ -241,7 +241,7 @@ class OpenAiImages(HostedImages):
         found = await self._probe()
         if found.error is not None:
             raise_listing_error(found.error, self._client.name)
-        return missing_model(self.model, found.names)
+        return self.warned(missing_model(self.model, found.names))
 
     def sent_prompt(self, request: GenerationRequest) -> str:
         """Return the prompt as it is sent."""

@@ -107,7 +107,7 @@ class ServedImages(OpenAiImages):
     them.
 
     Raises:
-        UsageError: There is no such preset, or an argument is out of its range.
+        UsageError: The preset does not exist, or an argument is out of its range.
         ConfigError: The key is missing, or the URL holds a secret.
 
     Example:
