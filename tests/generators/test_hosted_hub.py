@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.inference._providers import PROVIDERS as INSTALLED
 from huggingface_hub.inference._providers import _common, hf_inference
 
+import knowgen
 from knowgen.core.errors import (
     AccountError,
     ConfigError,
@@ -204,6 +205,18 @@ def test_the_key_goes_to_the_provider_and_not_to_the_address_of_an_image(server:
     (fetched,) = server.fetched
     assert fetched.path.startswith("/files/") and "authorization" not in fetched.headers
     assert TOKEN not in repr(result) + repr(make(server, "fal-ai")._client)
+
+
+def test_a_run_stores_no_key_and_charges_the_price(server: EngineServer, tmp_path: Path) -> None:
+    target = "knowgen.generators.hosted.hub:HubImages"
+    args = {"model": f"together/{MODEL}", "base_url": server.url, "key_env": "HF_TOKEN", "price": 0.25}
+    run = knowgen.evaluate(
+        "knowgen_mini", target, ["pixels"], out=tmp_path / "run", generator_args=args, limit=2, budget=5.0,
+        progress=False,
+    )  # fmt: skip
+    assert run.outcome is not None and (run.outcome.generated, run.outcome.cost) == (2, 0.5)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(files) > 5 and not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
 def test_a_provider_is_called_directly_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

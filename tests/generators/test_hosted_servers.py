@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+import knowgen
 from knowgen.core.errors import AccountError, ConfigError, RefusalError, TransientError, UsageError
 from knowgen.core.metering import current_meter
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.hosted.openai import OpenAiImages
 from knowgen.generators.hosted.served import ServedImages, served_presets
+from knowgen.store.run import RunStore
 from tests.helpers.engine_servers import (
     AZURE,
     AZURE_REFUSAL,
@@ -37,6 +39,7 @@ from tests.helpers.engine_servers import (
 )
 from tests.helpers.image_servers import KEY, OPENAI, ImageServer, Step, image_bytes
 
+ROOT = Path(__file__).parents[2]
 PROMPT = "A lighthouse of Mirelle, „open“ above the door"
 SEEDREAM = "bytedance-seed/seedream-4.5"
 
@@ -202,6 +205,25 @@ def test_repeats_differ_by_seed_where_a_seed_is_read(name: str) -> None:
     assert [result.settings["seed"] for result in results] == [0, 1, 2, 1]
 
 
+def test_a_run_with_repeats_records_a_seed_of_its_own_for_each(tmp_path: Path) -> None:
+    with EngineServer(VLLM_OMNI) as server:
+        knowgen.evaluate(
+            "knowgen_mini",
+            f"openai:{VLLM_MODEL}",
+            ["pixels"],
+            out=tmp_path / "run",
+            generator_args={"base_url": server.base, "fields": {"num_inference_steps": 9}},
+            limit=2,
+            repeats=2,
+            progress=False,
+        )
+    with RunStore.read(tmp_path / "run") as store:
+        generations = [generation for _, generation in store.generations()]
+    assert sorted((each.repeat, each.settings["seed"]) for each in generations) == [(0, 0), (0, 0), (1, 1), (1, 1)]
+    assert len({each.image.sha256 for each in generations if each.image}) == 4
+    assert all(each.settings["fields"] == {"num_inference_steps": 9} for each in generations)
+
+
 def test_where_no_seed_is_read_the_record_says_so() -> None:
     with EngineServer(LITELLM) as server:
         (behind_litellm, again) = generate(on(LITELLM, server, "painting"), seeds=(1, 2))
@@ -332,6 +354,8 @@ def test_a_field_that_a_server_would_ignore_is_refused_before_anything_is_sent(t
         (VLLM_OMNI, {"quality": "high"}),
         (VLLM_OMNI, {"moderation": "auto"}),
         (VLLM_OMNI, {"api": "chat", "output_format": "jpeg"}),
+        (VLLM_OMNI, {"edit_fields": {"cfg_text_scale": 4.0}}),
+        (SGLANG, {"edit_fields": {"flow_shift": 3.0}}),
         (SGLANG, {"moderation": "auto"}),
         (SGLANG, {"api": "chat"}),
     ):
@@ -461,7 +485,7 @@ def test_every_open_row_of_the_published_table_has_a_preset() -> None:
 
     from knowgen.generators.diffusers.presets import presets
 
-    with Path("leaderboards/knowgen-official/published.csv").open(encoding="utf-8") as file:
+    with (ROOT / "leaderboards/knowgen-official/published.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if "open" in row.values()]
     known = {preset.row for preset in presets() if not preset.unsupported} | {each.row for each in served_presets()}
     systems = {next(iter(row.values())) for row in rows}

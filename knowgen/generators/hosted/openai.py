@@ -182,6 +182,9 @@ class OpenAiImages(HostedImages):
             raise ConfigError(f"{form.title} has no field for {name}", where=where, fix=f"leave {name} out")
         known = form.known_fields(self._api, edit=False)
         unread = sorted(self._further.keys() - known) if known and not form.nested_in(self._api, edit=False) else []
+        in_edits = form.known_fields(self._api, edit=True)
+        if self.edit_fields is not None and in_edits and not form.nested_in(self._api, edit=True):
+            unread += sorted(self._edit_further.keys() - in_edits)
         unread += [name for name in sorted(self.chosen_fields()) if name != "provider" and not self._takes(name)]
         if unread:
             what = f"{form.title} does not read {', '.join(unread)} for {self.model}, as it publishes"
