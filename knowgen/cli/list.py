@@ -105,6 +105,8 @@ def command(kind: str, folder: Path | None, verbose: bool) -> int:
     if verbose and kind == "generators":
         click.echo("\npresets of diffusers (all settings: knowgen/generators/diffusers/presets.yaml)")
         _print(_presets())
+        click.echo("\npresets of served, whose servers are started by hand (knowgen/generators/hosted/served.yaml)")
+        _print(_served_presets())
     return 0
 
 
@@ -131,6 +133,13 @@ def _presets() -> list[tuple[str, ...]]:
         )
         for preset in presets()
     ]
+
+
+def _served_presets() -> list[tuple[str, ...]]:
+    """Return a row per preset of a served system: name, model, and the command line of its server."""
+    from knowgen.generators.hosted.served import served_presets
+
+    return [(f"served:{preset.name}", preset.model, preset.serve) for preset in served_presets()]
 
 
 def _plugins(kind: str, *, verbose: bool) -> list[tuple[str, ...]]:

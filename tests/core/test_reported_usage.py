@@ -176,13 +176,13 @@ WORST = 0.75
 
 def openai_reply(usage: Any) -> tuple[ReportedUsage, dict[str, Any]]:
     answer = {"data": [{"b64_json": IMAGE}], "quality": "high", "size": "1024x1024", "usage": usage}
-    return OpenAiImages("gpt-image-1.5").usage(answer), answer
+    return OpenAiImages("gpt-image-1.5").usage(answer, {}), answer
 
 
 def gemini_reply(usage: Any) -> tuple[ReportedUsage, dict[str, Any]]:
     parts = [{"inlineData": {"mimeType": "image/png", "data": IMAGE}}]
     answer = {"candidates": [{"content": {"parts": parts}}], "usageMetadata": usage}
-    return GeminiImages("gemini-3-pro-image-preview").usage(answer), answer
+    return GeminiImages("gemini-3-pro-image-preview").usage(answer, {}), answer
 
 
 @pytest.fixture(autouse=True)
@@ -254,10 +254,10 @@ def test_images_with_a_price_each_need_no_tokens_but_a_valid_number_of_images() 
     ark = ArkImages("doubao-seedream-4-5-251128")
     image = {"b64_json": IMAGE}
     for usage in (None, {"output_tokens": "x"}, {"generated_images": 1}):
-        reported = ark.usage({"data": [image], "usage": usage})
+        reported = ark.usage({"data": [image], "usage": usage}, {})
         assert reported.complete and reported.cost == ark.prices.per_image
     for count in ("1", None, -1, 0.5, True):
-        reported = ark.usage({"data": [image], "usage": {"generated_images": count}})
+        reported = ark.usage({"data": [image], "usage": {"generated_images": count}}, {})
         assert not reported.complete and reported.charge(WORST) == WORST
-    assert ark.usage({"data": [image], "usage": {"generated_images": 3}}).cost == pytest.approx(3 * 0.036)
-    assert ark.usage({}).charge(WORST) == WORST
+    assert ark.usage({"data": [image], "usage": {"generated_images": 3}}, {}).cost == pytest.approx(3 * 0.036)
+    assert ark.usage({}, {}).charge(WORST) == WORST

@@ -20,7 +20,19 @@ EXCLUDED = {"key_env", "timeout", "concurrency", "rpm", "tpm", "price"}
 GENERATORS = [
     (
         OpenAiImages,
-        {"size": "auto", "quality": "auto", "moderation": "low", "output_format": "png", "send_seed": None},
+        {
+            "size": "auto",
+            "quality": "auto",
+            "moderation": "low",
+            "output_format": "png",
+            "send_seed": None,
+            "server": "auto",
+            "api": "images",
+            "fields": None,
+            "edit_fields": None,
+            "prompt_format": "{prompt}",
+            "max_references": None,
+        },
         EXCLUDED,
     ),
     (GeminiImages, {"size": "", "aspect": "", "send_seed": False}, EXCLUDED),
@@ -53,7 +65,12 @@ def test_arguments_have_their_documented_defaults(
 
 @pytest.mark.parametrize(
     ("args", "differs"),
-    [({"size": "1024x1024"}, True), ({"base_url": "http://127.0.0.1:1/v1"}, True), ({"rpm": 5}, False)],
+    [
+        ({"size": "1024x1024"}, True),
+        ({"fields": {"background": "opaque"}}, True),
+        ({"base_url": "http://127.0.0.1:1/v1"}, True),
+        ({"rpm": 5}, False),
+    ],
 )
 def test_the_key_of_a_generator_object_changes_with_what_decides_its_images(
     args: dict[str, Any], differs: bool
@@ -65,4 +82,4 @@ def test_the_key_of_a_generator_object_changes_with_what_decides_its_images(
 
 def test_the_key_of_a_generator_follows_its_name_and_arguments() -> None:
     spec = resolve_generator("openai:gpt-image-1", {"size": "1024x1024", "timeout": 9.0, "price": 1}, None).spec
-    assert (spec.name, spec.args, spec.revision) == ("openai:gpt-image-1", {"size": "1024x1024"}, "openai-images-2")
+    assert (spec.name, spec.args, spec.revision) == ("openai:gpt-image-1", {"size": "1024x1024"}, "openai-images-3")

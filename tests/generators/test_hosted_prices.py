@@ -52,7 +52,7 @@ def test_tokens_of_gpt_image_come_to_the_published_price_per_image(quality: str,
 
 def test_gpt_image_is_charged_by_the_reported_tokens() -> None:
     generator = OpenAiImages("gpt-image-1.5")
-    usage = generator.usage(openai_response())  # 50 of text and 150 of images in, 4160 out
+    usage = generator.usage(openai_response(), {})  # 50 of text and 150 of images in, 4160 out
     assert usage.cost == pytest.approx((50 * 5 + 150 * 8 + 4160 * 32) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (200, 4160)
 
@@ -60,12 +60,12 @@ def test_gpt_image_is_charged_by_the_reported_tokens() -> None:
 def test_gpt_image_without_usage_is_charged_by_quality_and_size() -> None:
     response: dict[str, Any] = {**openai_response(), "quality": "low", "size": "1536x1024"}
     del response["usage"]
-    assert OpenAiImages("gpt-image-1.5").usage(response).cost == pytest.approx(400 * 32 / 1e6)
+    assert OpenAiImages("gpt-image-1.5").usage(response, {}).cost == pytest.approx(400 * 32 / 1e6)
     del response["quality"], response["size"]  # then as requested
-    assert OpenAiImages("gpt-image-1.5", quality="medium", size="1024x1024").usage(response).cost == pytest.approx(
+    assert OpenAiImages("gpt-image-1.5", quality="medium", size="1024x1024").usage(response, {}).cost == pytest.approx(
         1056 * 32 / 1e6
     )
-    assert OpenAiImages("gpt-image-1.5").usage(response).cost == pytest.approx(6240 * 32 / 1e6)  # auto: the most
+    assert OpenAiImages("gpt-image-1.5").usage(response, {}).cost == pytest.approx(6240 * 32 / 1e6)  # auto: the most
 
 
 def test_the_worst_case_of_gpt_image_follows_size_and_references() -> None:
@@ -91,11 +91,11 @@ def test_the_worst_case_of_gpt_image_2_is_known_for_the_sizes_that_are_published
 def test_gemini_is_charged_by_the_reported_tokens() -> None:
     generator = GeminiImages("gemini-3-pro-image-preview")
     # 300 in; 200 of thoughts, 1130 out of which 1120 are the image
-    usage = generator.usage(gemini_response())
+    usage = generator.usage(gemini_response(), {})
     assert usage.cost == pytest.approx((300 * 2 + (200 + 10) * 12 + 1120 * 120) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (300, 1330)
     without_counts = {**gemini_response(), "usageMetadata": {}}
-    assert generator.usage(without_counts).cost == pytest.approx(1120 * 120 / 1e6)
+    assert generator.usage(without_counts, {}).cost == pytest.approx(1120 * 120 / 1e6)
 
 
 def test_gemini_images_of_4k_cost_more() -> None:
@@ -109,11 +109,11 @@ def test_ark_is_charged_by_the_image() -> None:
     generator = ArkImages("doubao-seedream-4-5-251128")
     response = {"data": [{"url": "https://x"}], "usage": {"generated_images": 1, "output_tokens": 16384}}
     assert (
-        generator.usage(response).cost
+        generator.usage(response, {}).cost
         == generator.prices.worst("long " * 100, 14)
         == pytest.approx(0.25 / 7, abs=0.001)
     )
-    assert generator.usage({"data": [{"error": {"code": "x"}}]}).cost == 0
+    assert generator.usage({"data": [{"error": {"code": "x"}}]}, {}).cost == 0
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ class ServiceProfile:
         fields: Fields that a request may have, by path suffix.
         default_response: Returns the default response.
         error: Returns the service's error object for a status, a code and a message.
+        free: Responses to GET requests by path: headers, and the JSON or the bytes of the body.
     """
 
     root: str
@@ -109,6 +110,7 @@ class ServiceProfile:
     fields: Mapping[str, frozenset[str]]
     default_response: Callable[[], Mapping[str, Any]]
     error: Callable[[int, str, str], Mapping[str, Any]]
+    free: Mapping[str, tuple[Mapping[str, str], Any]] = field(default_factory=dict)
 
 
 def openai_response(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
@@ -231,6 +233,7 @@ OPENAI = ServiceProfile(
     {"/v1/images/generations": _GENERATIONS, "/v1/images/edits": _EDITS},
     openai_response,
     openai_error,
+    {"/v1/models": ({"openai-version": "2020-10-01"}, {"object": "list", "data": []})},
 )
 GEMINI = ServiceProfile("", ("x-goog-api-key", ""), {":generateContent": _GEMINI}, gemini_response, gemini_error)
 ARK = ServiceProfile(
@@ -251,7 +254,8 @@ class ImageServer(LocalServer):
 
     Attributes:
         calls: Every call, in order of arrival.
-        fetched: Every GET request.
+        fetched: Every GET request but the free calls of the service.
+        asked: Paths of the free calls.
         max_concurrent: Maximum number of concurrent calls so far.
     """
 
@@ -261,6 +265,7 @@ class ImageServer(LocalServer):
         self.profile, self.script, self.pages = profile, script, dict(pages or {})
         self.calls: list[Call] = []
         self.fetched: list[Call] = []
+        self.asked: list[str] = []
         self.max_concurrent = 0
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -305,11 +310,21 @@ class ImageServer(LocalServer):
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
-            self.fetched.append(Call(len(self.fetched), "GET", handler.path, _headers(handler), {}, []))
-            page = self.pages.get(handler.path, Step(status=404, body=b""))
+            if handler.path in self.pages:
+                self.fetched.append(Call(len(self.fetched), "GET", handler.path, _headers(handler), {}, []))
+            else:
+                self.asked.append(handler.path)
+            page = self.pages.get(handler.path, self._free(handler.path))
             if isinstance(page, list):
                 page = page.pop(0) if len(page) > 1 else page[0]
         self._respond(handler, Step(body=page) if isinstance(page, bytes) else page)
+
+    def _free(self, path: str) -> Step:
+        """Return the response to a free call; 404 where the service has none at this path."""
+        if path not in self.profile.free:
+            return Step(status=404, body=b"")
+        headers, content = self.profile.free[path]
+        return Step(body=content if isinstance(content, bytes) else json.dumps(content).encode(), headers=dict(headers))
 
     def _request_error(self, call: Call) -> Step | None:
         """Return the error response to a request with a missing key, an unknown path or an unknown field, else None."""

@@ -111,7 +111,7 @@ class ArkImages(HostedImages):
         """Return the size."""
         return (str(self._fields.get("size", "")),)
 
-    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+    def usage(self, data: Mapping[str, Any], headers: Mapping[str, str]) -> ReportedUsage:
         """Read the tokens and the number of images, by which the service charges."""
         token_counts, image_counts = UsageReader(data.get("usage")), UsageReader(data.get("usage"))
         entries = data.get("data")

@@ -6,6 +6,7 @@ response (or downloads it) and checks that it opens. A subclass adds what differ
 | service  | path                                   | references       | image in the response | refusal             |
 |----------|----------------------------------------|------------------|-----------------------|---------------------|
 | `openai` | `/images/generations`, `/images/edits` | files of a form  | base64 or URL         | error code          |
+| `hub`    | as the provider has it                 | data URLs        | any of these, polled  | error or flag       |
 | `gemini` | `/v1beta/models/MODEL:generateContent` | base64 in parts  | base64 in parts       | in the response     |
 | `ark`    | `/images/generations`                  | data URLs        | base64 or URL         | error code or entry |
 """
@@ -13,6 +14,7 @@ response (or downloads it) and checks that it opens. A subclass adds what differ
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,14 +28,14 @@ from knowgen.clients.pricing import image_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
 from knowgen.clients.service_errors import clean_response_text, read_error
-from knowgen.core.errors import TransientError, UsageError
+from knowgen.core.errors import AccountError, TransientError, UsageError
 from knowgen.core.metering import ReportedUsage, note
 from knowgen.core.records import GenerationRequest, GenerationStatus, Usage
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.hosted.client import ServiceClient, ServiceRequest, ServiceResponse
-from knowgen.generators.hosted.errors import ServiceRejectedError, refused_field
+from knowgen.generators.hosted.errors import ServiceRejectedError, refused_choice, refused_field, stated_reference_limit
 from knowgen.generators.hosted.images import (
     EncodedReference,
     ReferenceLimits,
@@ -68,12 +70,14 @@ class ResponseImage:
         url: URL of the image, http or data.
         used_prompt: The prompt as the service rewrote it, empty when it did not.
         settings: Other facts about the image in the response, to be recorded.
+        content: Bytes of the image, where the response was nothing else.
     """
 
     base64: str = ""
     url: str = ""
     used_prompt: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    content: bytes = b""
 
 
 @dataclass(eq=False, repr=False)
@@ -204,7 +208,7 @@ class HostedImages(ServiceAccess, ABC):
         """Return the settings that decide the price of an image, quality and size, as the price list names them."""
 
     @abstractmethod
-    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+    def usage(self, data: Mapping[str, Any], headers: Mapping[str, str]) -> ReportedUsage:
         """Read tokens and cost from a response. Where it does not report them, the worst case is charged."""
 
     @abstractmethod
@@ -220,6 +224,34 @@ class HostedImages(ServiceAccess, ABC):
     def optional_fields(self) -> frozenset[str]:
         """Return the fields of a request that are left out where the service does not take them."""
         return frozenset()
+
+    def chosen_fields(self) -> frozenset[str]:
+        """Return the fields that the user chose. No call is made without them: refusing one ends the run."""
+        return frozenset()
+
+    async def prepare(self) -> None:
+        """Find out what has to be known before the first request. Called before each request.
+
+        Raises:
+            KnowgenError: It cannot be found out, or the arguments do not suit the service.
+        """
+
+    async def composed(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
+        """Return the request in the service's format; for services that take more than `compose` to make one."""
+        return self.compose(request, references)
+
+    async def finished(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the data of a finished image; for services that first answer with the number of a task.
+
+        Raises:
+            ServiceUnavailableError: The task did not finish in time.
+            ServiceRejectedError: The task failed.
+        """
+        return data
+
+    def sent_prompt(self, request: GenerationRequest) -> str:
+        """Return the prompt as it is sent."""
+        return request.prompt
 
     models_path: ClassVar[str] = "/models"
     """Path of the service's free list of models; empty where it has none."""
@@ -238,9 +270,16 @@ class HostedImages(ServiceAccess, ABC):
             return ""
         status, headers, body = await self._client.get(self.models_path)
         if 200 <= status < 300:
-            return missing_model(self.model, model_names(body))
+            return self.warned(missing_model(self.model, model_names(body)))
         raise_listing_error(read_error(status, headers, body, self._client.key), self._client.name)
         return ""
+
+    def warned(self, warning: str) -> str:
+        """Note and log a warning about the service, and return it; do nothing with an empty one."""
+        if warning:
+            note(self._client.name, "service", {"warning": warning})
+            logging.getLogger("knowgen.clients").warning("%s: %s", self._client.name, warning)
+        return warning
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed."""
@@ -261,26 +300,41 @@ class HostedImages(ServiceAccess, ABC):
             BudgetReachedError: The budget does not admit the call.
             ConfigError: There is a budget and the price is not known.
         """
+        await self.prepare()
         settings: dict[str, Any] = {**self._settings, **self.seed_settings(request)}
         usage = Usage()
         try:
-            references, reference_settings = await asyncio.to_thread(
-                load_references, request.references, self._reference_limits
-            )
-            settings |= reference_settings
-            worst = self.prices.worst(request.prompt, len(references), *self.price_options())
-            tokens = len(request.prompt) // _BYTES_PER_TOKEN + _TOKENS_PER_IMAGE * (1 + len(references))
-            response = await self._send(self.compose(request, references), worst, tokens)
+            response, reference_settings = await self._answered(request)
             usage = response.usage
+            settings |= reference_settings
             settings |= self._left_out()
-            image = self.read_image(response.data)
+            image = self.read_image(await self.finished(response.data))
             settings |= image.settings
-            data = await self._image_bytes(image)
+            data = image.content or await self._image_bytes(image)
+            if image.content:
+                await asyncio.to_thread(check_response_image, data)
         except (ServiceRejectedError, UnusableImageError) as error:
             return GeneratedImage(status=GenerationStatus.FAILED, reason=str(error), settings=settings, usage=usage)
         used = self.clean(image.used_prompt, full=True).strip()
-        rewritten = used if used != request.prompt.strip() else ""
+        rewritten = used if used not in (request.prompt.strip(), self.sent_prompt(request).strip()) else ""
         return GeneratedImage(image=data, settings=settings, usage=usage, used_prompt=rewritten)
+
+    async def _answered(self, request: GenerationRequest) -> tuple[ServiceResponse, dict[str, Any]]:
+        """Send a request with as many reference images as the service takes, and return what is recorded of them."""
+        while True:
+            references, settings = await asyncio.to_thread(load_references, request.references, self._reference_limits)
+            worst = self.prices.worst(request.prompt, len(references), *self.price_options())
+            tokens = len(request.prompt) // _BYTES_PER_TOKEN + _TOKENS_PER_IMAGE * (1 + len(references))
+            composed = await self.composed(request, references)
+            try:
+                return await self._send(composed, worst, tokens), settings
+            except ServiceRejectedError as error:
+                limit = stated_reference_limit(error.error, len(references))
+                if limit is None:
+                    raise
+                note(self._client.name, "references", {"most": limit, "refused": error.what})
+                most = min(limit, self._reference_limits.max_images)
+                self._reference_limits = replace(self._reference_limits, max_images=most)
 
     async def _send(self, composed: ServiceRequest, worst: float | None, tokens: int) -> ServiceResponse:
         """Send a request, without the optional fields that the service has been found not to take."""
@@ -289,6 +343,9 @@ class HostedImages(ServiceAccess, ABC):
             try:
                 return await self._client.send(replace(composed, body=body), worst, self.usage, tokens)
             except ServiceRejectedError as error:
+                if chosen := refused_choice(error.error, sorted(self.chosen_fields())):
+                    fix = f"leave {chosen} out, or give it another value"
+                    raise AccountError(error.what, where=f"generator {self._client.name}", fix=fix) from error
                 field_name = refused_field(error.error, sorted(self.optional_fields() & body.keys()))
                 if not field_name:
                     raise

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from knowgen.clients.endpoint_url import url_with_path
 from knowgen.clients.http_service import Connection, CurrentSession, RawResponse, exchange, json_object, signal_load
@@ -25,6 +26,12 @@ from knowgen.generators.hosted.images import EncodedReference
 
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
+IMAGE_CONTENT = "image content"
+"""Name under which the data of a response has the image that was its whole body."""
+
+UsageOf = Callable[[Mapping[str, Any], Mapping[str, str]], ReportedUsage]
+"""Reads tokens and cost from the data and the headers of a response."""
+
 
 @dataclass(frozen=True)
 class ServiceRequest:
@@ -35,12 +42,18 @@ class ServiceRequest:
         body: Fields of the request.
         files: Reference images to send as files. With files the request is a form, without them JSON.
         file_field: Form field of the files.
+        content: Body to send as it is, in place of the fields; empty for none.
+        headers: Headers of this request, beside those of every call.
+        error_inside: Whether `error` in a successful response is an error of the call; not where it is one of a task.
     """
 
     path: str
     body: Mapping[str, Any]
     files: Sequence[EncodedReference] = ()
     file_field: str = "image[]"
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    error_inside: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class ServiceResponse:
     """A successful response of a service.
 
     Attributes:
-        data: The JSON object, with the key masked.
+        data: The JSON object, with the key masked; of a response that is an image, its bytes under `IMAGE_CONTENT`.
         usage: Tokens and cost of the call.
     """
 
@@ -85,7 +98,7 @@ class ServiceClient:
         self,
         request: ServiceRequest,
         worst_case: float | None,
-        usage: Callable[[Mapping[str, Any]], ReportedUsage],
+        usage: UsageOf,
         tokens: int,
     ) -> ServiceResponse:
         """Send one request. Its worst-case cost is reserved before, and replaced by its actual cost after.
@@ -93,7 +106,7 @@ class ServiceClient:
         Args:
             request: The request.
             worst_case: Maximum cost in US dollars, None when unknown.
-            usage: Reads tokens and cost from the response. Where they are incomplete, the worst case is charged.
+            usage: Reads tokens and cost from a response. Where they are incomplete, the worst case is charged.
             tokens: Estimated tokens of the call, for the tokens-per-minute limit.
 
         Raises:
@@ -114,17 +127,17 @@ class ServiceClient:
                     reservation.settle(0.0)
                 signal_load(slot, error)
                 raise exception_of(error, self.name)
-            data = await asyncio.to_thread(json_object, body, self.key)
+            data = await asyncio.to_thread(_data, headers, body, self.key)
             if data is None:
                 slot.signal = LoadSignal.UNAVAILABLE
                 page = ", but a web page: base_url may not be its address" if is_web_page(body) else ""
                 what = f"{self.name} answered {status} without a JSON object{page}"
                 raise ServiceUnavailableError(what, service=self.name)
-            reported = usage(data)
+            reported = usage(data, headers)
             slot.signal, slot.tokens = LoadSignal.SUCCESS, reported.input_tokens + reported.output_tokens
             cost = reported.charge(worst_case)
             reservation.settle(cost)
-            if inside := data.get("error"):
+            if request.error_inside and (inside := data.get("error")):
                 details = inside if isinstance(inside, Mapping) else {"message": str(inside)}
                 error = error_from(details, embedded_status(details), headers, self.key)
                 signal_load(slot, error)
@@ -153,8 +166,23 @@ class ServiceClient:
             ServiceUnavailableError: It does not answer.
             AccountError: The certificate of the server is not valid.
         """
+        return await self.get_at(url_with_path(self.url, path))
+
+    async def get_at(self, url: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of a free call to a URL at the service's own origin.
+
+        Args:
+            url: The URL.
+
+        Raises:
+            ServiceUnavailableError: It does not answer.
+            AccountError: The certificate of the server is not valid.
+            ServiceRejectedError: The URL is at another origin, which the key must not reach.
+        """
+        if urlsplit(url)[:2] != urlsplit(self.url)[:2]:
+            raise ServiceRejectedError(f"{self.name} named an address at another host, which is not asked")
         http = await self._current.get(self._connection).http()
-        return await get_free(http, url_with_path(self.url, path), self.name, self.url)
+        return await get_free(http, url, self.name, self.url)
 
     async def close(self) -> None:
         """Close the connections. Call it in the event loop in which they were used."""
@@ -165,11 +193,13 @@ def _payload(request: ServiceRequest) -> tuple[Any, dict[str, str]]:
     """Return the HTTP body of a request and its headers."""
     import aiohttp
 
+    if request.content:
+        return request.content, dict(request.headers)
     if not request.files:
-        return json.dumps(request.body).encode(), {"Content-Type": "application/json"}
+        return json.dumps(request.body).encode(), {"Content-Type": "application/json", **request.headers}
     form = aiohttp.FormData()
     for name, value in request.body.items():
-        form.add_field(name, str(value))
+        form.add_field(name, _form_value(value))
     for number, reference in enumerate(request.files, 1):
         form.add_field(
             request.file_field,
@@ -177,4 +207,16 @@ def _payload(request: ServiceRequest) -> tuple[Any, dict[str, str]]:
             filename=f"reference-{number}.{reference.suffix}",
             content_type=reference.mime,
         )
-    return form, {}
+    return form, dict(request.headers)
+
+
+def _form_value(value: Any) -> str:
+    """Return a value as a form sends it: booleans, lists and objects as JSON."""
+    return json.dumps(value) if isinstance(value, bool | list | dict) else str(value)
+
+
+def _data(headers: Mapping[str, str], body: bytes, key: str) -> Mapping[str, Any] | None:
+    """Return the data of a response, None when it is neither an image nor a JSON object."""
+    if headers.get("Content-Type", "").startswith("image/"):
+        return {IMAGE_CONTENT: body}
+    return json_object(body, key)

@@ -14,6 +14,13 @@ _NOT_TAKEN = re.compile(
     re.IGNORECASE,
 )
 
+_ONE_REFERENCE = re.compile(r"only (?:a single|one) (?:input |reference )?image", re.IGNORECASE)
+_MOST_REFERENCES = re.compile(
+    r"(?:at most|up to|maximum of|more than) (\d{1,3}) (?:input |reference )?images",
+    re.IGNORECASE,
+)
+"""How services state their limit on reference images: vLLM-Omni (api_server.py, 2026-11-29), and other words for it."""
+
 
 class ServiceRejectedError(KnowgenError):
     """A service rejects this request, and a retry would not help.
@@ -64,3 +71,46 @@ def refused_field(error: ServiceError | None, sent: Collection[str]) -> str:
     if not _NOT_TAKEN.search(error.message):
         return ""
     return next((name for name in sent if re.search(rf"\b{re.escape(name)}\b", error.message)), "")
+
+
+def refused_choice(error: ServiceError | None, chosen: Collection[str]) -> str:
+    """Return the field that the user chose and the service refuses; empty where the error names none.
+
+    A service may refuse the field or its value; both would be refused in every call.
+
+    Args:
+        error: The error that it reported.
+        chosen: Names of the fields.
+
+    Example:
+        >>> error = ServiceError(422, "", '[{"loc": ["body", "steps"], "msg": "Input should be at most 200"}]')
+        >>> refused_choice(error, ["steps"])
+        'steps'
+    """
+    if error is None or error.status not in (400, 415, 422):
+        return ""
+    if error.parameter in chosen:
+        return error.parameter
+    quoted = next((name for name in chosen if re.search(rf"[\'\"`]{re.escape(name)}[\'\"`]", error.message)), "")
+    return quoted or refused_field(error, chosen)
+
+
+def stated_reference_limit(error: ServiceError | None, sent: int) -> int | None:
+    """Return the maximum number of reference images that an error states; None where it states none below `sent`.
+
+    Args:
+        error: The error that the service reported.
+        sent: Number of reference images that were sent.
+
+    Example:
+        >>> message = "Received 5 input images. At most 3 images are supported by this model."
+        >>> stated_reference_limit(ServiceError(400, "", message), 5)
+        3
+    """
+    if error is None or error.status not in (400, 413, 422):
+        return None
+    if _ONE_REFERENCE.search(error.message):
+        return 1 if sent > 1 else None
+    stated = _MOST_REFERENCES.search(error.message)
+    limit = int(stated[1]) if stated else 0
+    return limit if 0 < limit < sent else None

@@ -145,7 +145,7 @@ class GeminiImages(HostedImages):
         """Return the size."""
         return (self._size or _DEFAULT_SIZE,)
 
-    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+    def usage(self, data: Mapping[str, Any], headers: Mapping[str, str]) -> ReportedUsage:
         """Read the tokens of the prompt, of thoughts and text, and of the image."""
         counts = UsageReader(data.get("usageMetadata"))
         images = sum(1 for _ in _images(data))
