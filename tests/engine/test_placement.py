@@ -59,7 +59,7 @@ OURS = replace(PLAIN, bundled=True)
 def test_foreign_code_gets_a_worker_and_a_generator_with_setup_one_per_gpu(
     monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
-    monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
+    monkeypatch.setattr(stages, "gpu_count", lambda: gpus)
     handle = generator_handle(plugin, component_ref=component_ref)
     options = EngineOptions(gpus=gpus_for(handle))
     assert generator_workers(handle, options) == expected
@@ -92,7 +92,7 @@ def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_
     def count() -> int:
         raise AssertionError("the number of GPUs is not needed")
 
-    monkeypatch.setattr(stages, "cuda_count", count)
+    monkeypatch.setattr(stages, "gpu_count", count)
     for workers in (None, 0):
         plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))
