@@ -162,7 +162,7 @@ def _gguf_denoiser(files: PipelineFiles, path: Path, dtype: str, where: str) -> 
             quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=computing),
             **{_dtype_argument(): computing},
         )  # fmt: skip
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
+    except Exception as error:
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
         what = f"gguf: {path.name} does not fit {files.classes[name]}: {error_message(error, 200)}"
@@ -213,6 +213,8 @@ class _FirstTimeFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a message is new; messages with the same beginning count as one."""
+        if record.name.partition(".")[0] not in _LIBRARIES:
+            return True  # a handler may be shared with other loggers
         text = record.getMessage()
         record.msg, record.args = text[:_MAX_WARNING_CHARACTERS], ()
         prefix = text[:_PREFIX_CHARACTERS]
@@ -221,6 +223,7 @@ class _FirstTimeFilter(logging.Filter):
         return is_new
 
 
+_LIBRARIES = frozenset({"diffusers", "transformers"})
 _PREFIX_CHARACTERS, _MAX_WARNING_CHARACTERS = 60, 200
 
 
