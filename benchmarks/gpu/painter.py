@@ -18,8 +18,8 @@ from knowgen.generators.diffusers.generator import DiffusersGenerator
 BATCHES = (1, 2, 4, 8, 16)
 FORMATS = ("bfloat16", "float32")
 OPTIONS: dict[str, tuple[Any, ...]] = {
-    "attention": ("native", "_native_cudnn", "_native_flash", "flash", "sage"),
-    "compile": (True,),
+    "attention": ("native", "_native_cudnn", "_native_flash", "flash_hub", "sage_hub"),
+    "compile": (True, "regional"),
     "cache": ("first_block",),
 }
 """Options of the generator and values to compare with none. What is not there or not installed is said in its row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
@@ -62,74 +62,48 @@ def run_if_fits(call: Callable[[], R]) -> R | None:
 
 
 class BatchSizes:
-    """Batch sizes that fit into memory, by shape of the items.
-
-    The size doubles after every full batch that fits, up to `largest`. When memory runs out, it is halved and does not
-    grow again.
+    """The batch size that fits into memory: when memory runs out, it is halved and does not grow again.
 
     Args:
         largest: Maximum size of a batch.
-        first: Size of the first batch of a shape; `largest` when None.
 
     Example:
-        >>> sizes = BatchSizes(8, first=1)
-        >>> sizes.fitted(1)
-        >>> sizes.size()
-        2
+        >>> sizes = BatchSizes(8)
+        >>> sizes.did_not_fit(8)
+        >>> sizes.size
+        4
     """
 
-    def __init__(self, largest: int, first: int | None = None) -> None:
-        self._largest = largest
-        self._first = largest if first is None else first
-        self._sizes: dict[Hashable, int] = {}
-        self._limits: dict[Hashable, int] = {}
+    def __init__(self, largest: int) -> None:
+        self.size = largest
 
-    def size(self, shape: Hashable = None) -> int:
-        """Return the size of the next batch."""
-        return self._sizes.get(shape, self._first)
-
-    def fitted(self, count: int, shape: Hashable = None) -> None:
-        """Record that a batch of `count` items fitted."""
-        if count >= self.size(shape):
-            self._sizes[shape] = min(2 * count, self._limits.get(shape, self._largest), self._largest)
-
-    def did_not_fit(self, count: int, shape: Hashable = None) -> None:
+    def did_not_fit(self, count: int) -> None:
         """Record that memory ran out with a batch of `count` items."""
-        self._limits[shape] = self._sizes[shape] = max(1, count // 2)
+        self.size = max(1, count // 2)
 
 
 def in_batches(
-    items: Iterable[T],
-    run: Callable[[list[T]], R | None],
-    sizes: BatchSizes,
-    *,
-    shape: Hashable = None,
-    max_size: int | None = None,
+    items: Iterable[T], run: Callable[[list[T]], R | None], sizes: BatchSizes
 ) -> Iterator[tuple[list[T], R | None]]:
     """Run a model on items in batches that fit into memory; yield each batch with its result, in order.
 
     A batch that does not fit is split and run again. A single item that does not fit is yielded with None.
 
     Args:
-        items: Items of one shape. They are consumed one batch at a time.
+        items: The items. They are consumed one batch at a time.
         run: Runs a batch; returns None when memory ran out, see `run_if_fits`.
-        sizes: Batch sizes that fit, updated after every batch.
-        shape: Shape of the items.
-        max_size: Maximum size of a batch, even if a larger one fits.
+        sizes: Batch size that fits, updated when one does not.
     """
     source = iter(items)
     pending: list[T] = []
     while True:
-        size = sizes.size(shape) if max_size is None else min(sizes.size(shape), max_size)
-        pending += islice(source, max(0, size - len(pending)))
-        batch = pending[:size]
+        pending += islice(source, max(0, sizes.size - len(pending)))
+        batch = pending[: sizes.size]
         if not batch:
             return
         result = run(batch)
-        if result is not None:
-            sizes.fitted(len(batch), shape)
-        else:
-            sizes.did_not_fit(len(batch), shape)
+        if result is None:
+            sizes.did_not_fit(len(batch))
             if len(batch) > 1:
                 continue
         del pending[: len(batch)]

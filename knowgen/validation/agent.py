@@ -17,7 +17,7 @@ from knowgen.engine.executors.invoke import answer, build_plugin
 from knowgen.engine.retry import CallTimeoutError, describe
 from knowgen.generators.contract import capabilities_of
 from knowgen.validation.findings import CheckStoppedError, Finding, FindingLog, error_and_fix
-from knowgen.validation.generator_forecast import duration
+from knowgen.validation.forecast import duration
 from knowgen.validation.probe import ProbeRunner
 
 

@@ -18,6 +18,7 @@ from knowgen.engine.retry import describe
 from knowgen.generators.contract import capabilities_of
 from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError, Finding
+from knowgen.validation.forecast import check_batches, check_device, duration, forecast
 from knowgen.validation.generator_behaviour import (
     check_close_twice,
     check_fresh_process,
@@ -25,7 +26,6 @@ from knowgen.validation.generator_behaviour import (
     check_references,
     check_setup_twice,
 )
-from knowgen.validation.generator_forecast import check_batches, check_device, duration, forecast
 from knowgen.validation.generator_images import check_first, check_random_state, check_seeds, check_several
 
 PROMPTS = (

@@ -28,7 +28,7 @@ from knowgen.scorers.contract import missing_needs, scorer_capabilities
 from knowgen.scorers.short_form import InvalidScoreError
 from knowgen.validation.checked_scorer import BLANK, KINDS, NOISE, TRUE, CheckedScorer, CheckMeter, ScoredItem
 from knowgen.validation.findings import CheckStoppedError, Finding, ValueLevel, error_and_fix
-from knowgen.validation.generator_forecast import duration
+from knowgen.validation.forecast import duration
 from knowgen.validation.probe import ProbeRunner
 
 if TYPE_CHECKING:

@@ -23,23 +23,18 @@ class Model:
         return None if len(batch) > self.fits else [2 * number for number in batch]
 
 
-@given(
-    st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12), st.booleans(),
-    st.none() | st.integers(1, 5),
-)  # fmt: skip
-def test_every_item_is_run_once_in_order_and_in_a_batch_that_fits(
-    calls: list[int], largest: int, fits: int, growing: bool, max_size: int | None
-) -> None:
-    sizes = BatchSizes(largest, first=1 if growing else None)
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12))
+def test_every_item_is_run_once_in_order_and_in_a_batch_that_fits(calls: list[int], largest: int, fits: int) -> None:
+    sizes = BatchSizes(largest)
     misfits: list[int] = []
     for count in calls:
         model = Model(fits)
         results: list[int] = []
-        for batch, result in in_batches(iter(range(count)), model, sizes, max_size=max_size):
+        for batch, result in in_batches(iter(range(count)), model, sizes):
             assert result == [2 * number for number in batch]
             results += result
         assert results == [2 * number for number in range(count)]
-        assert all(1 <= size <= min(largest, max_size or largest) for size in model.batches)
+        assert all(1 <= size <= largest for size in model.batches)
         misfits += [size for size in model.batches if size > fits]
     assert len(misfits) <= 4, "memory ran out again at a size that did not fit before"
     assert misfits == sorted(misfits, reverse=True)
@@ -57,22 +52,6 @@ def test_items_are_consumed_one_batch_at_a_time() -> None:
     batches = in_batches(source, Model(fits=3), BatchSizes(3))
     next(batches)
     assert consumed == [0, 1, 2]
-
-
-def test_sizes_grow_from_the_first_to_the_largest() -> None:
-    model = Model(fits=100)
-    list(in_batches(range(20), model, BatchSizes(8, first=1)))
-    assert model.batches == [1, 2, 4, 8, 5]
-
-
-def test_sizes_are_separate_for_each_shape() -> None:
-    sizes = BatchSizes(8, first=1)
-    sizes.fitted(1, "small")
-    sizes.fitted(2, "small")
-    sizes.did_not_fit(1, "large")
-    assert (sizes.size("small"), sizes.size("large"), sizes.size("new")) == (4, 1, 1)
-    sizes.fitted(1, "small")  # a batch smaller than the size changes nothing
-    assert sizes.size("small") == 4
 
 
 def test_memory_is_freed_after_the_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

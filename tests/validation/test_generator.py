@@ -22,8 +22,8 @@ from knowgen.engine.components import ComponentRef, GeneratorHandle
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import Finding, worst
+from knowgen.validation.forecast import duration, forecast
 from knowgen.validation.generator import check_generator, neutral_requests
-from knowgen.validation.generator_forecast import duration, forecast
 from knowgen.validation.probe import ProbedImage, probed_image
 
 SIZE = (48, 32)

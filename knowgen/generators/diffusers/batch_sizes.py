@@ -103,7 +103,7 @@ class _Shape:
         self.next_pause *= 2
 
 
-class BatchSizes:
+class MeasuredBatchSizes:
     """Sizes of batches by the shape of their images.
 
     Sizes 1, 2, 4 and so on are measured during the work, each when as many requests wait. The fastest is kept: a larger
@@ -115,7 +115,7 @@ class BatchSizes:
         largest: Largest size that is tried where none is fixed.
 
     Example:
-        >>> sizes = BatchSizes()
+        >>> sizes = MeasuredBatchSizes()
         >>> for seconds in (9.0, 2.0):  # the first batch is not counted
         ...     sizes.took(1, seconds)
         >>> sizes.size(waiting=10)

@@ -17,7 +17,7 @@ from knowgen.core.errors import ConfigError, KnowgenError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.text import error_summary
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.diffusers.batch_sizes import BatchSizes
+from knowgen.generators.diffusers.batch_sizes import MeasuredBatchSizes
 from knowgen.generators.diffusers.decoding import BatchDecoder, watch_decoding
 from knowgen.generators.diffusers.device_health import GpuHealth
 from knowgen.generators.diffusers.pass_thread import PassThread
@@ -98,7 +98,7 @@ class PipelineRunner:
         self._pipelines: dict[Role, LoadedPipeline] = {}
         self._encoders: dict[Role, PromptEncoder | None] = {}
         self._decoders: dict[Role, BatchDecoder | None] = {}
-        self._sizes = BatchSizes(batch)
+        self._sizes = MeasuredBatchSizes(batch)
         self._passes: PassThread[_Pass] = PassThread()
         self._health = GpuHealth()
 

@@ -267,12 +267,14 @@ class DiffusersGenerator:
         return "+".join(digests)
 
     @staticmethod
-    def excluded_from_identity(batch: int | str = AUTO, dtype: str = "auto", **_: Any) -> frozenset[str]:
+    def excluded_from_identity(
+        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", **_: Any
+    ) -> frozenset[str]:
         """Return further arguments that do not decide an image.
 
         In float32 a batch changes an image by rounding alone. In other formats, and where the device chooses the
-        format, it changes it by more, so that a `batch` that is set is part of the identity. The actual size is
-        recorded with each image.
+        format, it changes it by more, as it does where a step cache decides for a whole batch; a `batch` that is set is
+        then part of the identity. The actual size is recorded with each image.
 
         Example:
             >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4, dtype="float32"))
@@ -280,7 +282,8 @@ class DiffusersGenerator:
             >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4))
             []
         """
-        return frozenset({"batch"}) if dtype == "float32" or str(batch).lower() == AUTO else frozenset()
+        rounds = dtype == "float32" and not cache
+        return frozenset({"batch"}) if rounds or str(batch).strip().lower() == AUTO else frozenset()
 
     @classmethod
     def batch_limit(cls, batch: int | str = AUTO, **_: Any) -> int:

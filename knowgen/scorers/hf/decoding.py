@@ -96,7 +96,7 @@ class Decoder:
     @property
     def batch_size(self) -> int:
         """Number of prompts in the next batch."""
-        return self._sizes.size()
+        return self._sizes.size
 
     def _generate(self, batch: Sequence[DecoderPrompt]) -> list[DecoderReply]:
         import torch

@@ -153,7 +153,7 @@ class Embedder:
     @property
     def batch_size(self) -> int:
         """Current number of images per batch."""
-        return self._sizes.size()
+        return self._sizes.size
 
     def _add(self, key: str, vector: Vectors, result: EmbeddingResult) -> bool:
         """Add a vector to the result, or a fault where it is not finite; return whether it was added."""

@@ -14,7 +14,7 @@ from knowgen.engine import devices
 from knowgen.engine.components import ComponentRef, GeneratorHandle
 from knowgen.generators.contract import capabilities_of
 from knowgen.local_models.device_memory import DeviceMemory
-from knowgen.validation import generator, generator_forecast, probe
+from knowgen.validation import forecast, generator, probe
 from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import Finding, ValueLevel
 from tests.validation.test_generator import the
@@ -87,11 +87,11 @@ def on_gpus(
     target = registry.load(registry.resolve("generators", f"{path}:{name}"))
     monkeypatch.setattr(devices, "accelerators", lambda: devices.Accelerators("cuda" if gpus else "cpu", gpus))
     memory = DeviceMemory("cuda:0", Card(peak)) if gpus else None
-    for module in (generator_forecast, probe):
+    for module in (forecast, probe):
         monkeypatch.setattr(module, "memory_of", lambda device: memory)
-    monkeypatch.setattr(generator_forecast, "device_name", lambda device: "NVIDIA H100" if gpus else "")
-    monkeypatch.setattr(generator_forecast, "machine_megabytes", lambda: machine)
-    monkeypatch.setattr(generator_forecast, "peak_megabytes", lambda: 24_000.0)
+    monkeypatch.setattr(forecast, "device_name", lambda device: "NVIDIA H100" if gpus else "")
+    monkeypatch.setattr(forecast, "machine_megabytes", lambda: machine)
+    monkeypatch.setattr(forecast, "peak_megabytes", lambda: 24_000.0)
     component_ref = ComponentRef("generators", f"{path}:{name}")
     return GeneratorHandle(GeneratorSpec(name=name, revision="1"), capabilities_of(target), target, component_ref)
 
@@ -125,7 +125,7 @@ def test_the_forecast_is_divided_by_the_gpus(tmp_path: Path, monkeypatch: pytest
     assert isinstance(image, probe.ProbedImage)
     checked.images, checked.seconds, checked.seconds_together = [image], [80.0, 2.0, 2.0], 0.8
     checked.load_seconds = 57.0
-    generator_forecast.forecast(checked, 630)
+    forecast.forecast(checked, 630)
     assert the(checked.notes.findings, "time", "ok").what == (
         "630 images of 32x32 take about 8 min on one GPU, 2 min on the 8 GPUs of this machine "
         "(first 80 s, then 800 ms each)"
