@@ -96,7 +96,7 @@ def test_number_formats_are_those_of_the_hardware(monkeypatch: pytest.MonkeyPatc
         ("shapes do not match", False, False),
     ],
 )
-def test_failures_of_every_maker_are_told_apart(message: str, memory: bool, fault: bool) -> None:
+def test_failures_of_every_maker_are_distinguished(message: str, memory: bool, fault: bool) -> None:
     error = RuntimeError(message)
     assert (is_out_of_memory(error), is_gpu_fault(error)) == (memory, fault)
 

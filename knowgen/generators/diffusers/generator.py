@@ -268,13 +268,13 @@ class DiffusersGenerator:
 
     @staticmethod
     def excluded_from_identity(
-        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", **_: Any
+        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", quantization: object = "", **_: Any
     ) -> frozenset[str]:
         """Return further arguments that do not decide an image.
 
         In float32 a batch changes an image by rounding alone. In other formats, and where the device chooses the
-        format, it changes it by more, as it does where a step cache decides for a whole batch; a `batch` that is set is
-        then part of the identity. The actual size is recorded with each image.
+        format, it changes it by more, as it does with a step cache or with quantized weights, which may be scaled for a
+        whole batch; a `batch` that is set is then part of the identity. The actual size is recorded with each image.
 
         Example:
             >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4, dtype="float32"))
@@ -282,7 +282,7 @@ class DiffusersGenerator:
             >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4))
             []
         """
-        rounds = dtype == "float32" and not cache
+        rounds = dtype == "float32" and not cache and not quantization
         return frozenset({"batch"}) if rounds or str(batch).strip().lower() == AUTO else frozenset()
 
     @classmethod
