@@ -1,6 +1,6 @@
 """Measure the throughput of generators.
 
-    python -m benchmarks.generators [--parts local repeats spread serve]
+    python -m benchmarks.generators [--parts local repeats spread compiled serve]
 
 local   Images per second of tiny diffusers pipelines with random weights on this CPU: batches of 4 and 16 images, and
         the size that the generator chooses, compared with one image at a time. Prints seconds, images per second, the
@@ -8,6 +8,8 @@ local   Images per second of tiny diffusers pipelines with random weights on thi
 repeats The same prompts with several seeds: prompts that are encoded, with and without keeping them.
 spread  Runs of several lengths over 8 simulated devices, through the engine: devices used, and how many times as fast
         as on one device a run is. A pass of n images takes a fixed time and a time for each image.
+compiled
+        Compiling: graphs before the first image and afterwards, the time of both, and the difference of pixel values.
 serve   `knowgen serve` compared with a server that polls for a free GPU, and its overhead per image; see
         `generators_http.py`.
 """
@@ -21,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.setting import noise_image
 from knowgen.core.records import GenerationRequest
@@ -167,6 +170,56 @@ def spread() -> None:
         print(f"{samples:8d} {used:13d} {alone:7.1f} {together:7.1f} {alone / together:6.2f} {passes:7d}", flush=True)
 
 
+def compiled(backend: str = "inductor", count: int = IMAGES) -> None:
+    """Generate with and without compiling: graphs at the warm-up and afterwards, its time, and the time of the images.
+
+    Args:
+        backend: Backend of torch.compile; `eager` counts graphs without a C++ compiler.
+        count: Number of images.
+    """
+    import numpy as np
+    import torch
+
+    from knowgen.generators.diffusers.generator import DiffusersGenerator
+    from tests.helpers import tiny_pipelines
+
+    prompts = [f"Lighthouse {'x ' * (number % 7)}number {number}" for number in range(count)]
+    requests = [GenerationRequest(id=f"r{number}", prompt=prompt, seed=0) for number, prompt in enumerate(prompts)]
+    print(f"{count} images in batches of 4 and a rest, prompts of 7 lengths, {STEPS} steps, backend {backend}")
+    print(
+        f"{'pipeline':<12} {'compile':>9} {'warm-up':>8} {'graphs':>7} {'later':>6} {'s':>7} {'ratio':>6} {'diff':>5}"
+    )
+    with tempfile.TemporaryDirectory() as root:
+        for name in ("flux", "qwen_image"):
+            folder = getattr(tiny_pipelines, name)(Path(root) / name)
+            guided: dict[str, Any] = {"guidance": 4.0, "negative_prompt": " "} if name == "qwen_image" else {}
+            plain_seconds, plain = 0.0, {}
+            for scope in ("", "whole", "regional"):
+                torch.compiler.reset()
+                how: Any = {"scope": scope, "backend": backend} if scope else False
+                generator = DiffusersGenerator(str(folder), size="64x64", steps=STEPS, batch=4, compile=how, **guided)
+                start = time.perf_counter()
+                generator.setup("cpu")
+                warm_up, seconds, graphs, images = time.perf_counter() - start, [], [], {}
+                for _ in range(ROUNDS):
+                    start = time.perf_counter()
+                    results = [*generator.generate_batch(requests), *generator.generate_batch(requests[:3])]
+                    seconds.append(time.perf_counter() - start)
+                    graphs += [int(result.settings.get("compiled_graphs", 0)) for result in results]
+                    images = {result.request_id: np.asarray(result.image).astype(int) for result in results}
+                median = statistics.median(seconds)
+                if not scope:
+                    plain_seconds, plain = median, images
+                difference = max(int(np.abs(images[key] - plain[key]).max()) for key in plain)
+                print(
+                    f"{name:<12} {scope or 'no':>9} {warm_up:8.1f} {graphs[0]:7d} {graphs[-1] - graphs[0]:6d} "
+                    f"{median:6.2f} {plain_seconds / median:6.2f} {difference:5d}",
+                    flush=True,
+                )
+                generator.close()
+    print("warm-up: loading and compiling before the first image. later: graphs after it, each a pause of a run.")
+
+
 def serve() -> None:
     """Generate through servers; see `generators_http.py`, which also takes arguments."""
     from benchmarks import generators_http
@@ -175,7 +228,9 @@ def serve() -> None:
     generators_http.against_polling(64, 0.5, 16, 5.0)
 
 
-PARTS: dict[str, Callable[[], None]] = {"local": local, "repeats": repeats, "spread": spread, "serve": serve}
+PARTS: dict[str, Callable[[], None]] = {
+    "local": local, "repeats": repeats, "spread": spread, "compiled": compiled, "serve": serve,
+}  # fmt: skip
 
 
 def main() -> None:

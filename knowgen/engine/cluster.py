@@ -164,7 +164,11 @@ def _on_gpus(gpus: Sequence[float], handles: Sequence[Handle], workers: int | No
     places = {}
     for handle in handles:
         spare = _SPARE if _waits(handle) else 0.0
-        number = numbers[name_of(handle)]
+        number, each = numbers[name_of(handle)], handle.capabilities.gpus_per_worker
+        if each > 1:  # one model on several GPUs of a node
+            most = max(1, min(number // each, sum(int(unit) // each for unit in gpus)))
+            places[name_of(handle)] = Place(most, gpus=float(each), threads=4)
+            continue
         own, alone = _rounded(share * (1 - spare)), _rounded(share * spare)
         places[name_of(handle)] = Place(number, gpus=own, alone_gpus=alone, threads=4)
     return places

@@ -13,7 +13,7 @@ from pathlib import Path
 from knowgen.core.metering import Meter
 from knowgen.engine.cluster import name_of
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
-from knowgen.engine.devices import cuda_count, own_device
+from knowgen.engine.devices import gpu_count, own_device
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge
 from knowgen.engine.executors.in_process import Executor, LazyPlugin, LoopExecutor, ThreadExecutor
@@ -31,14 +31,14 @@ _SPARE_IMAGES = 32
 
 
 def gpus_for(handle: GeneratorHandle) -> int:
-    """Return the number of GPUs over which a generator is spread: all, if it has `setup(device)`, else 0.
+    """Return over how many GPUs a generator is spread: all, if it has `setup(device)`, else 0.
 
     Generators that call a service, and objects of this process, need none.
     """
     capabilities = handle.capabilities
     if handle.component_ref is None or capabilities.shape == "generate" or not capabilities.wants_device:
         return 0
-    return cuda_count()
+    return gpu_count()
 
 
 def generator_workers(handle: GeneratorHandle, options: EngineOptions) -> int:
@@ -52,9 +52,10 @@ def generator_workers(handle: GeneratorHandle, options: EngineOptions) -> int:
         return options.cluster.place(name_of(handle)).workers
     if options.workers is not None:
         return options.workers
-    if handle.component_ref.bundled:
+    each = handle.capabilities.gpus_per_worker
+    if handle.component_ref.bundled and each == 1:
         return options.gpus if options.gpus > 1 else 0
-    return max(1, options.gpus)
+    return max(1, options.gpus // each)
 
 
 def scorer_workers(handle: ScorerHandle, options: EngineOptions) -> int:
@@ -149,7 +150,8 @@ def generator_executor(
         calls = -(-generator_slots(handle, options)[0] // workers)
         launch = WorkerLaunch(
             handle.component_ref, shape, where, folder, workers, calls,
-            accelerated=True, build_timeout=options.build_timeout, reuse=not options.fresh,
+            accelerated=True, gpus=handle.capabilities.gpus_per_worker,
+            build_timeout=options.build_timeout, reuse=not options.fresh,
         )  # fmt: skip
         return _in_workers(launch, options, bridge, meter)
     plugin = LazyPlugin(bridge, handle.build, own_device, where, options.build_timeout)
@@ -230,7 +232,8 @@ def scorer_dispatcher(
         calls = -(-slots // workers)
         launch = WorkerLaunch(
             handle.component_ref, capabilities.shape, where, folder, workers, calls,
-            accelerated=capabilities.local, build_timeout=options.build_timeout, reuse=not options.fresh,
+            accelerated=capabilities.local, gpus=capabilities.gpus_per_worker, emptiest=True,
+            build_timeout=options.build_timeout, reuse=not options.fresh,
         )  # fmt: skip
         executor = _in_workers(launch, options, bridge, meter)
     else:

@@ -139,6 +139,8 @@ class GeneratorCapabilities:
             run's limit. Neither counts the time that an image waits for its turn.
         wants_device: Whether it has `setup(device)`. If there are several GPUs, it then gets a worker process per GPU.
         checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
+        gpus_per_worker: GPUs that a worker process of it sees. A class declares it by `gpu_limit(**arguments)` where it
+            depends on arguments.
     """
 
     shape: Shape
@@ -152,6 +154,7 @@ class GeneratorCapabilities:
     deadline: float = 0.0
     wants_device: bool = False
     checks_service: bool = False
+    gpus_per_worker: int = 1
 
 
 def is_agent(target: Any) -> bool:
@@ -220,6 +223,7 @@ def capabilities_of(target: Any) -> GeneratorCapabilities:
         deadline=float(getattr(target, "deadline", 0.0)),
         wants_device=callable(getattr(target, "setup", None)),
         checks_service=callable(getattr(target, "check_service", None)),
+        gpus_per_worker=int(getattr(target, "gpus_per_worker", 1)),
     )
 
 

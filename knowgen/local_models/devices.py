@@ -6,7 +6,7 @@ from knowgen.local_models.memory import is_out_of_memory
 
 _FAULT_MESSAGES = (
     "cuda error", "device-side assert", "illegal memory access", "cublas_status_", "cudnn_status_", "cuda driver error",
-    "hip error",
+    "hip error", "ur_result_error_device_lost", "level_zero backend failed", "mps backend failed",
 )  # fmt: skip
 
 
@@ -33,20 +33,38 @@ def _has_bfloat16(device: str) -> bool:
     """Return whether the hardware of an accelerator computes in bfloat16."""
     import torch
 
-    if device.startswith("cuda"):
+    if device.startswith("cuda"):  # AMD GPUs have this name too
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.startswith("mps"):
         return bool(torch.backends.mps.is_macos_or_newer(14, 0))
+    if device.startswith("xpu"):
+        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
     return True
 
 
 def device_name(device: str) -> str:
     """Return the product name of a GPU, empty for a CPU and where torch does not know it."""
-    if not device.startswith(("cuda", "xpu")):
-        return ""
     import torch
 
-    return str((torch.xpu if device.startswith("xpu") else torch.cuda).get_device_name(device))
+    if device.startswith(("cuda", "xpu")):
+        return str((torch.xpu if device.startswith("xpu") else torch.cuda).get_device_name(device))
+    return str(torch.backends.mps.get_name()) if device.startswith("mps") else ""
+
+
+def platform_name(device: str) -> str:
+    """Return the software of an accelerator with its version, such as `CUDA 13.0`, `ROCm 7.0`, `XPU` or `MPS`.
+
+    Example:
+        >>> platform_name("cpu")
+        ''
+    """
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        version = torch.version.hip or torch.version.cuda or ""
+        return f"{'ROCm' if torch.version.hip else 'CUDA'} {version}".strip()
+    return kind.upper() if kind in ("xpu", "mps") else ""
 
 
 def is_gpu_fault(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 _MEMORY_MESSAGES = (
     "out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
+    "cudnn_status_alloc_failed", "hipblas_status_alloc_failed", "out_of_device_memory", "out_of_resources",
 )  # fmt: skip
 
 

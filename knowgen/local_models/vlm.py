@@ -11,8 +11,10 @@ from typing import Any
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
 from knowgen.core.text import error_summary
 from knowgen.local_models.devices import auto_dtype
+from knowgen.local_models.on_cpu import report_on_cpu
 from knowgen.local_models.quiet import quiet_libraries
 from knowgen.local_models.vlm_weights import find_weights_folder, weights_id
+from knowgen.local_models.weight_sizes import folder_parameters
 from knowgen.local_models.weights import offline
 
 _PACKAGES = ("torch", "torchvision", "transformers")
@@ -112,8 +114,11 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
     from transformers import AutoModelForImageTextToText
 
     if source.device_map:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
     name = source.dtype if source.dtype != "auto" else auto_dtype(device)
+    if device.startswith("cpu"):
+        report_on_cpu(_parameters(folder), name, where)
     options = {"device_map": source.device_map, "attn_implementation": source.attention}
     model, report = _load_part(
         lambda: AutoModelForImageTextToText.from_pretrained(
@@ -133,6 +138,14 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
         raise DataError(f"weights are missing: {missing[0]}{more}", where=where, fix="download the model again")
     placed = bool(source.device_map) or device == "cpu"  # where it was loaded, or was sharded by DeepSpeed
     return (model if placed else model.to(device)).eval()
+
+
+def _parameters(folder: Path) -> int:
+    """Return the number of parameters of a model; 0 where its files are damaged, about which loading gives an error."""
+    try:
+        return folder_parameters(folder)
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _load_part(load: Callable[[], Any], what: str, where: str) -> Any:

@@ -87,6 +87,8 @@ class ScorerCapabilities:
         reparse: Parses the attempts of several runs together: takes attempts and sample, returns the strict parsed
             score, the lenient one and the model's name. None if earlier replies do not count.
         checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
+        gpus_per_worker: GPUs that a worker process of it sees. A class declares it by `gpu_limit(**arguments)` where it
+            depends on arguments.
     """
 
     shape: Literal["score", "score_batch"]
@@ -101,6 +103,7 @@ class ScorerCapabilities:
     deadline: float = 0.0
     reparse: Callable[[Sequence[Attempt], Sample], tuple[ParsedScore, ParsedScore, str]] | None = None
     checks_service: bool = False
+    gpus_per_worker: int = 1
 
 
 def scorer_capabilities(target: Any) -> ScorerCapabilities:
@@ -151,6 +154,7 @@ def scorer_capabilities(target: Any) -> ScorerCapabilities:
         deadline=float(getattr(target, "deadline", 0.0)),
         reparse=getattr(target, "reparse", None),
         checks_service=callable(getattr(target, "check_service", None)),
+        gpus_per_worker=int(getattr(target, "gpus_per_worker", 1)),
     )
 
 

@@ -311,6 +311,7 @@ def _generator_capabilities(description: Description, arguments: Mapping[str, An
     limits = {
         "most_references": _hook(plugin.target, "reference_limit"),
         "batch_size": _hook(plugin.target, "batch_limit"),
+        "gpus_per_worker": _hook(plugin.target, "gpu_limit"),
     }
     return replace(capabilities, **{name: limit(**given) for name, limit in limits.items() if limit is not None})
 
@@ -440,6 +441,8 @@ def resolve_scorer(
     target, arguments = description.plugin.target, description.read(args)
     arguments |= _protocol_attempts(description.plugin, args, judge_attempts)
     capabilities = scorer_capabilities(target)
+    if description.form == "factory" and (limit := _hook(target, "gpu_limit")) is not None:
+        capabilities = replace(capabilities, gpus_per_worker=limit(**arguments))
     given = dict(arguments)
     if description.form != "factory" and (args or description.plugin.model is not None):
         raise UsageError(

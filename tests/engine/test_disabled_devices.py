@@ -46,7 +46,9 @@ def generate_on(
 ) -> tuple[dict[str, tuple[GenerationStatus, str]], list[str]]:
     starts = tmp_path / "births"
     monkeypatch.setenv(STARTS, str(starts))
-    monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
+    monkeypatch.setattr(
+        workers, "worker_devices", lambda number, *_, **__: [Device(name, "") for name in devices][:number]
+    )
     component_ref = ComponentRef("generators", "tests.engine.test_disabled_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
     bench.run(

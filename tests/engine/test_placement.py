@@ -59,7 +59,7 @@ OURS = replace(PLAIN, bundled=True)
 def test_foreign_code_gets_a_worker_and_a_generator_with_setup_one_per_gpu(
     monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
-    monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
+    monkeypatch.setattr(stages, "gpu_count", lambda: gpus)
     handle = generator_handle(plugin, component_ref=component_ref)
     options = EngineOptions(gpus=gpus_for(handle))
     assert generator_workers(handle, options) == expected
@@ -92,8 +92,17 @@ def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_
     def count() -> int:
         raise AssertionError("the number of GPUs is not needed")
 
-    monkeypatch.setattr(stages, "cuda_count", count)
+    monkeypatch.setattr(stages, "gpu_count", count)
     for workers in (None, 0):
         plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))
         assert run.outcome is not None and run.outcome.generated == 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "workers"), [(8, 2, 4), (3, 2, 1), (2, 2, 1), (1, 2, 1), (8, 1, 8), (1, 1, 0)]
+)
+def test_workers_with_several_gpus_divide_them(gpus: int, each: int, workers: int) -> None:
+    handle = generator_handle(OnDevice(), component_ref=OURS)
+    handle = replace(handle, capabilities=replace(handle.capabilities, gpus_per_worker=each))
+    assert generator_workers(handle, EngineOptions(gpus=gpus)) == workers

@@ -489,7 +489,7 @@ def test_the_text_pipeline_is_unloaded_when_the_edit_pipeline_does_not_fit(
     tiny: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import knowgen.generators.diffusers.generator as module
-    from knowgen.generators.diffusers.pipeline import load_pipeline as original
+    from knowgen.generators.diffusers.loading import load_pipeline as original
 
     generator = load_generator(
         tiny("flux"), edit=tiny("kontext"), edit_steps=2, edit_arguments={"max_area": 1024, "_auto_resize": False},
@@ -627,7 +627,7 @@ def test_a_folder_that_is_not_a_complete_pipeline_is_an_error(
         ({"arguments": {"true_cfg_scale": 4.0}}, UsageError, "takes no true_cfg_scale"),
         ({"offload": "model"}, ConfigError, "offload needs an accelerator"),
         ({"quantization": "half"}, UsageError, "bitsandbytes_4bit"),
-        ({"quantization": {"backend": "x"}}, UsageError, "backend, kwargs and parts"),
+        ({"quantization": {"backend": "x"}}, UsageError, "backend, kwargs, parts"),
     ],
 )
 def test_invalid_arguments_are_errors_before_anything_is_generated(

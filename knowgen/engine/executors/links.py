@@ -40,6 +40,8 @@ class WorkerLaunch:
         workers: Number of workers.
         concurrency: Calls at once in each worker.
         accelerated: Whether they use an accelerator if there is one.
+        gpus: GPUs of each worker, if it uses an accelerator.
+        emptiest: Whether they are given the GPUs with the most free memory, for a plugin that runs beside others.
         build_timeout: Time limit in seconds for building the plugin.
         reuse: Whether a cached reply may answer a judge's request.
     """
@@ -51,6 +53,8 @@ class WorkerLaunch:
     workers: int
     concurrency: int = 1
     accelerated: bool = False
+    gpus: int = 1
+    emptiest: bool = False
     build_timeout: float = BUILD_SECONDS
     reuse: bool = True
 
@@ -123,7 +127,7 @@ def worker_environment(device: Device, threads: int) -> dict[str, str]:
     environment = child_environment()
     environment["KNOWGEN_DEVICE"] = device.name
     if device.visible:
-        environment["CUDA_VISIBLE_DEVICES"] = device.visible
+        environment[device.variable] = device.visible
     for name in _THREAD_LIMITS:
         environment.setdefault(name, str(max(1, threads)))
     for name, value in _KEPT_MEMORY.items():

@@ -76,9 +76,13 @@ class LocalHosts:
             return CPU
         if self._devices is None:
             threads = WorkerThreads(self._bridge, 1, "devices")
-            self._devices = threads.run(worker_devices, self._launch.workers)
+            self._devices = threads.run(self._assigned)
             threads.close()
         return (await asyncio.shield(self._devices))[number % self._launch.workers]
+
+    def _assigned(self) -> list[Device]:
+        launch = self._launch
+        return worker_devices(launch.workers, launch.gpus, emptiest=launch.emptiest)
 
     def start(self, number: int, device: Device) -> WorkerLink:
         """Start a worker."""

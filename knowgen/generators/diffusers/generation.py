@@ -94,7 +94,7 @@ class PipelineRunner:
         self._uses_references = uses_references
         self._ignores_references = False
         self._one_at_a_time = False
-        self._device, self._noise_device = device, noise_device
+        self._batch, self._device, self._noise_device = batch, device, noise_device
         self._pipelines: dict[Role, LoadedPipeline] = {}
         self._encoders: dict[Role, PromptEncoder | None] = {}
         self._decoders: dict[Role, BatchDecoder | None] = {}
@@ -116,6 +116,27 @@ class PipelineRunner:
             raise self._does_not_fit() from error
         self._ignores_references = not self._uses_references(text)
         self._one_at_a_time = text.traits.batch == "none"
+        while not self._compiled(text):
+            free_memory()
+
+    def _compiled(self, text: LoadedPipeline) -> bool:
+        """Compile the text-to-image pipeline for its first batches; return False where a smaller batch must be tried.
+
+        Raises:
+            ConfigError: The compiler fails, or memory runs out with a single image.
+        """
+        count = 1 if self._one_at_a_time else self._sizes.size("text", waiting=self._batch or 1)
+
+        def fits() -> bool:
+            text.warm_up(count, self._noise_device)
+            return True
+
+        if run_if_fits(fits):
+            return True
+        if count == 1:
+            raise ConfigError(_OUT_OF_MEMORY, where=self._where)
+        self._sizes.did_not_fit(count, "text")
+        return False
 
     def close(self) -> None:
         """Free the memory of the pipelines."""
@@ -283,6 +304,7 @@ class PipelineRunner:
         used = [_used_references(pipeline, request) if role == "edit" else () for request in batch]
         prompts = [request.prompt + pipeline.settings.suffix for request in batch]
         opened = [[reference.open() for reference in references] for references in used]
+        pipeline.compile_for(prompts, opened, self._noise_device)
         started = time.perf_counter()
         images = pipeline.generate(prompts, [request.seed for request in batch], opened, self._noise_device)
         self._sizes.took(len(batch), time.perf_counter() - started, shape)

@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from knowgen.core.errors import MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers.batch_sizes import AUTO, LARGEST, parse_batch
+from knowgen.generators.diffusers.compilation import parse_compile
 from knowgen.generators.diffusers.generation import PipelineRunner, Role
-from knowgen.generators.diffusers.pipeline import DTYPES, OFFLOADS, LoadedPipeline, LoadingOptions, load_pipeline
+from knowgen.generators.diffusers.loading import DTYPES, LoadingOptions, load_pipeline
+from knowgen.generators.diffusers.lora import Adapter
+from knowgen.generators.diffusers.pipeline import LoadedPipeline
+from knowgen.generators.diffusers.placement import OFFLOADS
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     Preset,
@@ -25,8 +30,12 @@ from knowgen.generators.diffusers.presets import (
     preset,
     with_changes,
 )
+from knowgen.generators.diffusers.quantization import parse_quantization
+from knowgen.generators.diffusers.step_cache import parse_cache
+from knowgen.generators.diffusers.weight_files import GGUF, digest_of, parse_weight_file, parse_weight_files
 from knowgen.generators.diffusers.weights import PipelineFiles, find_files
-from knowgen.local_models.devices import device_name
+from knowgen.local_models.devices import device_name, platform_name
+from knowgen.local_models.weights import SAFETENSORS
 
 
 @dataclass(eq=False)
@@ -65,8 +74,18 @@ class DiffusersGenerator:
         offload: model or sequential: components stay in main memory until they are needed.
         slicing: Decode images one by one, to save memory.
         tiling: Decode images in tiles, to save memory; seams become visible.
-        compile: Compile the denoiser.
-        quantization: bitsandbytes_4bit, bitsandbytes_8bit, or {backend, kwargs, parts}.
+        gpus_per_worker: Number of GPUs over which one model is spread, layer by layer, where it does not fit on one.
+        attention: Attention backend of diffusers, such as flash_hub or sage; empty for that of torch.
+        compile: Compile the denoiser: true (the whole), regional (its repeated blocks, which takes less time), or
+            {scope, backend, mode, dynamic}.
+        cache: Reuse results of earlier steps, which is faster and gives other images: first_block, taylorseer, mag,
+            pyramid, faster, or {kind, settings}.
+        quantization: bitsandbytes_4bit, bitsandbytes_8bit, torchao_int8wo, torchao_int4wo, torchao_int8dq,
+            torchao_fp8wo, torchao_fp8dq, or {backend, kwargs, parts}, where parts may name text encoders.
+        gguf: GGUF file with the denoiser's weights: PATH or ORG/NAME:FILE.
+        edit_gguf: `gguf` of an edit pipeline with weights of its own.
+        lora: Low-rank adapters: PATH or ORG/NAME, each with `:FILE` and `@SCALE` where needed; one or a list.
+        edit_lora: `lora` of an edit pipeline with weights of its own.
 
     Raises:
         UsageError: The value of an argument is not valid.
@@ -86,7 +105,9 @@ class DiffusersGenerator:
     concurrency: ClassVar[int] = 1
     references: ClassVar[bool] = True
     revision: ClassVar[str] = "2"
-    identity_excludes: ClassVar[frozenset[str]] = frozenset({"download", "device_map", "offload", "slicing", "compile"})
+    identity_excludes: ClassVar[frozenset[str]] = frozenset(
+        {"download", "device_map", "gpus_per_worker", "offload", "slicing", "compile"}
+    )
     """Arguments on placement: they change images only by rounding, and are recorded with each image."""
 
     model: str
@@ -117,8 +138,15 @@ class DiffusersGenerator:
     offload: str = ""
     slicing: bool = False
     tiling: bool = False
-    compile: bool = False
+    gpus_per_worker: int = 1
+    attention: str = ""
+    compile: bool | str | dict[str, Any] = False
+    cache: str | dict[str, Any] = ""
     quantization: str | dict[str, Any] = ""
+    gguf: str = ""
+    edit_gguf: str = ""
+    lora: str | list[str] = ""
+    edit_lora: str | list[str] = ""
 
     def __post_init__(self) -> None:
         """Check the arguments; nothing is loaded."""
@@ -134,7 +162,7 @@ class DiffusersGenerator:
                     f"{name}={value!r} is unknown", where=self._where, fix=f"give {', '.join(filter(None, choices))}"
                 )
         self._batch = parse_batch(self.batch, self._where)
-        counts = {"steps": self.steps, "edit_steps": self.edit_steps}
+        counts = {"steps": self.steps, "edit_steps": self.edit_steps, "gpus_per_worker": self.gpus_per_worker}
         counts["most_references"] = self.most_references
         for name, number in counts.items():
             if number is not None and number < 1:
@@ -142,11 +170,26 @@ class DiffusersGenerator:
         for size in (self.size, self.edit_size):
             if size:
                 parse_size(str(size))
+        self._parse_loading()
         self._preset: Preset | None = preset(self.model)
         if self._preset is not None and (missing := self._preset.missing):
             raise self._missing_dependency(missing)
         self._device = "cpu"
         self._runner: PipelineRunner | None = None
+
+    def _parse_loading(self) -> None:
+        """Check the arguments on how models are loaded."""
+        self._compilation = parse_compile(self.compile, self._where)
+        self._cache = parse_cache(self.cache, self._where)
+        self._quantization = parse_quantization(self.quantization, self._where)
+        self._lora: dict[Role, Any] = {
+            "text": parse_weight_files(self.lora, "lora", self._where),
+            "edit": parse_weight_files(self.edit_lora, "edit_lora", self._where),
+        }
+        self._gguf: dict[Role, Any] = {
+            "text": parse_weight_file(self.gguf, "gguf", self._where) if self.gguf else None,
+            "edit": parse_weight_file(self.edit_gguf, "edit_gguf", self._where) if self.edit_gguf else None,
+        }
 
     def _missing_dependency(self, missing: str) -> MissingDependencyError:
         problem, _, fix = missing.partition("; ")
@@ -204,8 +247,9 @@ class DiffusersGenerator:
         Weights are downloaded here when `download` is set.
 
         Returns:
-            Hash of the pipeline's weights, followed by that of the edit pipeline where it has its own weights and they
-            are on this machine. Empty when no weights are there, which `setup` reports.
+            Hash of the pipeline's weights and those of further files (`lora`, `gguf`), followed by those of the edit
+            pipeline where it has its own weights and they are on this machine. Empty when no weights are there, which
+            `setup` reports.
         """
         generator = cls(model, **args)
         if missing_packages():
@@ -213,24 +257,24 @@ class DiffusersGenerator:
         digests: list[str] = []
         try:
             text = generator._find(generator._text_settings)
-            digests.append(text.digest())
+            digests += [text.digest(), *generator._file_digests("text")]
             generator.download = False  # the edit pipeline may never be used
             edit = generator._edit_settings(generator.pipeline or text.pipeline)
             if edit.model:
-                digests.append(generator._find(edit).digest())
+                digests += [generator._find(edit, "edit").digest(), *generator._file_digests("edit")]
         except MissingDependencyError:
             return "+".join(digests)
         return "+".join(digests)
 
     @staticmethod
     def excluded_from_identity(
-        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", **_: Any
+        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", quantization: object = "", **_: Any
     ) -> frozenset[str]:
         """Return further arguments that do not decide an image.
 
         In float32 a batch changes an image by rounding alone. In other formats, and where the device chooses the
-        format, it changes it by more, as it does where a step cache decides for a whole batch; a `batch` that is set is
-        then part of the identity. The actual size is recorded with each image.
+        format, it changes it by more, as it does with a step cache or with quantized weights, which may be scaled for a
+        whole batch; a `batch` that is set is then part of the identity. The actual size is recorded with each image.
 
         Example:
             >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4, dtype="float32"))
@@ -238,13 +282,18 @@ class DiffusersGenerator:
             >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4))
             []
         """
-        rounds = dtype == "float32" and not cache
+        rounds = dtype == "float32" and not cache and not quantization
         return frozenset({"batch"}) if rounds or str(batch).strip().lower() == AUTO else frozenset()
 
     @classmethod
     def batch_limit(cls, batch: int | str = AUTO, **_: Any) -> int:
         """Return the maximum number of requests in one call: a fixed batch, and never less than `batch_size`."""
         return max(cls.batch_size, parse_batch(batch, "generator diffusers") or 0)
+
+    @staticmethod
+    def gpu_limit(gpus_per_worker: int = 1, **_: Any) -> int:
+        """Return the number of GPUs that a worker process sees."""
+        return gpus_per_worker
 
     @staticmethod
     def reference_limit(most_references: int | None = None, **_: Any) -> int | None:
@@ -257,10 +306,34 @@ class DiffusersGenerator:
             return self.reference_images == "use"
         return bool(self.edit) or text.takes_references or edit_settings(text.name) is not None
 
-    def _find(self, settings: PipelineSettings) -> PipelineFiles:
+    def _find(self, settings: PipelineSettings, role: Role = "text") -> PipelineFiles:
         return find_files(
-            settings.model, settings.revision, download=self.download, where=self._where, variant=self.variant
+            settings.model,
+            settings.revision,
+            download=self.download,
+            where=self._where,
+            variant=self.variant,
+            own_denoiser=self._gguf[role] is None,
         )
+
+    def _adapters(self, role: Role) -> tuple[Adapter, ...]:
+        """Return the low-rank adapters of a pipeline on this machine."""
+        option = "lora" if role == "text" else "edit_lora"
+        return tuple(
+            Adapter(file.find(SAFETENSORS, option, download=self.download, where=self._where), file.scale)
+            for file in self._lora[role]
+        )
+
+    def _gguf_path(self, role: Role) -> Path | None:
+        """Return the file with the weights of a pipeline's denoiser on this machine, if one was given."""
+        file, option = self._gguf[role], "gguf" if role == "text" else "edit_gguf"
+        return None if file is None else file.find(GGUF, option, download=self.download, where=self._where)
+
+    def _file_digests(self, role: Role) -> list[str]:
+        """Return the hashes of the further files of a pipeline."""
+        path = self._gguf_path(role)
+        files = [] if path is None else [path]
+        return [digest_of(file) for file in [*files, *(adapter.path for adapter in self._adapters(role))]]
 
     def _load(self, role: Role, text: LoadedPipeline | None) -> LoadedPipeline:
         """Load the pipeline of a role; an edit pipeline may use the components of the text-to-image pipeline.
@@ -277,19 +350,29 @@ class DiffusersGenerator:
                 text = text if text is not None else self._load("text", None)
                 return text.for_editing(edit.model_copy(update={"model": settings.model}), self._where)
             settings = edit
-        options = LoadingOptions(
+        options = self._options(role)
+        files = self._find(settings, role)
+        loaded = load_pipeline(settings, files, options, self._where)
+        return loaded.for_editing(settings, self._where) if role == "edit" and not loaded.takes_references else loaded
+
+    def _options(self, role: Role) -> LoadingOptions:
+        """Return how the pipeline of a role is loaded."""
+        return LoadingOptions(
             device=self._device,
             dtype=self.dtype,
             variant=self.variant,
             device_map=self.device_map,
+            gpus=self.gpus_per_worker,
             offload=self.offload,
             slicing=self.slicing,
             tiling=self.tiling,
-            compile=self.compile,
-            quantization=self.quantization,
+            attention=self.attention,
+            compilation=self._compilation,
+            cache=self._cache,
+            quantization=self._quantization,
+            adapters=self._adapters(role),
+            gguf=self._gguf_path(role),
         )
-        loaded = load_pipeline(settings, self._find(settings), options, self._where)
-        return loaded.for_editing(settings, self._where) if role == "edit" and not loaded.takes_references else loaded
 
     def setup(self, device: str) -> None:
         """Load the text-to-image pipeline onto a device.
@@ -341,10 +424,13 @@ class DiffusersGenerator:
         """Return the recorded facts about this machine and about options that save memory or time."""
         from importlib.metadata import version
 
-        names = ("variant", "device_map", "offload", "slicing", "tiling", "compile", "quantization")
+        names = ("variant", "device_map", "offload", "slicing", "tiling", "attention", "quantization")
+        spread = {"gpus_per_worker": self.gpus_per_worker} if self.gpus_per_worker > 1 else {}
         return {
             "device": self._device,
             "device_name": device_name(self._device),
+            **({"platform": platform} if (platform := platform_name(self._device)) else {}),
+            **spread,
             "noise": self.noise,
             "versions": {name: version(name) for name in ("diffusers", "torch", "transformers")},
             **{name: value for name in names if (value := getattr(self, name))},

@@ -1,66 +1,30 @@
-"""A diffusers pipeline: load it from a folder, generate several images in one call, describe its settings."""
+"""A loaded diffusers pipeline: generate several images in one call, describe its settings."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.core.text import error_message, error_summary
+from knowgen.core.errors import UsageError
+from knowgen.generators.diffusers.compilation import Compilation
+from knowgen.generators.diffusers.placement import denoiser_of
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     PipelineTraits,
     guidance_argument,
-    missing_class,
     pipeline_traits,
 )
+from knowgen.generators.diffusers.step_cache import StepCache
 from knowgen.generators.diffusers.weights import PipelineFiles
-from knowgen.local_models.devices import auto_dtype, is_gpu_fault
-from knowgen.local_models.memory import is_out_of_memory
-from knowgen.local_models.weights import offline
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-QUANTIZATIONS: dict[str, dict[str, Any]] = {
-    "bitsandbytes_4bit": {"load_in_4bit": True},
-    "bitsandbytes_8bit": {"load_in_8bit": True},
-}
-"""Quantizations with default arguments; others are given as {backend, kwargs, parts}."""
-
-OFFLOADS = ("", "model", "sequential")
-DTYPES = ("auto", "bfloat16", "float16", "float32")
-
-
-@dataclass(frozen=True)
-class LoadingOptions:
-    """How a pipeline is loaded into memory.
-
-    Attributes:
-        device: Device, as torch names it.
-        dtype: One of `DTYPES`.
-        variant: Variant of the weights, such as `fp16`.
-        device_map: Argument of diffusers of the same name; empty to put the whole pipeline on `device`.
-        offload: One of `OFFLOADS`: components stay in main memory until they are needed.
-        slicing: Decode images one by one.
-        tiling: Decode images in tiles, which leaves visible seams.
-        compile: Compile the denoiser.
-        quantization: Name of a backend, or {backend, kwargs, parts}.
-    """
-
-    device: str
-    dtype: str = "auto"
-    variant: str = ""
-    device_map: str = ""
-    offload: str = ""
-    slicing: bool = False
-    tiling: bool = False
-    compile: bool = False
-    quantization: str | Mapping[str, Any] = ""
+_WARM_UP_STEPS = 2
+_WARM_UP_PROMPTS = ("A", "A lighthouse on a cliff, with a sign")
+"""Prompts of two lengths: classes whose text has no fixed length are compiled for any length."""
 
 
 class LoadedPipeline:
@@ -73,6 +37,11 @@ class LoadedPipeline:
         dtype: Number format in which it computes.
         where: Names the generator in errors.
 
+    Attributes:
+        cache: The cache between steps, if any.
+        compilation: How the denoiser is compiled, if it is.
+        options: What is recorded about how it was loaded, beside its settings.
+
     Raises:
         UsageError: A setting is not an argument of its class.
     """
@@ -84,6 +53,9 @@ class LoadedPipeline:
         self.parameters = inspect.signature(type(pipe).__call__).parameters
         self._arguments = self._fixed_arguments(where)
         self.digest = files.digest()
+        self.cache: StepCache | None = None
+        self.compilation: Compilation | None = None
+        self.options: dict[str, Any] = {}
 
     @property
     def takes_references(self) -> bool:
@@ -124,16 +96,34 @@ class LoadedPipeline:
         Returns:
             For each prompt what the pipeline returned, which `to_image` reads.
         """
-        import torch
+        count, shape = len(prompts), self._shape(references)
+        padded = count if self.compilation is None else self.compilation.batch_for(shape, count)
+        rows = [min(number, count - 1) for number in range(padded)]
+        call = self._call(
+            [prompts[row] for row in rows],
+            [seeds[row] for row in rows],
+            [references[row] for row in rows],
+            noise_device,
+        )
+        images = call() if self.compilation is None else self.compilation.run(shape, padded, call)
+        return images[:count]
 
-        generators = [torch.Generator(noise_device).manual_seed(seed) for seed in seeds]
+    def _shape(self, references: Sequence[Sequence[Image]]) -> tuple[Any, ...]:
+        """Return what the batches of a compiled shape share beside their size."""
+        return tuple(image.size for image in references[0])
+
+    def _call(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        references: Sequence[Sequence[Image]],
+        noise_device: str,
+        steps: int | None = None,
+    ) -> Callable[[], list[Any]]:
+        """Return a function that generates a batch; arguments as for `generate`, `steps` instead of the settings'."""
         negative = self.negative_prompt
         several = len(prompts) > 1
-        arguments: dict[str, Any] = {
-            **self._arguments,
-            "prompt": list(prompts) if several else prompts[0],
-            "generator": generators if several else generators[0],
-        }
+        arguments: dict[str, Any] = {**self._arguments, "prompt": list(prompts) if several else prompts[0]}
         if negative is not None:
             arguments["negative_prompt"] = [negative] * len(prompts) if several else negative
         if references[0]:
@@ -143,12 +133,77 @@ class LoadedPipeline:
                 arguments["image"] = [images[0] for images in references] if several else references[0][0]
         if "output_type" in self.parameters:
             arguments["output_type"] = "np"
-        with _seeded(seeds[0]) if self.traits.global_random else nullcontext():
-            output = self.pipe(**arguments)
-        images = list(output.images)
-        if len(images) != len(prompts):
-            raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
-        return images
+        if steps is not None and not {"sigmas", "timesteps"} & set(arguments):
+            arguments["num_inference_steps"] = steps
+
+        def call() -> list[Any]:
+            import torch
+
+            generators = [torch.Generator(noise_device).manual_seed(seed) for seed in seeds]
+            arguments["generator"] = generators if several else generators[0]
+            if self.cache is not None:
+                self.cache.pipe = self.pipe
+            with _seeded(seeds[0]) if self.traits.global_random else nullcontext():
+                images = list(self.pipe(**arguments).images)
+            if len(images) != len(prompts):
+                raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
+            return images
+
+        return call
+
+    def warm_up(self, count: int, noise_device: str) -> None:
+        """Compile a compiled pipeline for batches without references, before the first image.
+
+        Args:
+            count: Number of images of a batch.
+            noise_device: As for `generate`.
+
+        Raises:
+            ConfigError: The compiler fails.
+        """
+        compilation = self.compilation
+        if compilation is None or self.traits.needs_image:
+            return
+        short, long = _WARM_UP_PROMPTS
+        texts = [[short] * count, [long] * count, [short, *[long] * (count - 1)]]
+
+        def calls() -> None:
+            for prompts in texts[: 3 if count > 1 else 2]:
+                call = self._call(prompts, [0] * count, [()] * count, noise_device, _WARM_UP_STEPS)
+                compilation.run((), count, call)
+
+        compilation.warm_up(calls, count)
+
+    def compile_for(self, prompts: Sequence[str], references: Sequence[Sequence[Image]], noise_device: str) -> None:
+        """Compile a compiled pipeline for a batch of a shape or size that it has not had; arguments as for `generate`.
+
+        It takes place apart from the batch, so that the time of its images is not that of the compiler.
+
+        Raises:
+            ConfigError: The compiler fails.
+        """
+        compilation, count, shape = self.compilation, len(prompts), self._shape(references)
+        if compilation is None or compilation.knows(shape, count):
+            return
+        call = self._call(prompts, [0] * count, references, noise_device, _WARM_UP_STEPS)
+        compilation.warm_up(lambda: compilation.run(shape, count, call), count)
+
+    @property
+    def passes(self) -> int:
+        """Passes of the denoiser at each step: 2 where its guidance compares two."""
+        if "true_cfg_scale" in self.parameters:
+            scale = self._value("true_cfg_scale")
+            return 2 if self._applies("true_cfg_scale") and (scale is None or scale > 1) else 1
+        if getattr(getattr(denoiser_of(self.pipe), "config", None), "guidance_embeds", False):
+            return 1
+        scale = self._value("guidance_scale")
+        return 2 if self._applies("guidance_scale") and (scale is None or scale > 1) else 1
+
+    @property
+    def steps(self) -> int | None:
+        """Denoising steps of an image; None where the class does not say."""
+        steps = self._value("num_inference_steps")
+        return int(steps) if steps is not None else None
 
     def recorded_settings(self) -> dict[str, Any]:
         """Return what decides its images besides prompt, references and seed, defaults of the class included.
@@ -169,6 +224,9 @@ class LoadedPipeline:
             "arguments": dict(self.settings.arguments),
             "scheduler": type(self.pipe.scheduler).__name__ if getattr(self.pipe, "scheduler", None) else "",
             "dtype": self.dtype,
+            **self.options,
+            **({} if self.cache is None else {"cache": self.cache.settings}),
+            **({} if self.compilation is None else self.compilation.recorded()),
         }
 
     def _applies(self, scale: str) -> bool:
@@ -200,7 +258,7 @@ class LoadedPipeline:
         from diffusers import AutoPipelineForImage2Image
 
         if self.takes_references:
-            return LoadedPipeline(self.pipe, settings, self.files, self.dtype, where)
+            return self._with(self.pipe, settings, where)
         try:
             pipe = AutoPipelineForImage2Image.from_pipe(self.pipe)
         except ValueError as error:
@@ -208,7 +266,13 @@ class LoadedPipeline:
                 f"{self.name} cannot generate from reference images", where=where, fix="give -g edit=MODEL"
             ) from error
         pipe.set_progress_bar_config(disable=True)
-        return LoadedPipeline(pipe, settings, self.files, self.dtype, where)
+        return self._with(pipe, settings, where)
+
+    def _with(self, pipe: Any, settings: PipelineSettings, where: str) -> LoadedPipeline:
+        """Return a pipeline of the same components with other settings."""
+        loaded = LoadedPipeline(pipe, settings, self.files, self.dtype, where)
+        loaded.cache, loaded.compilation, loaded.options = self.cache, self.compilation, self.options
+        return loaded
 
 
 @contextmanager
@@ -236,177 +300,3 @@ def to_image(output: Any) -> Image | ValueError:
     if not np.isfinite(values).all():
         return ValueError("the model returned NaN or infinite values instead of an image; try -g dtype=float32")
     return Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8))
-
-
-def load_pipeline(
-    settings: PipelineSettings, files: PipelineFiles, options: LoadingOptions, where: str
-) -> LoadedPipeline:
-    """Load a pipeline.
-
-    Raises:
-        MissingDependencyError: The installed library lacks the class, or a package is missing.
-        DataError: The folder cannot be loaded.
-        ConfigError: An option does not fit the device or the class.
-    """
-    import torch
-
-    pipeline_class = _pipeline_class(settings.pipeline, files, where)
-    dtype = auto_dtype(options.device, settings.dtype) if options.dtype == "auto" else options.dtype
-    _warn_once()
-    arguments: dict[str, Any] = {
-        _dtype_argument(): getattr(torch, dtype),
-        "use_safetensors": True,
-        "local_files_only": True,
-    }
-    if options.variant:
-        arguments["variant"] = options.variant
-    if options.device_map:
-        arguments["device_map"] = options.device_map
-    if options.quantization:
-        arguments["quantization_config"] = _quantization(options.quantization, files, where)
-    try:
-        with _quiet(), offline():  # all files are in the folder
-            pipe = pipeline_class.from_pretrained(str(files.folder), **arguments)
-        pipe.set_progress_bar_config(disable=True)
-        _place(pipe, options, where)
-    except KnowgenError:
-        raise
-    except ImportError as error:
-        raise MissingDependencyError(
-            error_message(error, 300), where=where, fix="pip install -U 'knowgen[models]'"
-        ) from error
-    except Exception as error:
-        if is_out_of_memory(error) or is_gpu_fault(error):
-            raise
-        raise DataError(f"cannot be loaded: {error_summary(error, 300)}", where=where) from error
-    return LoadedPipeline(pipe, settings, files, dtype, where)
-
-
-class _FirstTimeFilter(logging.Filter):
-    """Pass every warning of a library once and shortened; repeated at every batch it would hide the others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._prefixes: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a message is new; messages with the same beginning count as one."""
-        text = record.getMessage()
-        record.msg, record.args = text[:_MAX_WARNING_CHARACTERS], ()
-        prefix = text[:_PREFIX_CHARACTERS]
-        is_new = prefix not in self._prefixes
-        self._prefixes.add(prefix)
-        return is_new
-
-
-_PREFIX_CHARACTERS, _MAX_WARNING_CHARACTERS = 60, 200
-
-
-def _warn_once() -> None:
-    """Add the filter to the handlers of diffusers and transformers."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for name, library in (("diffusers", diffusers_logging), ("transformers", transformers_logging)):
-        library.get_logger(name)  # creates the library's handlers
-        for handler in logging.getLogger(name).handlers:
-            if not any(isinstance(known, _FirstTimeFilter) for known in handler.filters):
-                handler.addFilter(_FirstTimeFilter())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the libraries' progress bars of loading, because a run shows its own."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    enabled = [module for module in (diffusers_logging, transformers_logging) if module.is_progress_bar_enabled()]
-    for module in enabled:
-        module.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for module in enabled:
-            module.enable_progress_bar()
-
-
-def _pipeline_class(requested: str, files: PipelineFiles, where: str) -> Any:
-    """Return the class that loads a folder: the requested one, else the one that diffusers or the folder names."""
-    import diffusers
-    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
-
-    name = requested or files.pipeline
-    pipeline_class = getattr(diffusers, name, None) if name.isidentifier() else None
-    if pipeline_class is None or not callable(getattr(pipeline_class, "from_pretrained", None)):
-        problem, _, fix = missing_class(name).partition("; ")
-        raise MissingDependencyError(problem, where=where, fix=fix)
-    if not requested and name in {known.__name__ for known in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}:
-        return diffusers.AutoPipelineForText2Image
-    return pipeline_class
-
-
-def _dtype_argument() -> str:
-    """Return the name of the dtype argument; from diffusers 0.42 on the old name is deprecated."""
-    import diffusers
-
-    version = tuple(int(number) for number in diffusers.__version__.split(".")[:2])
-    return "dtype" if version >= (0, 42) else "torch_dtype"
-
-
-def _place(pipe: Any, options: LoadingOptions, where: str) -> None:
-    """Move a pipeline to its device, and apply the options that save memory or time.
-
-    Raises:
-        ConfigError: An option does not fit the device or the class.
-    """
-    if options.offload:
-        if options.device == "cpu":
-            raise ConfigError("offload needs an accelerator", where=where, fix="leave out offload")
-        enable = pipe.enable_model_cpu_offload if options.offload == "model" else pipe.enable_sequential_cpu_offload
-        enable(device=options.device)
-    elif not options.device_map:
-        pipe.to(options.device)
-    vae = getattr(pipe, "vae", None)
-    for requested, method in ((options.slicing, "enable_slicing"), (options.tiling, "enable_tiling")):
-        if requested:
-            if not callable(getattr(vae, method, None)):
-                raise ConfigError(f"{type(pipe).__name__} has no VAE with {method}", where=where)
-            getattr(vae, method)()
-    if options.compile:
-        denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
-        if denoiser is None:
-            raise ConfigError(f"{type(pipe).__name__} has no denoiser to compile", where=where, fix="leave out compile")
-        denoiser.compile()
-
-
-def _quantization(requested: str | Mapping[str, Any], files: PipelineFiles, where: str) -> Any:
-    """Return the diffusers configuration of a quantization. By default only the denoiser is quantized.
-
-    Raises:
-        UsageError: The quantization is unknown.
-        MissingDependencyError: Its backend is not installed.
-    """
-    from importlib.util import find_spec
-
-    from diffusers import PipelineQuantizationConfig
-
-    if isinstance(requested, str):
-        if requested not in QUANTIZATIONS:
-            known = ", ".join(QUANTIZATIONS)
-            raise UsageError(
-                f"quantization {requested!r} is unknown", where=where, fix=f"give {known}, or {{backend, kwargs}}"
-            )
-        requested = {"backend": requested, "kwargs": QUANTIZATIONS[requested]}
-    if not requested.get("backend") or not requested.get("kwargs") or set(requested) - {"backend", "kwargs", "parts"}:
-        raise UsageError("quantization takes backend, kwargs and parts", where=where)
-    backend = str(requested["backend"])
-    package = backend.partition("_")[0]
-    if package in {"bitsandbytes", "torchao"} and find_spec(package) is None:
-        raise MissingDependencyError(f"{backend} is not installed", where=where, fix=f"pip install {package}")
-    parts = requested.get("parts") or [part for part in ("transformer", "unet") if part in files.components]
-    try:
-        return PipelineQuantizationConfig(
-            quant_backend=backend, quant_kwargs=dict(requested["kwargs"]), components_to_quantize=list(parts)
-        )
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"quantization: {error_message(error, 300)}", where=where) from error

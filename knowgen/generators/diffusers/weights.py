@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import DataError, MissingDependencyError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.core.text import parse_json
+from knowgen.local_models.weight_sizes import folder_parameters
 from knowgen.local_models.weights import (
     SAFETENSORS,
     content_id,
@@ -37,12 +38,37 @@ class PipelineFiles:
         revision: Commit on the hub; empty for a local folder.
         pipeline: Class of the pipeline as named in the folder.
         components: Names of its components.
+        classes: Class of each component.
+        libraries: Library of each component that has weights: diffusers or transformers.
+        replaced: Components whose weights come from elsewhere, so that those in the folder are not used.
     """
 
     folder: Path
     revision: str
     pipeline: str
     components: tuple[str, ...]
+    classes: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def denoiser(self) -> str:
+        """Name of the component that removes noise; empty for a pipeline without one."""
+        return _denoiser(self.components)
+
+    def parameters(self, variant: str = "") -> dict[str, int]:
+        """Return the number of parameters of each component, as far as its files say it.
+
+        Args:
+            variant: Variant of the weights, such as `fp16`; empty for the default.
+        """
+        counts: dict[str, int] = {}
+        for component in self.libraries:
+            try:
+                counts[component] = folder_parameters(self.folder / component, variant)
+            except (ValueError, KeyError, TypeError):
+                continue  # a damaged file, about which loading gives an error
+        return counts
 
     def digest(self) -> str:
         """Return a hash of the model's content: 12 hex digits over the files of its components."""
@@ -52,11 +78,14 @@ class PipelineFiles:
         yield self.folder / INDEX
         for component in sorted(self.components):
             for file in sorted((self.folder / component).rglob("*")):
-                if file.suffix in {*_TEXT_SUFFIXES, SAFETENSORS} and file.is_file():
+                weights = {SAFETENSORS} - ({SAFETENSORS} if component in self.replaced else set())
+                if file.suffix in {*_TEXT_SUFFIXES, *weights} and file.is_file():
                     yield file
 
 
-def find_files(model: str, revision: str, *, download: bool, where: str, variant: str = "") -> PipelineFiles:
+def find_files(
+    model: str, revision: str, *, download: bool, where: str, variant: str = "", own_denoiser: bool = True
+) -> PipelineFiles:
     """Find the files of a pipeline.
 
     Args:
@@ -65,6 +94,7 @@ def find_files(model: str, revision: str, *, download: bool, where: str, variant
         download: Whether to download what is missing from the hub.
         where: Names the generator in errors.
         variant: Variant of the weights, such as `fp16`; empty for the default.
+        own_denoiser: Whether the denoiser's weights are used; otherwise they may be missing.
 
     Raises:
         UsageError: The model is neither a folder nor a name on the hub.
@@ -85,10 +115,30 @@ def find_files(model: str, revision: str, *, download: bool, where: str, variant
         folder = _hub_snapshot(model, revision, download, variant, where)
         commit = folder.name if folder.parent.name == "snapshots" else revision
     index = _read_index(folder, where)
-    components = tuple(name for name, entry in index.items() if _is_component(entry))
-    for component in components:
-        _check_component(folder, component, str(index[component][0]), model, where)
-    return PipelineFiles(folder, commit, str(index["_class_name"]), components)
+    entries = {name: entry for name, entry in index.items() if _is_component(entry)}
+    components = tuple(entries)
+    replaced = () if own_denoiser else (_denoiser(components),)
+    for component, (library, _) in entries.items():
+        _check_component(folder, component, str(library), model, where, weights=component not in replaced)
+    return PipelineFiles(
+        folder,
+        commit,
+        str(index["_class_name"]),
+        components,
+        {component: str(name) for component, (_, name) in entries.items()},
+        {component: str(library) for component, (library, _) in entries.items() if _has_weights(folder / component)},
+        replaced,
+    )
+
+
+def _denoiser(components: tuple[str, ...]) -> str:
+    return next((name for name in ("transformer", "unet") if name in components), "")
+
+
+def _has_weights(folder: Path) -> bool:
+    """Return whether a component is a model: a tokenizer, a processor or a scheduler has no weights."""
+    names = {file.name for file in folder.iterdir()}
+    return "config.json" in names and not names & {"tokenizer_config.json", "preprocessor_config.json"}
 
 
 def _hub_snapshot(model: str, revision: str, download: bool, variant: str, where: str) -> Path:
@@ -132,8 +182,10 @@ def _is_component(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
 
 
-def _check_component(folder: Path, component: str, library: str, model: str, where: str) -> None:
-    """Check that a component has all its weights as safetensors, and no code.
+def _check_component(
+    folder: Path, component: str, library: str, model: str, where: str, *, weights: bool = True
+) -> None:
+    """Check that a component has no code and, if its weights are used, has all of them as safetensors.
 
     Raises:
         MissingDependencyError: A file is missing.
@@ -145,8 +197,8 @@ def _check_component(folder: Path, component: str, library: str, model: str, whe
     if not path.is_dir():
         raise _incomplete(model, where, f"{component} is missing")
     names = {file.name for file in path.iterdir()}
-    if "config.json" not in names or names & {"tokenizer_config.json", "preprocessor_config.json"}:
-        return  # a tokenizer, a processor or a scheduler has no weights
+    if not weights or not _has_weights(path):
+        return
     if not any(name.endswith(".safetensors") for name in names):
         refuse_pickles(names, component, where)
         raise _incomplete(model, where, f"{component} has no safetensors file")

@@ -52,6 +52,7 @@ class HfJudge:
         attempts: Maximum number of replies for one score, when they break the contract.
         dtype: Number format of the weights: auto (bfloat16 on a GPU, float32 on a CPU), float32, bfloat16 or float16.
         device_map: Placement over several devices as in transformers, such as `auto`; empty for one device.
+        gpus_per_worker: Number of GPUs over which the model is spread, those with the most free memory.
 
     Raises:
         UsageError: An argument is invalid.
@@ -66,7 +67,7 @@ class HfJudge:
     workers = 1
     local = True
     deadline = 1800.0  # a CPU may take minutes for one reply
-    identity_excludes = frozenset({"download", "batch_size", "device_map"})
+    identity_excludes = frozenset({"download", "batch_size", "device_map", "gpus_per_worker"})
 
     def __init__(
         self,
@@ -80,11 +81,13 @@ class HfJudge:
         attempts: int = 3,
         dtype: str = "auto",
         device_map: str = "",
+        gpus_per_worker: int = 1,
     ) -> None:
         where = f"scorer hf:{model}" if model else "scorer hf"
         if not isinstance(model, str) or not model.strip():
             raise UsageError("the judge needs a model", where="scorer hf", fix="name it as hf:FOLDER or hf:ORG/NAME")
         counts = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "attempts": attempts}
+        counts["gpus_per_worker"] = gpus_per_worker
         _check_counts(counts if max_pixels is None else counts | {"max_pixels": max_pixels}, where)
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
             raise UsageError(f"temperature must be a number from 0 to 2, got {temperature!r}", where=where)
@@ -93,6 +96,8 @@ class HfJudge:
         if not isinstance(download, bool):
             raise UsageError(f"download must be true or false, got {download!r}", where=where)
         self.label = f"hf:{model}"
+        if gpus_per_worker > 1:
+            device_map = device_map or "balanced"
         self.source = ModelSource(model, revision, download, dtype, device_map, where=f"scorer hf:{model}")
         self.attempts = attempts
         self.max_pixels = max_pixels
@@ -114,6 +119,11 @@ class HfJudge:
         """
         folder = expand_user(model or "")
         return weights_id(folder) if any(folder.glob("*.safetensors")) else ""
+
+    @staticmethod
+    def gpu_limit(gpus_per_worker: int = 1, **_: Any) -> int:
+        """Return the number of GPUs that a worker process sees."""
+        return gpus_per_worker
 
     def setup(self, device: str) -> None:
         """Load the model.

@@ -60,7 +60,7 @@ def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[MatchVerd
     return ("within" if measured.largest <= tolerance else "differs"), "", measured
 
 
-_MEASURED = frozenset({"batch_seconds"})
+_MEASURED = frozenset({"batch_seconds", "compiled_graphs", "graph_breaks"})
 """Recorded settings that are measurements, which decide no image."""
 
 

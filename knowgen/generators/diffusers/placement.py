@@ -1,0 +1,125 @@
+"""Put a pipeline onto its devices: one, several, or main memory with an accelerator for the part that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from knowgen.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from knowgen.generators.diffusers.loading import LoadingOptions
+
+DENOISERS = ("transformer", "unet")
+OFFLOADS = ("", "model", "sequential")
+
+
+def denoiser_of(pipe: Any) -> Any:
+    """Return the model that removes noise, None for a pipeline without one."""
+    return next((part for name in DENOISERS if (part := getattr(pipe, name, None)) is not None), None)
+
+
+def check_options(options: LoadingOptions, where: str) -> None:
+    """Check that the options of placement go together.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if options.gpus == 1:
+        return
+    if options.gpus < 1:
+        raise ConfigError("gpus_per_worker must be 1 or more", where=where)
+    others = {"offload": options.offload, "device_map": options.device_map, "compile": options.compilation}
+    if conflicts := [name for name, value in others.items() if value]:
+        what = f"gpus_per_worker and {conflicts[0]} do not go together"
+        raise ConfigError(what, where=where, fix=f"leave out one of them, such as {conflicts[0]}")
+    if options.quantization is not None and options.quantization.backend.startswith("bitsandbytes"):
+        what = "weights of bitsandbytes cannot be spread over several GPUs"
+        raise ConfigError(what, where=where, fix="give quantization=torchao_int8wo, or leave out gpus_per_worker")
+
+
+def place(pipe: Any, options: LoadingOptions, where: str) -> None:
+    """Move a pipeline to its devices, and apply the options that save memory.
+
+    Raises:
+        ConfigError: An option does not fit the device or the class.
+    """
+    if options.offload:
+        if options.device.startswith("cpu"):
+            raise ConfigError("offload needs an accelerator", where=where, fix="leave out offload")
+        enable = pipe.enable_model_cpu_offload if options.offload == "model" else pipe.enable_sequential_cpu_offload
+        enable(device=options.device)
+    elif options.gpus > 1:
+        spread(pipe, options.device, options.gpus, where)
+    elif not options.device_map:
+        pipe.to(options.device)
+    vae = getattr(pipe, "vae", None)
+    for requested, method in ((options.slicing, "enable_slicing"), (options.tiling, "enable_tiling")):
+        if requested:
+            if not callable(getattr(vae, method, None)):
+                raise ConfigError(f"{type(pipe).__name__} has no VAE with {method}", where=where)
+            getattr(vae, method)()
+
+
+def spread(pipe: Any, device: str, gpus: int, where: str) -> None:
+    """Spread the denoiser and the text encoders of a pipeline over several GPUs, layer by layer.
+
+    The first layers of each are on the first GPU, with everything else, so that it stays the device of the pipeline.
+
+    Args:
+        pipe: The pipeline in main memory.
+        device: Its first device, such as `cuda:0`.
+        gpus: Number of GPUs.
+        where: Names the generator in errors.
+
+    Raises:
+        ConfigError: There are fewer GPUs, or the weights do not fit into their memory.
+    """
+    import torch
+    from accelerate import dispatch_model
+    from accelerate.utils import get_max_memory
+
+    kind, _, first = device.partition(":")
+    count = getattr(torch, kind).device_count() if kind in ("cuda", "xpu") else 0
+    if count < gpus:
+        raise ConfigError(
+            f"gpus_per_worker={gpus}, and this process has {count} GPUs", where=where, fix="ask for fewer"
+        )
+    devices = [(int(first or 0) + number) % count for number in range(gpus)]
+    small: list[Any] = []
+    large: list[Any] = []
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            (large if name in DENOISERS or name.startswith("text_encoder") else small).append(part)
+    for part in small:
+        part.to(device)
+    for part in sorted(large, key=lambda each: -each.num_parameters()):
+        free = get_max_memory()
+        plan = layers_by_device(part, {number: free[number] for number in devices}, where)
+        dispatch_model(part, plan, main_device=devices[0], force_hooks=True)
+
+
+def layers_by_device(model: Any, free: Mapping[int, int], where: str) -> dict[str, int]:
+    """Return on which device each layer of a model is, in equal parts.
+
+    Args:
+        model: A model of diffusers or transformers.
+        free: Free bytes of each device, by its number.
+        where: Names the generator in errors.
+
+    Raises:
+        ConfigError: It does not fit.
+    """
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    whole = getattr(model, "_no_split_modules", None)
+    whole = list(whole or getattr(model, "_repeated_blocks", None) or [])
+    shares = get_balanced_memory(model, dict(free), no_split_module_classes=whole)
+    plan: dict[str, Any] = infer_auto_device_map(
+        model, {number: shares[number] for number in free}, no_split_module_classes=whole
+    )
+    if {"cpu", "disk"} & {str(device) for device in plan.values()}:
+        what = f"the weights of {type(model).__name__} do not fit into {len(free)} GPUs"
+        raise ConfigError(what, where=where, fix="give a larger gpus_per_worker, or offload=model instead")
+    return plan
