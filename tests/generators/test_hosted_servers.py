@@ -144,8 +144,11 @@ def test_an_address_that_says_what_the_server_is_needs_no_call(
     assert OpenAiImages("any", base_url=url, key_env="MY_KEY").form.name == name
     assert OpenAiImages("any", base_url="http://127.0.0.1:9/v1", server=name).form.name == name
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     if name == "openrouter":
-        OpenAiImages("any", base_url=url)
+        assert OpenAiImages("any", base_url=url)._client.key == KEY
+        with pytest.raises(ConfigError, match="OPENAI_API_KEY"):  # its key goes to no other host
+            OpenAiImages("any", base_url="https://openrouter.ai.example.com/api/v1")
 
 
 def test_vllm_omni_reads_everything_that_it_is_sent(tmp_path: Path) -> None:
