@@ -119,6 +119,11 @@ def test_a_model_that_the_server_does_not_list_is_a_warning(caplog: pytest.LogCa
     assert warning in caplog.text
 
 
+def test_a_server_that_runs_another_model_ends_the_run_instead_of_failing_every_sample() -> None:
+    with EngineServer(VLLM_OMNI) as server, pytest.raises(AccountError, match="server is running 'Qwen/Qwen-Image'"):
+        generate(on(VLLM_OMNI, server, "gpt-image-2"))
+
+
 def test_openai_is_recognised_behind_a_proxy_and_any_other_server_is_not_named() -> None:
     with ImageServer(OPENAI) as server:
         generator = OpenAiImages("my-model", base_url=server.base)
