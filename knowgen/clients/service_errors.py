@@ -25,6 +25,7 @@ Sources, looked up in November 2026:
   `RateLimitTriggeredError`; 403 `SecurityCompromiseError` and 422 `AssertionFailureError` are about the page.
 - MediaWiki: `{error: {code, info}}` with status 200 and `MediaWiki-API-Error`; `maxlag` with Retry-After, `ratelimited`
   (Manual:Maxlag parameter, API:Etiquette).
+- vLLM-Omni: `{detail: "Model mismatch: …"}` with status 400 where a request names another model than the one it serves.
 - Cloudflare: 520 to 524 and 530, the server behind it is away or answers too late.
 """
 
@@ -97,7 +98,8 @@ _ACCOUNT_MESSAGE = re.compile(
     r"(?:invalid|incorrect|expired|missing|no|bad) api[ _-]?key|api[ _-]?key (?:not (?:valid|found)|(?:is )?(?:invalid|"
     r"expired|missing))|credit balance is too low|(?:insufficient|not enough) (?:credits?|balance|funds)|billing|"
     r"overdue|spend(?:ing)? limit|model\b.{0,80}\b(?:does not exist|not found|is not (?:a )?valid|has been (?:retired|"
-    r"deprecated|shut down))|not a valid model|no such model|unknown model|location is not supported|country, region",
+    r"deprecated|shut down))|not a valid model|no such model|model mismatch|unknown model|location is not supported|"
+    r"country, region",
     re.IGNORECASE,
 )
 _NO_QUOTA = re.compile(r"\blimit: 0\b(?!\.)")

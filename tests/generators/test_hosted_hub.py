@@ -79,7 +79,7 @@ def generate(
     return asyncio.run(each())
 
 
-KIND = {"replicate": "WEBP", "hf-inference": "JPEG"}
+KIND = {"replicate": "WEBP"}
 
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "zai-org"])
@@ -155,7 +155,8 @@ def test_a_prediction_that_takes_longer_than_a_minute_is_waited_for(server: Engi
     path = "/replicate/v1/predictions/p1"
     waiting = Step(response={"id": "p1", "status": "processing", "output": None})
     ended = Step(response=lambda url: {"id": "p1", "status": "succeeded", "output": f"{url}/out.webp"})
-    server.pages[path] = [waiting, waiting, ended]
+    away = Step(status=502, body=b"<html>Bad gateway</html>")
+    server.pages[path] = [waiting, away, waiting, ended]
     (result,) = generate(make(server, "replicate"), prompt="a slow boat")
     assert result.image == drawn("a slow boat", 7, kind="WEBP") and len(server.calls) == 1
     server.pages[path] = [Step(response={"id": "p1", "status": "failed", "error": "CUDA out of memory"})]

@@ -119,6 +119,11 @@ def test_a_model_that_the_server_does_not_list_is_a_warning(caplog: pytest.LogCa
     assert warning in caplog.text
 
 
+def test_a_server_that_runs_another_model_ends_the_run_instead_of_failing_every_sample() -> None:
+    with EngineServer(VLLM_OMNI) as server, pytest.raises(AccountError, match="server is running 'Qwen/Qwen-Image'"):
+        generate(on(VLLM_OMNI, server, "gpt-image-2"))
+
+
 def test_openai_is_recognised_behind_a_proxy_and_any_other_server_is_not_named() -> None:
     with ImageServer(OPENAI) as server:
         generator = OpenAiImages("my-model", base_url=server.base)
@@ -144,8 +149,11 @@ def test_an_address_that_says_what_the_server_is_needs_no_call(
     assert OpenAiImages("any", base_url=url, key_env="MY_KEY").form.name == name
     assert OpenAiImages("any", base_url="http://127.0.0.1:9/v1", server=name).form.name == name
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     if name == "openrouter":
-        OpenAiImages("any", base_url=url)
+        assert OpenAiImages("any", base_url=url)._client.key == KEY
+        with pytest.raises(ConfigError, match="OPENAI_API_KEY"):  # its key goes to no other host
+            OpenAiImages("any", base_url="https://openrouter.ai.example.com/api/v1")
 
 
 def test_vllm_omni_reads_everything_that_it_is_sent(tmp_path: Path) -> None:

@@ -109,15 +109,16 @@ def in_base64(server: EngineServer, call: Call) -> Step:
 
 
 def hf_inference(server: EngineServer, call: Call) -> Step:
-    """Answer as HF Inference: the image is the body."""
+    """Answer as HF Inference: the image is the body, a JPEG unless a PNG is asked for."""
     server.read.append(call.fields)
     parameters = call.fields.get("parameters", {})
     edit = call.path.endswith(EDIT_MODEL)
     prompt = parameters["prompt"] if edit else call.fields["inputs"]
     if edit:
         assert base64.b64decode(call.fields["inputs"]).startswith(b"\x89PNG")
-    image = drawn(prompt, parameters.get("seed"), int(edit), "JPEG")
-    return Step(body=image, headers={"Content-Type": "image/jpeg"})
+    kind = "PNG" if call.headers.get("accept") == "image/png" else "JPEG"
+    image = drawn(prompt, parameters.get("seed"), int(edit), kind)
+    return Step(body=image, headers={"Content-Type": f"image/{kind.lower()}"})
 
 
 def wavespeed(server: EngineServer, call: Call) -> Step:

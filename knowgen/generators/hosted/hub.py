@@ -23,6 +23,7 @@ from knowgen.core.errors import (
     ConfigError,
     MissingDependencyError,
     ServiceUnavailableError,
+    TransientError,
     UsageError,
 )
 from knowgen.core.metering import ReportedUsage
@@ -193,7 +194,9 @@ class HubImages(HostedImages):
         except Exception as error:
             raise self._hub_error(error, model) from error
         base = helper._prepare_base_url(self._key).rstrip("/")
-        headers = {name: value for name, value in made.headers.items() if name not in ("authorization", "user-agent")}
+        own = ("authorization", "user-agent", "accept")
+        headers = {name: value for name, value in made.headers.items() if name not in own}
+        headers["Accept"] = "image/png"  # as the library's client asks; HF Inference would return a JPEG
         if self._own_scheme(made.headers):
             headers["Authorization"] = made.headers["authorization"]
         content = bytes(made.data) if made.data is not None else json.dumps(made.json).encode()
@@ -251,20 +254,25 @@ class HubImages(HostedImages):
 
     async def finished(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the data of a finished image, and wait for it where the provider has put it into a queue."""
-        deadline = asyncio.get_running_loop().time() + self.timeout
-        task = task_of(self.provider, data)
-        while task.path and not task.done:
-            if asyncio.get_running_loop().time() >= deadline:
-                what = f"{self._client.name} did not finish an image within {self.timeout:g} s"
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + self.timeout
+        task, last = task_of(self.provider, data), ""
+        while task.path and not (task.done and not task.result_path):
+            if clock.time() >= deadline:
+                what = f"{self._client.name} did not finish an image within {self.timeout:g} s{last}"
                 raise ServiceUnavailableError(what, service=self._client.name)
-            await asyncio.sleep(POLL_SECONDS)
-            task = await self._next(task)
-        if task.result_path:
-            task = replace(task, data=await self._get(task.result_path))
+            try:
+                task = await self._next(task)
+            except TransientError as error:  # the image is being made, and paid for: ask again
+                last = f"; the last answer was: {error.what}"
+                await asyncio.sleep(POLL_SECONDS)
         return task.data
 
     async def _next(self, task: ProviderTask) -> ProviderTask:
-        """Return the state of a task now."""
+        """Return the result of a task that has ended, or its state after a moment."""
+        if task.done:
+            return ProviderTask(await self._get(task.result_path))
+        await asyncio.sleep(POLL_SECONDS)
         after = task_of(self.provider, await self._get(task.path))
         return replace(after, path=after.path or task.path, result_path=after.result_path or task.result_path)
 

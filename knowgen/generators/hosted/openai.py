@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL
+from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL, endpoint_url
 from knowgen.clients.preflight import missing_model, raise_listing_error
 from knowgen.clients.pricing import TokenCounts
 from knowgen.core.errors import ConfigError, TransientError, UsageError
@@ -35,7 +35,7 @@ from knowgen.generators.hosted.errors import ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 from knowgen.generators.hosted.request_fields import checked_fields, merged, width_height
 from knowgen.generators.hosted.server_probe import Capabilities, Probe, probe
-from knowgen.generators.hosted.servers import AUTO, FORMS, OPENROUTER_HOST, Api, ServerForm, form_of_host
+from knowgen.generators.hosted.servers import AUTO, FORMS, Api, ServerForm, form_of_host
 
 FORMAT = ServiceFormat(
     name="openai",
@@ -121,11 +121,12 @@ class OpenAiImages(HostedImages):
             raise UsageError(f"max_references must be an integer >= 0, got {self.max_references!r}", where=where)
         self._further = checked_fields(self.fields, where)
         self._edit_further = self._further if self.edit_fields is None else checked_fields(self.edit_fields, where)
-        service = FORMAT if OPENROUTER_HOST not in self.base_url else replace(FORMAT, key_env=OPENROUTER_KEY)
-        self.connect(service, {})
+        by_host = form_of_host(endpoint_url(self.base_url, where, OPENAI_URL))
+        at_openrouter = by_host is not None and by_host.name == "openrouter"
+        self.connect(replace(FORMAT, key_env=OPENROUTER_KEY) if at_openrouter else FORMAT, {})
         self._capabilities = Capabilities()
         self._form: ServerForm | None = None
-        known = FORMS.get(self.server) if self.server not in ("", AUTO) else form_of_host(self._client.url)
+        known = FORMS.get(self.server) if self.server not in ("", AUTO) else by_host
         self._settled = known is not None and known.name != "openrouter"
         if known is not None:
             self._use(known)
