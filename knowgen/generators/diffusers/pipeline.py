@@ -14,7 +14,6 @@ from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     PipelineTraits,
-    guidance_argument,
     missing_class,
     pipeline_traits,
 )
@@ -33,6 +32,7 @@ QUANTIZATIONS: dict[str, dict[str, Any]] = {
 """Quantizations with default arguments; others are given as {backend, kwargs, parts}."""
 
 OFFLOADS = ("", "model", "sequential")
+GUIDANCE_ARGUMENTS = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -99,7 +99,7 @@ class LoadedPipeline:
     def _fixed_arguments(self, where: str) -> dict[str, Any]:
         """Return the arguments that are the same in every call."""
         settings = self.settings
-        scales = {name or guidance_argument(self.name): scale for name, scale in settings.guidance.items()}
+        scales = {name or self.traits.guidance: scale for name, scale in settings.guidance.items()}
         arguments: dict[str, Any] = {**scales, **settings.arguments}
         if settings.width_height:
             arguments["width"], arguments["height"] = settings.width_height
@@ -145,7 +145,7 @@ class LoadedPipeline:
             arguments["output_type"] = "np"
         with _seeded(seeds[0]) if self.traits.global_random else nullcontext():
             output = self.pipe(**arguments)
-        images = list(output.images)
+        images = list(output.images if hasattr(output, "images") else output.image)  # Kandinsky 5 names it `image`
         if len(images) != len(prompts):
             raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
         return [_to_image(image) for image in images]
@@ -155,7 +155,7 @@ class LoadedPipeline:
 
         A guidance scale that the model does not apply is None, whatever it was set to.
         """
-        names = [name for name in ("guidance_scale", "true_cfg_scale") if name in self.parameters]
+        names = [name for name in GUIDANCE_ARGUMENTS if name in self.parameters]
         scales = {name: self._value(name) if self._applies(name) else None for name in names}
         return {
             "pipeline": self.name,
