@@ -221,7 +221,8 @@ class DiffusersGenerator:
         Returns:
             Settings with an empty model where the text-to-image pipeline's components are used.
         """
-        base = edit_settings(text_class)
+        base = self._preset.edit if self._preset is not None else None
+        base = base or edit_settings(text_class)
         if self.edit:
             named = PipelineSettings(model=self.edit, revision=self.edit_revision or "main")
             edit_class = self.edit_pipeline or self._find(named).pipeline

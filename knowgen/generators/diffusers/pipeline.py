@@ -13,7 +13,6 @@ from knowgen.generators.diffusers.placement import denoiser_of
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     PipelineTraits,
-    guidance_argument,
     pipeline_traits,
 )
 from knowgen.generators.diffusers.step_cache import StepCache
@@ -21,6 +20,8 @@ from knowgen.generators.diffusers.weights import PipelineFiles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+GUIDANCE_ARGUMENTS = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale")
 
 _WARM_UP_STEPS = 2
 _WARM_UP_PROMPTS = ("A", "A lighthouse on a cliff, with a sign")
@@ -71,7 +72,7 @@ class LoadedPipeline:
     def _fixed_arguments(self, where: str) -> dict[str, Any]:
         """Return the arguments that are the same in every call."""
         settings = self.settings
-        scales = {name or guidance_argument(self.name): scale for name, scale in settings.guidance.items()}
+        scales = {name or self.traits.guidance: scale for name, scale in settings.guidance.items()}
         arguments: dict[str, Any] = {**scales, **settings.arguments}
         if settings.width_height:
             arguments["width"], arguments["height"] = settings.width_height
@@ -144,7 +145,8 @@ class LoadedPipeline:
             if self.cache is not None:
                 self.cache.pipe = self.pipe
             with _seeded(seeds[0]) if self.traits.global_random else nullcontext():
-                images = list(self.pipe(**arguments).images)
+                output = self.pipe(**arguments)
+            images = list(output.images if hasattr(output, "images") else output.image)  # Kandinsky 5 names it `image`
             if len(images) != len(prompts):
                 raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
             return images
@@ -210,7 +212,7 @@ class LoadedPipeline:
 
         A guidance scale that the model does not apply is None, whatever it was set to.
         """
-        names = [name for name in ("guidance_scale", "true_cfg_scale") if name in self.parameters]
+        names = [name for name in GUIDANCE_ARGUMENTS if name in self.parameters]
         scales = {name: self._value(name) if self._applies(name) else None for name in names}
         return {
             "pipeline": self.name,

@@ -17,7 +17,7 @@ from knowgen.core.errors import UsageError
 from knowgen.core.records import Record
 
 DEFAULT_SCALE = ""
-"""Name of `guidance_argument` among guidance scales, where the pipeline class is not known yet."""
+"""Name of a guidance scale whose argument is that of the pipeline class, which is not known yet."""
 
 _SIZE = re.compile(r"(\d{1,5})\s*[x×]\s*(\d{1,5})\Z")
 
@@ -64,6 +64,11 @@ class Preset(PipelineSettings):
         name: Name, as in `diffusers:NAME`.
         row: Its row in the published table, empty when it has none.
         published_seed: Seed of the published images; None where it was not fixed.
+        edit: Settings for requests with reference images; None for those of its class, see `edit_settings`.
+        billions: Published parameters in billions, of `denoiser` and `text` encoders.
+        license: License of the weights; empty where it is not confirmed.
+        gated: Whether weights are downloaded with an account that accepted the license.
+        source: Where the settings come from.
         note: A remark for readers of the settings.
         unsupported: What can run it where diffusers cannot; empty where diffusers can.
     """
@@ -71,8 +76,35 @@ class Preset(PipelineSettings):
     name: str = ""
     row: str = ""
     published_seed: int | None = 0
+    edit: PipelineSettings | None = None
+    billions: dict[Literal["denoiser", "text"], float] = Field(default_factory=dict)
+    license: str = ""
+    gated: bool = False
+    source: str = ""
     note: str = ""
     unsupported: str = ""
+
+    @property
+    def weights_gb(self) -> float | None:
+        """The size of denoiser and text encoders in memory in GB, in `dtype`; None where it is not published.
+
+        An image takes more: activations, the VAE, and the edit pipeline where there is one.
+        """
+        if len(self.billions) < 2:
+            return None
+        return sum(self.billions.values()) * (4 if self.dtype == "float32" else 2)
+
+    @property
+    def references(self) -> str:
+        """How it takes reference images: `none`, `up to N`, `any number`, or `only` and one of the last two."""
+        settings = self.edit or edit_settings(self.pipeline)
+        edit_class = settings.pipeline if settings else self.pipeline
+        traits = pipeline_traits(edit_class)
+        if not settings and not traits.takes_images:
+            return "none"
+        most = traits.used_references(settings.most_references if settings else self.most_references)
+        number = "any number" if most is None else f"up to {most}"
+        return f"only {number}" if pipeline_traits(self.pipeline).needs_image else number
 
     @property
     def missing(self) -> str:
@@ -90,20 +122,29 @@ class PipelineTraits(Record):
     """What is special about a pipeline class.
 
     Attributes:
+        since: Release of diffusers that has it first; empty where it is not known.
         images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
         most_references: Maximum number of reference images; None for no maximum.
         batch: Requests that may share a batch: `all`, those with `text` only, or `none`.
         needs_image: Whether it cannot generate without a reference image.
+        guidance: Argument that sets how closely the prompt is followed.
         global_random: Whether it samples from torch's global random state.
         negative_prompt: The model's own negative prompt; None if it has none.
     """
 
+    since: str = ""
     images: Literal["one", "all"] = "one"
     most_references: int | None = None
     batch: Literal["all", "text", "none"] = "text"
     needs_image: bool = False
+    guidance: str = "guidance_scale"
     global_random: bool = False
     negative_prompt: str | None = None
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its listed facts say that it takes reference images."""
+        return self.images == "all" or self.needs_image or self.batch == "all"
 
     def used_references(self, most_references: int | None) -> int | None:
         """Return the maximum number of references of a request that are used; None for no maximum.
@@ -214,11 +255,6 @@ def with_changes(
     return settings.model_copy(update=update)
 
 
-def guidance_argument(pipeline: str) -> str:
-    """Return the argument of a class that sets how closely the prompt is followed."""
-    return "true_cfg_scale" if pipeline.startswith("QwenImage") else "guidance_scale"
-
-
 def missing_packages() -> str:
     """Return which required packages are not installed and how to install them, empty when all are."""
     from importlib.util import find_spec
@@ -231,4 +267,7 @@ def missing_class(pipeline: str) -> str:
     """Return the message that the installed diffusers is too old for a class, with the fix."""
     from importlib.metadata import version
 
-    return f"diffusers {version('diffusers')} has no {pipeline}; pip install -U diffusers"
+    since = pipeline_traits(pipeline).since
+    came = f", which is new in {since}" if since else ""
+    wanted = f"'diffusers>={since}'" if since else "diffusers"
+    return f"diffusers {version('diffusers')} has no {pipeline}{came}; pip install -U {wanted}"
