@@ -265,6 +265,7 @@ def _mapped(processes: int) -> Iterator[ProcessPoolExecutor | None]:
 def _compute(board: Board, submission: Submission) -> _Computed:
     """Read a submission, and compute its figures."""
     file, result, protocol = board.file, submission.read_result(), board_protocol(board)
+    name = submission.system.name
     try:
         rows = list(rows_of(result, board.samples))
         values = read_values(rows, protocol, file.scorer.dimensions)
@@ -272,7 +273,7 @@ def _compute(board: Board, submission: Submission) -> _Computed:
             rows,
             protocol,
             dimensions=file.scorer.dimensions,
-            system=submission.system.name,
+            system=name,
             task=file.task.name,
             task_version=file.task.version or "",
             scorer=file.scorer.name,

@@ -27,6 +27,9 @@ FORMAT = 1
 SLUG = r"[a-z0-9][a-z0-9._-]{0,79}"
 """Pattern of the folder names of boards, systems and revisions."""
 
+MAX_SIDE = 1_000_000
+"""Maximum width and height of an image in pixels, more than any file format has."""
+
 HEX64 = r"[0-9a-f]{64}"
 """Pattern of a SHA-256 hex digest. Patterns of fields are anchored, because pydantic searches for them."""
 
@@ -244,8 +247,8 @@ class SubmittedImage(Record):
     """
 
     sha256: str = Field(pattern=rf"^{HEX64}$")
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
+    width: int = Field(ge=1, le=MAX_SIDE)
+    height: int = Field(ge=1, le=MAX_SIDE)
     format: str = ""
     perceptual: str = ""
     thumbnail: str = Field(default="", pattern=rf"^(?:{HEX64})?$")

@@ -10,6 +10,7 @@ from typing import Any
 from knowgen.core.errors import UsageError
 from knowgen.core.run_config import RunConfig
 from knowgen.core.spec import GeneratorSpec, RunSpec, fingerprint
+from knowgen.core.text import one_line
 from knowgen.core.yaml_files import read_yaml
 from knowgen.core.yaml_schema import yaml_record
 from knowgen.leaderboards.changed_results import changed_generations, without_answers
@@ -75,6 +76,9 @@ def score(
     require_open(board)
     system = yaml_record(SystemFile, read_yaml(system_path))
     slug = slug_of(system.name)
+    if not slug:
+        what = f"name {one_line(system.name, 80)!r} has no letter or digit from which a folder could be named"
+        raise UsageError(what, where=str(system_path), fix="add one of a to z or 0 to 9")
     _require_new(board, slug, system.revision)
     task = season_task(private, season_of(board), private_secret(private, board))
     plan = _plan(source, board, task, {**vars(config or RunConfig()), "out": private / RUNS, "pattern": pattern})

@@ -95,7 +95,7 @@
     const image = generation.image;
     if (!image) return missing(page.words("generation " + generation.status), generation.reason);
     if (image.fault) return missing("image not shown", image.fault);
-    if (!image.thumbnail) return null;
+    if (!image.thumbnail) return make("p", { class: "counts" }, "The submission has no thumbnail of its image.");
     const shown = make("img", { src: "../img/" + image.thumbnail, width: image.width, height: image.height, alt, loading: "lazy", decoding: "async" });
     return make("div", { class: "frame" }, shown);
   }
