@@ -480,7 +480,8 @@ def fibo() -> Parts:
             patch_size=2, scale_factor_spatial=16, scale_factor_temporal=4, temperal_downsample=[False, True, True],
             z_dim=16, is_residual=True,
         ).eval(),
-        "scheduler": _flow(), "text_encoder": _causal("SmolLM3ForCausalLM", words=128_001), "tokenizer": qwen_tokenizer(),
+        "scheduler": _flow(), "text_encoder": _causal("SmolLM3ForCausalLM", words=128_001),
+        "tokenizer": qwen_tokenizer(),
     }  # fmt: skip
 
 
