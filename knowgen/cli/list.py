@@ -118,7 +118,7 @@ def _print(rows: list[tuple[str, ...]]) -> None:
 
 
 def _presets() -> list[tuple[str, ...]]:
-    """Return a row per preset: name, model, class, size, steps, guidance, and why it is not available here."""
+    """Return a row per preset: what a user needs to choose one, and why it is not available here."""
     from knowgen.generators.diffusers.presets import presets
 
     return [
@@ -128,8 +128,11 @@ def _presets() -> list[tuple[str, ...]]:
             preset.pipeline,
             preset.size or "own size",
             f"{preset.steps} steps" if preset.steps else "own steps",
-            " ".join(f"{name}={value:g}" for name, value in preset.guidance.items()),
-            preset.unsupported,
+            " ".join(f"{name}={value:g}" for name, value in preset.guidance.items()) or "own guidance",
+            f"references: {preset.references}" if not preset.unsupported else "",
+            f"{preset.weights_gb:g} GB of weights" if preset.weights_gb else "",
+            (preset.license or "license not confirmed") + (", gated" if preset.gated else ""),
+            preset.unsupported or preset.note,
         )
         for preset in presets()
     ]

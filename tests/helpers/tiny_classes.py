@@ -15,6 +15,7 @@ from typing import Any
 from tests.helpers.tiny_pipelines import (
     CHAT,
     _distinguishing,
+    _letters,
     _qwen_parts,
     _qwen_text,
     _scheduler,
@@ -170,7 +171,8 @@ def z_image() -> Parts:
         transformer.x_pad_token.fill_(0.5)
         transformer.cap_pad_token.fill_(0.5)
     return {
-        "transformer": transformer, "vae": _wide_vae(4), "scheduler": _flow(), "tokenizer": _chat_tokenizer(),
+        "transformer": transformer, "vae": _wide_vae(4, shift_factor=0.1, scaling_factor=0.4), "scheduler": _flow(),
+        "tokenizer": _chat_tokenizer(),
         "text_encoder": _causal("Qwen3Model"),
     }  # fmt: skip
 
@@ -357,12 +359,14 @@ def prx() -> Parts:
 
     tokenizer = _gemma_tokenizer()
     tokenizer.model_max_length = 64
-    module = T5GemmaModuleConfig(
-        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=4, max_position_embeddings=64, layer_types=["full_attention"],
-        query_pre_attn_scalar=4, dropout_rate=0.0,
-    )  # fmt: skip
-    config = T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False).encoder
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "max_position_embeddings": 64,
+        "layer_types": ["full_attention"], "query_pre_attn_scalar": 4, "dropout_rate": 0.0,
+    }  # fmt: skip
+    module = T5GemmaModuleConfig(**sizes)
+    top = module.to_dict() | {"is_encoder_decoder": False, "model_type": "t5gemma"}
+    config = T5GemmaConfig(encoder=module, decoder=module, **top)
     return {
         "transformer": PRXTransformer2DModel(
             patch_size=1, in_channels=4, context_in_dim=8, hidden_size=8, mlp_ratio=2.0, num_heads=2, depth=1,
@@ -476,7 +480,8 @@ def fibo() -> Parts:
             patch_size=2, scale_factor_spatial=16, scale_factor_temporal=4, temperal_downsample=[False, True, True],
             z_dim=16, is_residual=True,
         ).eval(),
-        "scheduler": _flow(), "text_encoder": _causal("SmolLM3ForCausalLM", words=128_001), "tokenizer": qwen_tokenizer(),
+        "scheduler": _flow(), "text_encoder": _causal("SmolLM3ForCausalLM", words=128_001),
+        "tokenizer": qwen_tokenizer(),
     }  # fmt: skip
 
 
@@ -507,6 +512,60 @@ def flux2() -> Parts:
     }  # fmt: skip
 
 
+def glm_image() -> Parts:
+    from diffusers import GlmImageTransformer2DModel
+    from transformers import (
+        GlmImageConfig,
+        GlmImageForConditionalGeneration,
+        GlmImageImageProcessor,
+        GlmImageProcessor,
+        Qwen2Tokenizer,
+    )
+
+    tokens = {"image_token": "<|image|>", "grid_bos_token": "<|grid|>", "grid_eos_token": "<|/grid|>"}
+    words = [*_letters(), "<|endoftext|>", "<|im_start|>", "<|im_end|>", *tokens.values()]
+    tokenizer = Qwen2Tokenizer(
+        vocab={word: number for number, word in enumerate(words)}, merges=[], bos_token="<|im_start|>",
+        padding_side="left", extra_special_tokens=tokens,
+    )  # fmt: skip
+    token_id = tokenizer.convert_tokens_to_ids
+    config = GlmImageConfig(
+        text_config={
+            "vocab_size": len(words) + 128, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+            "vision_vocab_size": 128, "eos_token_id": None, "pad_token_id": 0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]},
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 32, "num_heads": 2, "image_size": 32, "patch_size": 16, "intermediate_size": 32,
+        },
+        vq_config={"embed_dim": 32, "num_embeddings": 128, "latent_channels": 32},
+        image_token_id=token_id("<|image|>"),
+        image_start_token_id=token_id("<|im_start|>"),
+        image_end_token_id=token_id("<|im_end|>"),
+    )  # fmt: skip
+    encoder = GlmImageForConditionalGeneration(config).eval()
+    encoder.generation_config.do_sample = True
+    encoder.generation_config.eos_token_id = None
+    template = (
+        "{% for message in messages %}{% for part in message.content %}"
+        "{{ '<|image|>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
+    )
+    return {
+        "transformer": GlmImageTransformer2DModel(
+            patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+            text_embed_dim=32, time_embed_dim=16, condition_dim=8, prior_vq_quantizer_codebook_size=128,
+        ),
+        "vae": _wide_vae(4, 4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4),
+        "scheduler": _scheduler(use_dynamic_shifting=True), "text_encoder": t5_text(32), "tokenizer": t5_tokenizer(),
+        "vision_language_encoder": encoder,
+        "processor": GlmImageProcessor(
+            image_processor=GlmImageImageProcessor(patch_size=16, merge_size=1, min_pixels=32 * 32, max_pixels=64 * 64),
+            tokenizer=tokenizer, chat_template=template,
+        ),
+    }  # fmt: skip
+
+
 def qwen_image_21() -> Parts:
     from diffusers import AutoencoderKLQwenImage21, QwenImage21Transformer2DModel
 
@@ -531,6 +590,7 @@ BUILDERS: dict[str, Callable[[], Parts]] = {
     "CogView4Pipeline": cogview4,
     "ErnieImagePipeline": ernie,
     "Flux2Pipeline": flux2,
+    "GlmImagePipeline": glm_image,
     "HiDreamImagePipeline": hidream,
     "HunyuanImagePipeline": hunyuan_image,
     "Kandinsky5T2IPipeline": kandinsky5,
@@ -561,6 +621,15 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
     _reading_text(parts.get("transformer") or parts["unet"])
     getattr(diffusers, name)(**parts).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def enlarge(name: str, folder: Path) -> None:
+    """Enlarge the weights of the denoiser in a folder, see `_reading_text`."""
+    import diffusers
+
+    pipeline = getattr(diffusers, name).from_pretrained(folder, local_files_only=True)
+    _reading_text(pipeline.transformer)
+    pipeline.transformer.save_pretrained(folder / "transformer")
 
 
 def _reading_text(denoiser: Any) -> None:

@@ -113,9 +113,7 @@ class Preset(PipelineSettings):
             return f"diffusers has no pipeline for it; {self.unsupported}"
         if missing := missing_packages():
             return missing
-        import diffusers
-
-        return "" if hasattr(diffusers, self.pipeline) else missing_class(self.pipeline)
+        return missing_class(self.pipeline) if _installed_class(self.pipeline) is None else ""
 
 
 class PipelineTraits(Record):
@@ -206,8 +204,8 @@ def known_traits() -> dict[str, PipelineTraits]:
 
 
 def pipeline_traits(pipeline: str) -> PipelineTraits:
-    """Return what is special about a class; an unknown one takes one reference, and batches text only."""
-    return _preset_file().classes.get(pipeline, PipelineTraits())
+    """Return what is special about a class; an unknown one takes one reference, and generates one image at a time."""
+    return _preset_file().classes.get(pipeline, PipelineTraits(batch="none"))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -261,6 +259,13 @@ def missing_packages() -> str:
 
     missing = [name for name in ("torch", "diffusers", "transformers") if find_spec(name) is None]
     return f"needs {', '.join(missing)}, which is not installed; pip install 'knowgen[models]'" if missing else ""
+
+
+def _installed_class(pipeline: str) -> Any:
+    """Return a class of the installed diffusers, None when it has none of that name."""
+    import diffusers
+
+    return getattr(diffusers, pipeline, None)
 
 
 def missing_class(pipeline: str) -> str:

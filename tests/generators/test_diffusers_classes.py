@@ -1,0 +1,316 @@
+"""Presets and facts about classes, held against the real classes: tiny pipelines with random weights draw with each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from knowgen.core.errors import MissingDependencyError
+from knowgen.core.records import GenerationRequest
+from knowgen.generators.diffusers import presets as presets_module
+from knowgen.generators.diffusers.generator import DiffusersGenerator
+from knowgen.generators.diffusers.presets import (
+    Preset,
+    edit_settings,
+    known_traits,
+    pipeline_traits,
+    preset,
+    presets,
+)
+from tests.generators.test_diffusers import generate, max_difference, reference, requests
+from tests.helpers import tiny_classes, tiny_pipelines
+
+TOLERANCE = 1
+"""Maximum difference of pixel values (0-255) by float32 rounding between batches. Measured: 0 or 1."""
+
+VISIBLE = 3
+"""Minimum difference of pixel values by which a tiny pipeline's image must follow its prompt and its reference."""
+
+SIDES = (96, 64)
+"""Size of reference images; FLUX.2 refuses those with a side under 64 pixels."""
+
+PROMPTS = ['a lamp "on"', "a much longer prompt about a tower by the sea with fourteen windows", "x"]
+
+OLDER_BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "Flux2KleinPipeline": tiny_pipelines.flux2_klein,
+    "FluxKontextPipeline": tiny_pipelines.kontext,
+    "FluxPipeline": tiny_pipelines.flux,
+    "QwenImageEditPlusPipeline": tiny_pipelines.qwen_image_edit,
+    "QwenImagePipeline": tiny_pipelines.qwen_image,
+    "StableDiffusion3Pipeline": tiny_pipelines.sd3,
+}
+
+EXACT_SIZE: dict[str, Any] = {"arguments": {"use_resolution_binning": False}}
+"""Otherwise the class draws at a size that its model was trained on, and resizes."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Kandinsky5T2IPipeline": {"size": "1024x1024"},  # it draws no smaller ones
+    "LongCatImageEditPipeline": {"size": "", "arguments": {}},
+    "LongCatImagePipeline": {"arguments": {"enable_prompt_rewrite": False}},
+    "PRXPipeline": EXACT_SIZE,
+    "PixArtSigmaPipeline": EXACT_SIZE,
+    "SanaPipeline": EXACT_SIZE,
+    "SanaSprintPipeline": EXACT_SIZE,
+}
+
+FAST = ["CogView4Pipeline", "Flux2KleinPipeline", "ZImageOmniPipeline"]
+"""Classes that every run of the tests draws with: one that depends on its batch, one that does not, both kinds of
+references."""
+
+REFERENCES = [
+    "Flux2KleinPipeline",
+    "Flux2Pipeline",
+    "FluxKontextPipeline",
+    "GlmImagePipeline",
+    "QwenImage21Pipeline",
+    "ZImageOmniPipeline",
+]
+
+
+def each_class(names: Sequence[str]) -> list[Any]:
+    return [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in names]
+
+
+def drawable_presets() -> list[Preset]:
+    return [entry for entry in presets() if not entry.unsupported]
+
+
+TEXT_CLASSES = sorted(
+    name
+    for name in {*tiny_classes.BUILDERS, *OLDER_BUILDERS} - {"FluxKontextPipeline"}
+    if not pipeline_traits(name).needs_image
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_class(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    root = tmp_path_factory.mktemp("classes")
+
+    def folder(name: str) -> str:
+        path = root / name
+        if not path.exists():
+            if name in OLDER_BUILDERS:
+                tiny_classes.enlarge(name, OLDER_BUILDERS[name](path))
+            else:
+                tiny_classes.build(name, path)
+        return str(path)
+
+    return folder
+
+
+def loaded(folder: str, name: str, **args: Any) -> DiffusersGenerator:
+    generator = DiffusersGenerator(folder, **{"size": "32x32", "steps": 2, **SETTINGS.get(name, {}), **args})
+    generator.setup("cpu")
+    return generator
+
+
+def drawn_at_once(generator: DiffusersGenerator, seeds: Sequence[int], prompts: Sequence[str]) -> list[np.ndarray]:
+    """Return the images of one call of the pipeline, whatever the facts about its class say."""
+    pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
+    images = pipeline.generate(prompts, seeds, [()] * len(prompts), "cpu")
+    return [np.asarray(image).astype(int) for image in images]
+
+
+def largest(first: np.ndarray, second: np.ndarray) -> int:
+    return int(np.abs(first - second).max())
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_preset_of_diffusers_has_a_class_that_is_drawn_with_here() -> None:
+    drawn = {*tiny_classes.BUILDERS, *OLDER_BUILDERS}
+    assert {entry.pipeline for entry in drawable_presets()} <= drawn
+    assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn
+    assert {entry.pipeline for entry in drawable_presets()} <= set(known_traits())
+
+
+def test_a_preset_of_today_says_where_its_settings_come_from() -> None:
+    for entry in drawable_presets():
+        if not entry.row and entry.name != "longcat-image":
+            assert entry.source.startswith("https://"), entry.name
+            assert (entry.steps is not None and entry.guidance) or entry.note, f"{entry.name}: what is not confirmed?"
+        assert not entry.gated or entry.license, entry.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [entry.name for entry in drawable_presets()])
+def test_each_preset_draws_through_its_class(
+    tiny_class: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    entry = preset(name)
+    assert entry is not None
+    if entry.pipeline == "QwenImageEditPlusPipeline":
+        _lower_sizes(monkeypatch)
+    more = SETTINGS.get(entry.pipeline, {})
+    size = {} if entry.pipeline == "LongCatImageEditPipeline" else {"size": more.get("size", "32x32")}
+    generator = DiffusersGenerator(
+        name, weights=tiny_class(entry.pipeline), steps=2, arguments=more.get("arguments", {}), **size
+    )
+    generator.setup("cpu")
+    used = [reference(tmp_path, "red", SIDES)] if pipeline_traits(entry.pipeline).needs_image else []
+    results = generate(generator, requests(PROMPTS[:2], used))
+    for result in results.values():
+        settings = result.settings
+        assert (settings["pipeline"], settings["model"]) == (entry.pipeline, tiny_class(entry.pipeline))
+        assert len(result.references) == len(used)
+        for argument, scale in entry.guidance.items():
+            assert settings["guidance"][argument] in (scale, None), argument
+    assert max_difference(results["r0"], results["r1"]) > VISIBLE
+
+
+# --- versions of the library -----------------------------------------------------------------------------------------
+
+
+def test_the_error_of_an_older_library_names_the_release_that_has_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.36.0")
+    monkeypatch.setattr(presets_module, "_installed_class", lambda name: None)
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"has no GlmImagePipeline, which is new in 0\.37\.0; pip install -U 'diffusers>=0\.37\.0'",
+    ):
+        DiffusersGenerator("glm-image")
+
+
+def test_every_listed_class_names_its_release() -> None:
+    assert [name for name, traits in known_traits().items() if not traits.since] == []
+
+
+# --- facts about classes ---------------------------------------------------------------------------------------------
+
+
+def test_the_listed_argument_that_guides_is_one_of_the_class() -> None:
+    import diffusers
+
+    for name, traits in known_traits().items():
+        parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
+        scales = [parameter for parameter in parameters if "guidance_scale" in parameter or "cfg_scale" in parameter]
+        assert traits.guidance in scales or not scales, name
+
+
+def test_a_class_that_is_not_listed_is_not_trusted_with_a_batch() -> None:
+    unknown = pipeline_traits("MadeUpPipeline")
+    assert (unknown.batch, unknown.used_references(5)) == ("none", 1)
+
+
+@pytest.mark.parametrize("name", each_class(TEXT_CLASSES))
+def test_a_batch_changes_an_image_only_where_the_facts_say_so(tiny_class: Callable[[str], str], name: str) -> None:
+    generator = loaded(tiny_class(name), name)
+    seeds = range(len(PROMPTS))
+    alone = [drawn_at_once(generator, [seed], [prompt])[0] for seed, prompt in zip(seeds, PROMPTS, strict=True)]
+    other = drawn_at_once(generator, [0], [PROMPTS[1]])[0]
+    assert largest(alone[0], other) > VISIBLE, "the image does not follow its prompt, so that this test cannot fail"
+    if pipeline_traits(name).batch != "none":
+        at_once = drawn_at_once(generator, seeds, PROMPTS)
+        assert max(map(largest, alone, at_once)) <= TOLERANCE
+    batched = generate(generator, requests(PROMPTS))
+    for number, image in enumerate(alone):
+        assert largest(image, np.asarray(batched[f"r{number}"].image).astype(int)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", each_class(["CogView4Pipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]))
+def test_a_class_that_generates_one_at_a_time_has_to(tiny_class: Callable[[str], str], name: str) -> None:
+    assert pipeline_traits(name).batch == "none"
+    generator = loaded(tiny_class(name), name)
+    alone = drawn_at_once(generator, [0], PROMPTS[:1])[0]
+    assert largest(alone, drawn_at_once(generator, [0, 1], PROMPTS[:2])[0]) > VISIBLE
+
+
+# --- references ------------------------------------------------------------------------------------------------------
+
+
+def _lower_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the size to which Qwen-Image-Edit scales references: a million pixels are slow on CPU."""
+    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as module
+
+    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 64 * 64)
+    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 56 * 56)
+
+
+REFERENCE_SETTINGS: dict[str, dict[str, Any]] = {
+    "FluxKontextPipeline": {"arguments": {"max_area": 1024, "_auto_resize": False}},
+    "QwenImage21Pipeline": {"arguments": {"output_resolution": 64}},
+    "ZImageOmniPipeline": {"dtype": "bfloat16"},  # into which it converts references, whatever its own format
+}
+
+
+def check_references(folder: str, name: str, tmp_path: Path) -> None:
+    """Draw a batch of two requests with different references, and compare each image with that drawn alone.
+
+    Raises:
+        AssertionError: An image of the batch is not that drawn alone, or does not follow its reference.
+    """
+    generator = loaded(folder, name, **REFERENCE_SETTINGS.get(name, {}))
+    red, blue = reference(tmp_path, "red", SIDES), reference(tmp_path, "blue", SIDES)
+    batch = [
+        GenerationRequest(id="red", prompt="a lamp", seed=3, references=(red,)),
+        GenerationRequest(id="blue", prompt="a lamp", seed=3, references=(blue,)),
+    ]
+    alone = {request.id: generate(generator, [request])[request.id] for request in batch}
+    assert max_difference(alone["red"], alone["blue"]) > VISIBLE, "the image does not follow its reference"
+    batched = generate(generator, batch)
+    for request in batch:
+        assert batched[request.id].references == ({"sha256": request.references[0].sha256},)
+        assert max_difference(alone[request.id], batched[request.id]) <= TOLERANCE, "references of requests are mixed"
+
+
+@pytest.mark.parametrize("name", each_class([*REFERENCES, "QwenImageEditPlusPipeline", "LongCatImageEditPipeline"]))
+def test_an_image_is_drawn_from_its_own_reference(
+    tiny_class: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "QwenImageEditPlusPipeline":
+        _lower_sizes(monkeypatch)
+    check_references(tiny_class(name), name, tmp_path)
+
+
+@pytest.mark.parametrize("name", each_class(["Flux2KleinPipeline", "Flux2Pipeline"]))
+def test_a_wrong_fact_by_which_references_are_mixed_is_noticed(
+    tiny_class: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    wrong = known_traits()[name].model_copy(update={"images": "one", "batch": "all"})
+    facts = presets_module._preset_file()
+    changed = facts.model_copy(update={"classes": {**facts.classes, name: wrong}})
+    monkeypatch.setattr(presets_module, "_preset_file", lambda: changed)
+    with pytest.raises(AssertionError, match="references of requests are mixed"):
+        check_references(tiny_class(name), name, tmp_path)
+
+
+def test_the_maximum_of_references_is_used_and_the_rest_left_out(
+    tiny_class: Callable[[str], str], tmp_path: Path
+) -> None:
+    generator = loaded(tiny_class("Flux2KleinPipeline"), "Flux2KleinPipeline")
+    used = [reference(tmp_path, name, SIDES) for name in ("red", "green", "blue", "white", "black")]
+    result = generate(generator, requests(["a lamp"], used))["r0"]
+    assert [each["sha256"] for each in result.references] == [each.sha256 for each in used[:4]]
+    assert result.settings["references_left_out"] == 1
+
+
+def test_a_preset_with_its_own_edit_pipeline_says_how_it_takes_references() -> None:
+    def references(name: str) -> str:
+        entry = preset(name)
+        assert entry is not None
+        return entry.references
+
+    assert references("qwen-image-2512") == "up to 3"
+    assert references("qwen-image-edit-2511") == "only up to 3"
+    assert references("z-image") == "none"
+    assert references("glm-image") == "any number"
+    own = preset("qwen-image-2512")
+    assert own is not None and own.edit is not None
+    default = edit_settings("QwenImagePipeline")
+    assert default is not None and (own.edit.model, default.model) == (
+        "Qwen/Qwen-Image-Edit-2511",
+        "Qwen/Qwen-Image-Edit-2509",
+    )
+    assert DiffusersGenerator("qwen-image-2512")._edit_settings("QwenImagePipeline").model == own.edit.model
+
+
+def test_the_size_of_weights_is_computed_from_published_parameters() -> None:
+    entry = Preset(model="m", billions={"denoiser": 20, "text": 7})
+    assert entry.weights_gb == 54.0
+    assert Preset(model="m", billions={"denoiser": 12}).weights_gb is None
