@@ -126,7 +126,13 @@ def worker_devices(workers: int, each: int = 1, *, emptiest: bool = False) -> li
     """
     kind, count = accelerators()
     if each > 1 and (kind != "cuda" or count < each):
-        found = f"{count} GPUs" if kind == "cuda" else f"devices of the kind {kind}, of which a worker has one"
+        found = (
+            f"{count} GPUs"
+            if kind == "cuda"
+            else "no GPU"
+            if kind == "cpu"
+            else f"devices of the kind {kind}, of which a worker has one"
+        )
         raise ConfigError(f"gpus_per_worker={each}, and this machine has {found}", fix="leave out gpus_per_worker")
     if count == 0:
         return [CPU] * workers

@@ -101,7 +101,7 @@ def test_a_worker_may_see_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "found"), [("cuda", 3, "3 GPUs"), ("xpu", 8, "the kind xpu"), ("cpu", 0, "the kind cpu")]
+    ("kind", "count", "found"), [("cuda", 3, "3 GPUs"), ("xpu", 8, "the kind xpu"), ("cpu", 0, "no GPU")]
 )
 def test_more_gpus_for_a_worker_than_there_are_is_an_error(
     monkeypatch: pytest.MonkeyPatch, kind: str, count: int, found: str

@@ -112,6 +112,7 @@ def test_an_unknown_way_to_compile_is_an_error(value: Any) -> None:
         parse_compile(value, "generator")
 
 
+@pytest.mark.slow
 def test_a_class_without_repeated_blocks_is_not_compiled_by_region(tmp_path: Path) -> None:
     generator = DiffusersGenerator(str(tiny_pipelines.sd3(tmp_path / "sd3")), compile="regional")
     with pytest.raises(ConfigError, match="SD3Transformer2DModel names no repeated blocks.*give compile=true"):
@@ -132,12 +133,11 @@ def generated(generator: DiffusersGenerator, prompts: list[str]) -> tuple[dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scope", ["whole", "regional"])
-@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+@pytest.mark.parametrize(("name", "scope"), [("flux", "whole"), ("flux", "regional"), ("qwen_image", "regional")])
 def test_prompts_of_all_lengths_and_batches_need_few_graphs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, scope: str
 ) -> None:
-    """On the whole of Qwen-Image torch's own limit of 8 graphs is passed at the fifth size of a batch."""
+    """The whole of Qwen-Image is compiled again for each length of a batch with a mask, so that it is not listed."""
     folder = getattr(tiny_pipelines, name)(tmp_path / name)
     guided = {"guidance": 4.0, "negative_prompt": " "} if name == "qwen_image" else {}
     args: dict[str, Any] = {"size": "32x32", "steps": 2, "batch": 4, **guided}
@@ -158,6 +158,23 @@ def test_prompts_of_all_lengths_and_batches_need_few_graphs(
     _, last = generated(compiled, PROMPTS)
     assert last[-1]["compiled_graphs"] == settings[0]["compiled_graphs"], "nothing was compiled after the warm-up"
     assert last[-1]["batch"] == 3, "a batch that was filled up is recorded with its own size"
+
+
+@pytest.mark.slow
+def test_a_model_that_needs_too_many_graphs_goes_on_and_its_images_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compilation_module, "MAX_GRAPHS", 6)
+    folder = tiny_pipelines.qwen_image(tmp_path / "qwen_image")
+    args: dict[str, Any] = {"size": "32x32", "steps": 2, "batch": 4, "guidance": 4.0, "negative_prompt": " "}
+    compiled = DiffusersGenerator(str(folder), compile={"scope": "whole", "backend": "eager"}, **args)
+    settings: list[dict[str, Any]] = []
+    for number in range(4):
+        prompts = ["x" * (number + 1), "y" * (3 * number + 5), "z" * (number + 20), "w" * (number + 9)]
+        settings += generated(compiled, prompts)[1]
+    assert "given_up" not in settings[0]["compile"]
+    assert settings[-1]["compile"]["given_up"] == "more than 6 graphs were needed"
+    assert "the model goes on without being compiled. Give compile=regional" in caplog.text
 
 
 @pytest.mark.slow

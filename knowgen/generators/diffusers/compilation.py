@@ -161,8 +161,8 @@ class Compilation:
         for module in self._denoiser.modules():
             module._compiled_call_impl = None
         _log.warning(
-            "%s: %s for its shapes; the model goes on without being compiled. Give one size and a fixed batch, or "
-            "compile={scope: regional, dynamic: true}",
+            "%s: %s for its shapes; the model goes on without being compiled. Give compile=regional, one size and a "
+            "fixed batch",
             self._where, self.given_up,
         )  # fmt: skip
 

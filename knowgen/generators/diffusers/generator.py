@@ -17,8 +17,9 @@ from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers.batch_sizes import AUTO, LARGEST, parse_batch
 from knowgen.generators.diffusers.compilation import parse_compile
 from knowgen.generators.diffusers.generation import PipelineRunner, Role
-from knowgen.generators.diffusers.loading import DTYPES, LoadingOptions, load_pipeline
-from knowgen.generators.diffusers.lora import Adapter
+from knowgen.generators.diffusers.loading import load_pipeline
+from knowgen.generators.diffusers.lora import LowRankAdapter
+from knowgen.generators.diffusers.options import DTYPES, LoadingOptions
 from knowgen.generators.diffusers.pipeline import LoadedPipeline
 from knowgen.generators.diffusers.placement import OFFLOADS
 from knowgen.generators.diffusers.presets import (
@@ -317,11 +318,11 @@ class DiffusersGenerator:
             own_denoiser=self._gguf[role] is None,
         )
 
-    def _adapters(self, role: Role) -> tuple[Adapter, ...]:
+    def _adapters(self, role: Role) -> tuple[LowRankAdapter, ...]:
         """Return the low-rank adapters of a pipeline on this machine."""
         option = "lora" if role == "text" else "edit_lora"
         return tuple(
-            Adapter(file.find(SAFETENSORS, option, download=self.download, where=self._where), file.scale)
+            LowRankAdapter(file.find(SAFETENSORS, option, download=self.download, where=self._where), file.scale)
             for file in self._lora[role]
         )
 

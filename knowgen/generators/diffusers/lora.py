@@ -19,7 +19,7 @@ _FACTOR = re.compile(r"\.(lora_A|lora\.down|lora_down|lokr_w1(_a)?)\b")
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LowRankAdapter:
     """An adapter on this machine.
 
     Attributes:
@@ -35,7 +35,7 @@ class Adapter:
         return {"file": self.path.name, "sha256": digest_of(self.path), "scale": self.scale}
 
 
-def load_adapters(pipe: Any, adapters: Sequence[Adapter], where: str) -> None:
+def load_adapters(pipe: Any, adapters: Sequence[LowRankAdapter], where: str) -> None:
     """Load adapters into a pipeline, each with its scale.
 
     Raises:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 GUIDANCE_ARGUMENTS = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale")
 
 _WARM_UP_STEPS = 2
-_WARM_UP_PROMPTS = ("A", "A lighthouse on a cliff, with a sign")
-"""Prompts of two lengths: classes whose text has no fixed length are compiled for any length."""
+_WARM_UP_PROMPTS = ("A", "A lighthouse", "A lighthouse on a cliff", "A lighthouse on a cliff, with a sign")
+"""Prompts of several lengths: torch compiles for any length once it has seen two or three."""
 
 
 class LoadedPipeline:
@@ -166,11 +166,12 @@ class LoadedPipeline:
         compilation = self.compilation
         if compilation is None or self.traits.needs_image:
             return
-        short, long = _WARM_UP_PROMPTS
-        texts = [[short] * count, [long] * count, [short, *[long] * (count - 1)]]
+        short, *longer = _WARM_UP_PROMPTS
+        alike = [[text] * count for text in (short, longer[0])]
+        mixed = [[short, *[text] * (count - 1)] for text in longer] if count > 1 else []  # these need a mask
 
         def calls() -> None:
-            for prompts in texts[: 3 if count > 1 else 2]:
+            for prompts in [*alike, *mixed]:
                 call = self._call(prompts, [0] * count, [()] * count, noise_device, _WARM_UP_STEPS)
                 compilation.run((), count, call)
 

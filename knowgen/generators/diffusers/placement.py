@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from knowgen.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from knowgen.generators.diffusers.loading import LoadingOptions
+from knowgen.generators.diffusers.options import LoadingOptions
 
 DENOISERS = ("transformer", "unet")
 OFFLOADS = ("", "model", "sequential")
