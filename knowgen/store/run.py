@@ -314,13 +314,17 @@ class RunStore:
         specs = self.spec.scorers if scorer is None else (self._current.scorer(scorer),)
         return self._current.scores(specs)
 
-    def expected_generations(self, scorer: str) -> Iterator[ExpectedGeneration]:
+    def expected_generations(self, scorer: str, *, paths: bool = True) -> Iterator[ExpectedGeneration]:
         """Yield every selected sample and repeat exactly once, in order, with its generation and scores so far.
+
+        Args:
+            scorer: Name of the scorer.
+            paths: Whether generations name the files of their images, which takes longer than to read the rest.
 
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.expected_generations(self._current.scorer(scorer))
+        return self._current.expected_generations(self._current.scorer(scorer), paths=paths)
 
     def rows(self, scorer: str) -> Iterator[Row]:
         """Yield every selected sample x repeat x judge repeat exactly once, in order.
