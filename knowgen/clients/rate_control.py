@@ -39,7 +39,7 @@ HEADROOM = 1.25
 """Concurrency in relation to the number of calls that the endpoint has in work, after a step that gained too little."""
 
 MIN_DOUBLING_GAIN = 1.2
-"""Factor by which doubling the concurrency must raise the throughput for slow start to go on; squared for a step of 4."""
+"""Factor by which doubling the concurrency must raise the throughput for slow start to go on; squared for 4 times."""
 
 PROBE_FACTOR = 1.25
 """Factor by which a probe raises the concurrency."""

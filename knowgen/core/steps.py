@@ -1,8 +1,8 @@
-"""Steps of a command that take long, shown on stderr while they run: what is done, how far it is, and how long it takes.
+"""Long steps of a command, shown on stderr: what is done, how far it is, and how long it takes.
 
-A step says what it does where it is done, with `step` or `counted`; whether that is shown is decided by who called, with
-`showing_steps`. Nothing is shown of a step that ends within a moment. The display is that of a run: a bar on a terminal,
-otherwise a line every half minute.
+Code says what it does with `step` or `counted`; who called it decides with `showing_steps` whether that is shown. Of a
+step that ends within a moment nothing is shown. The display is that of a run: a bar on a terminal, otherwise a line
+every half minute.
 
 Example:
     >>> with showing_steps():
@@ -37,7 +37,7 @@ BAR_LAYOUT = "{n_fmt}/{total_fmt} {bar:20} {desc}"
 """Layout of every progress bar, in terms of tqdm."""
 
 
-class Step:
+class LongStep:
     """One step.
 
     Args:
@@ -46,17 +46,19 @@ class Step:
         clock: Current time in seconds.
 
     Attributes:
-        done: Number of things done so far. Written by one thread, read by that of the display.
+        done: Number of things done so far.
     """
 
     def __init__(self, text: str, total: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.text, self.total = text, total
         self.done = 0
         self._clock, self._started = clock, clock()
+        self._lock = threading.Lock()
 
     def advance(self, by: int = 1) -> None:
-        """Count things that are done."""
-        self.done += by
+        """Count things that are done. Thread-safe."""
+        with self._lock:
+            self.done += by
 
     def details(self) -> str:
         """Return what follows the count, such as `writing images, 310.5/s, ETA 20 s`."""
@@ -87,31 +89,31 @@ class StepDisplay:
 
     def __init__(self, terminal: bool, first: float, gap: float) -> None:
         self._terminal, self._first, self._gap = terminal, first, gap
-        self._steps: list[Step] = []
+        self._steps: list[LongStep] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._bar: Any = None
 
     @contextlib.contextmanager
-    def showing(self, step: Step) -> Iterator[None]:
+    def showing(self, step: LongStep) -> Iterator[None]:
         """Show a step while the block runs; one inside it takes its place for a time."""
         with self._lock:
             self._steps.append(step)
-        outermost = len(self._steps) == 1
-        if outermost:
-            self._ended.clear()
-            self._thread = threading.Thread(target=self._draw_until_ended, name="knowgen-steps", daemon=True)
-            self._thread.start()
+            if self._thread is None:
+                self._ended.clear()
+                self._thread = threading.Thread(target=self._draw_until_ended, name="knowgen-steps", daemon=True)
+                self._thread.start()
         try:
             yield
         finally:
             with self._lock:
                 self._steps.remove(step)
-            if outermost:
+                idle = None if self._steps else self._thread
+            if idle is not None:
                 self._ended.set()
-                if self._thread is not None:
-                    self._thread.join()
+                idle.join()
+                self._thread = None
 
     def _draw_until_ended(self) -> None:
         wait = self._first
@@ -124,7 +126,7 @@ class StepDisplay:
             self._bar.close()
             self._bar = None
 
-    def _draw(self, step: Step) -> None:
+    def _draw(self, step: LongStep) -> None:
         if not self._terminal:
             sys.stderr.write(f"{step.line()}\n")
             sys.stderr.flush()
@@ -162,14 +164,14 @@ def showing_steps(enabled: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def step(text: str, total: int | None = None) -> Iterator[Step]:
+def step(text: str, total: int | None = None) -> Iterator[LongStep]:
     """Show that something is done, and yield the step to count what is done of it.
 
     Args:
         text: What is done, such as `reading results`.
         total: Number of things to do; None where it is not known.
     """
-    made, display = Step(text, total), _display.get()
+    made, display = LongStep(text, total), _display.get()
     if display is None:
         yield made
         return

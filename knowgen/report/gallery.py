@@ -20,6 +20,7 @@ from knowgen.core.records import (
     Row,
     Sample,
 )
+from knowgen.core.steps import counted
 from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
 from knowgen.report.trajectory import (
     PackedTrajectory,
@@ -195,7 +196,7 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
         cell = cells.setdefault(key, GalleryCell())
         cell.trajectory = pack(trajectory_details(answer, fallbacks.get(key, "")))
         gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
-    for _, generation in store.generations():
+    for _, generation in counted(store.generations(), "reading generations"):
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
         if cell.trajectory is None:
@@ -206,7 +207,7 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
         _spend_generation(spending, generation)
-    for _, score in store.scores():
+    for _, score in counted(store.scores(), "reading scores"):
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
         cell.details.setdefault("scores", []).append(score_details(score))
         if (rubric := rubric_words(score)) and rubric not in rubrics.setdefault(score.scorer, []):
@@ -258,7 +259,7 @@ def _read_views(
         if view.summaries[system.index] is not None:
             by_scorer.setdefault(view.scorer, []).append(view)
     for scorer, its_views in by_scorer.items():
-        images = _by_image(system.run.store.rows(scorer))
+        images = counted(_by_image(system.run.store.rows(scorer)), f"reading values of {scorer}")
         while batch := list(islice(images, BATCH)):
             read = [_read_images([rows for _, rows in batch], view) for view in its_views]
             for number, (key, _) in enumerate(batch):
@@ -364,7 +365,7 @@ def _add_entries(
 ) -> None:
     store = system.run.store
     version = f"{store.spec.task} {store.spec.task_version}"
-    for sample in store.samples():
+    for sample in counted(store.samples(), "reading samples"):
         key = (version, sample.id)
         if key not in gallery.truths:
             truth = store.truth(sample.id)

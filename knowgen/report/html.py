@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from knowgen.core.steps import counted
+from knowgen.core.steps import counted, step
 from knowgen.report import payload
 from knowgen.report.folder import check_replaceable, report_draft
 from knowgen.report.gallery import Gallery, collect
@@ -109,7 +109,8 @@ def _fill(
     output.data("index", payload.index(systems, views, shown, images))
     for number, lines in payload.trajectories(shown, images):
         output.data(f"trajectories-{number}", lines)
-    output.page(render(output, systems, views, collected, len(shown.entries), images, leads, effects))
+    with step("writing the page"):
+        output.page(render(output, systems, views, collected, len(shown.entries), images, leads, effects))
 
 
 def _digests(gallery: Gallery) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _digests(gallery: Gallery) -> Iterator[str]:
             yield cell.image
             if cell.trajectory is not None:
                 details = cell.trajectory.details()
-                yield from (each["image"] for step in details["steps"] for each in step["images"])
+                yield from (each["image"] for taken in details["steps"] for each in taken["images"])
                 yield from (each["image"] for each in details["chosen"])
 
 

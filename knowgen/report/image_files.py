@@ -24,7 +24,7 @@ from PIL import Image
 from knowgen.core.images import OPENING_VERSION, UnreadableImageError, open_image
 from knowgen.core.records import ImageRef
 from knowgen.core.steps import counted
-from knowgen.report.image_pool import image_workers
+from knowgen.report.worker_pool import image_workers
 
 SMALL = 512
 LARGE = 1600
@@ -124,9 +124,7 @@ def make_images(
         return dict(zip(once, counted(made, "writing images", len(once)), strict=True))
 
 
-def make_image(
-    ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None, *, with_large: bool
-) -> ShownImage:
+def make_image(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None, *, with_large: bool) -> ShownImage:
     """Write the files of one image; see `make_images`."""
     if not _DIGEST.fullmatch(ref.sha256):
         return ShownImage(fault="not a stored image")
