@@ -119,7 +119,7 @@ def make_images(
             made = starmap(ShownImage, stack.enter_context(started))
         else:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
-            made = pool.map(lambda entry: make_image(*entry, folder, earlier, with_large=large), once.values())
+            made = pool.map(lambda one: make_image(one[0], one[1], folder, earlier, with_large=large), once.values())
         meanwhile()
         return dict(zip(once, counted(made, "writing images", len(once)), strict=True))
 

@@ -99,8 +99,10 @@ def _write_shards(folder: Path, seed: WorldSeed, samples: int, workers: int) -> 
     try:
         for first in range(workers):
             command = module_command(shard_files.__name__, *map(str, (folder, samples, first, workers)))
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            started.append(subprocess.Popen(command, env=child_environment(), text=True, **pipes))
+            pipe = subprocess.PIPE
+            started.append(
+                subprocess.Popen(command, env=child_environment(), text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+            )
         for process in started:
             _give_seed(process, seed)
         with step("building samples", samples) as shown, ThreadPoolExecutor(workers) as pool:
