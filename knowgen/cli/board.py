@@ -18,6 +18,14 @@ SUBCOMMANDS: dict[str, str] = {
 """Subcommands and their one-line help, here so that `knowgen board --help` imports none of them."""
 
 
+EPILOG = """\b
+Examples:
+  knowgen board add reports/mine --board worlds
+  knowgen board check
+  knowgen board build -o site
+"""
+
+
 class _Subcommands(click.Group):
     """A group that imports a subcommand when it is called."""
 
@@ -36,6 +44,6 @@ class _Subcommands(click.Group):
             formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
-@click.group("board", cls=_Subcommands)
+@click.group("board", cls=_Subcommands, epilog=EPILOG)
 def command() -> None:
     """Leaderboards as folders of files: submissions, their checks, and the site."""

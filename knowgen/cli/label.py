@@ -124,8 +124,10 @@ def _export(plan: LabelPlan, folders: tuple[Path, ...], path: Path) -> str:
 def _serve(plan: LabelPlan, folder: Path, runs: tuple[Path, ...], options: dict[str, Any]) -> int:
     from knowgen.core.text import count
     from knowgen.labelling.items import left_out_lines
+    from knowgen.labelling.label_files import require_writable
     from knowgen.labelling.server import LabelServer, listen, serve
 
+    require_writable(folder)
     server = LabelServer(
         plan, folder, rater=options["rater"], warn=lambda line: click.echo(f"warning: {line}", err=True)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -13,12 +14,18 @@ from pathlib import Path
 
 from knowgen.core.scratch import ScratchFolder
 
+MOST_WRITERS = 100
+"""Maximum number of attempts to put a folder in its place while others put theirs there."""
+
+_OVERTAKEN = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST})
+"""Errors that mean that another writer moved the folder away, or its own into its place, a moment ago."""
+
 
 def replace_folder(fresh: Path, target: Path) -> None:
     """Give a complete folder its final name, in place of an earlier folder of that name.
 
     The earlier folder is moved aside first and removed last. If the new one cannot take its place, the earlier one is
-    moved back before the error is raised.
+    moved back before the error is raised. Of several writers at the same time, the last one counts.
 
     Args:
         fresh: The new folder, on the same file system as `target`.
@@ -27,6 +34,17 @@ def replace_folder(fresh: Path, target: Path) -> None:
     Raises:
         OSError: A folder cannot be renamed. `target` is what it was before.
     """
+    for attempt in range(MOST_WRITERS):
+        try:
+            _replace_once(fresh, target)
+        except OSError as error:
+            if error.errno not in _OVERTAKEN or not fresh.exists() or attempt + 1 == MOST_WRITERS:
+                raise
+        else:
+            return
+
+
+def _replace_once(fresh: Path, target: Path) -> None:
     if not target.exists() and not target.is_symlink():
         fresh.rename(target)
         return

@@ -66,6 +66,20 @@ def label_file(folder: Path, rater: str) -> Path:
     return folder / f"{plain or 'rater'}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.jsonl"
 
 
+def require_writable(folder: Path) -> None:
+    """Check that labels can be written into a folder, which need not exist yet, before anybody labels.
+
+    Raises:
+        DataError: It, or the nearest folder above it that exists, cannot be written or is not a folder.
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists() or each.is_symlink())
+    fix = "name another folder with -o"
+    if not there.is_dir():
+        raise DataError("is not a folder", where=str(there), fix=fix)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DataError("cannot be written", where=str(there), fix=fix)
+
+
 def append_label(path: Path, label: StoredLabel) -> None:
     """Add a line to a file, on the disk when this returns.
 

@@ -8,6 +8,7 @@ from statistics import median
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Record
+from knowgen.core.text import count
 from knowgen.labelling.export import matched_labels
 from knowgen.labelling.items import LabelPlan
 from knowgen.labelling.label_files import current_labels, rater_key, read_folders
@@ -225,7 +226,8 @@ def _board_table(found: LabelOverview, board: Strengths) -> TextTable:
         head, rows = head[:-1], [row[:-1] for row in rows]
     lines = [
         f"{board.comparisons} comparisons of {board.samples} samples by {len(found.raters)} "
-        f"rater{'s' if len(found.raters) != 1 else ''}; {found.ties} ties, {found.both_bad} both bad (counted as ties)",
+        f"rater{'s' if len(found.raters) != 1 else ''}; {count(found.ties, 'tie')}, "
+        f"{found.both_bad} both bad (counted as ties)",
         "strength: Bradley-Terry, natural log scale, mean 0, a tie is half a win; "
         f"intervals over {board.basis}; ranks by differences at 5 % after Holm",
         _position(found.left),

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import DataError, KnowgenError, UsageError
-from knowgen.core.text import one_line
+from knowgen.core.text import error_message, one_line
 from knowgen.leaderboards.checks.arithmetic import check_figures, recompute
 from knowgen.leaderboards.checks.content import check_facts, check_ids, check_states
 from knowgen.leaderboards.checks.copies import check_repeated, check_shared, check_truths
 from knowgen.leaderboards.checks.files import check_files, find_submissions, is_safe, linked
-from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport, error
+from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport, error, warning
 from knowgen.leaderboards.checks.history import (
     Facts,
     check_drift,
@@ -186,11 +186,11 @@ class _BoardChecker:
             if submission.key in keys:
                 own[submission.key] = [*read.findings]
                 if read.result is not None and not read.withdrawn:
-                    own[submission.key] += self._content(submission, read.result)
+                    own[submission.key] += _all_of(self._content(submission, read.result))
         for submission in chosen:
             found = own[submission.key]
             if submission.key in facts:
-                found += self._beside_others(submission, facts)
+                found += _all_of(self._beside_others(submission, facts))
             place = f"{submission.board}/{submission.key}"
             findings = tuple(each.inside(place) for each in found)
             yield CheckedSubmission(submission.board, submission.key, findings, submission.key in withdrawn)
@@ -268,7 +268,26 @@ class _BoardChecker:
         yield from check_owner(own, others)
         earlier = earlier_revision(own, others)
         if earlier is not None:
-            before, now = earlier.submission.read_result(), submission.read_result()
-            for reason in earlier_reasons(now, {earlier.submission.revision: before}):
-                yield error("history", RESULT_FILE, reason)
-            yield from check_history(now, before, earlier.submission.revision, self.board)
+            try:
+                yield from self._beside_earlier(submission, earlier.submission)
+            except KnowgenError as fault:  # one of them is broken, which its own findings say
+                what = f"not compared with revision {earlier.submission.revision}: {fault.what}"
+                yield warning("history", RESULT_FILE, what, "correct both first")
+
+    def _beside_earlier(self, submission: Submission, earlier: Submission) -> Iterator[BoardFinding]:
+        before, now = earlier.read_result(), submission.read_result()
+        for reason in earlier_reasons(now, {earlier.revision: before}):
+            yield error("history", RESULT_FILE, reason)
+        yield from check_history(now, before, earlier.revision, self.board)
+
+
+def _all_of(findings: Iterator[BoardFinding]) -> list[BoardFinding]:
+    """Return all findings; a check that fails is one, so that other submissions are checked all the same."""
+    found: list[BoardFinding] = []
+    try:
+        for each in findings:
+            found.append(each)
+    except Exception as fault:  # noqa: BLE001 - the files of a submission may be anything
+        what = f"cannot be checked: {type(fault).__name__}: {error_message(fault)}"
+        found.append(error("check", RESULT_FILE, what, "correct the other faults; without one, report this"))
+    return found

@@ -59,7 +59,10 @@ def spec_reasons(
 
 
 def _scorer_reasons(board: BoardFile, spec: RunSpec, defaults: Mapping[str, Any]) -> Iterator[str]:
-    scorer = next((each for each in spec.scorers if each.name == board.scorer.name), None)
+    named = [each for each in spec.scorers if each.name == board.scorer.name]
+    if len(named) > 1:
+        yield f"{len(named)} scorers of the run are named {board.scorer.name}: it must be one"
+    scorer = next(iter(named), None)
     if scorer is None:
         known = ", ".join(each.name for each in spec.scorers) or "nothing"
         yield f"not scored by {board.scorer.name}, the board's scorer, but by {known}: `knowgen score` adds its scores"
@@ -163,6 +166,8 @@ def sample_reasons(result: SubmissionResult, samples: Sequence[BoardSample]) -> 
 def system_reasons(system: SystemFile, spec: RunSpec) -> list[str]:
     """Return where a `system.yaml` says something else of a system than its run recorded."""
     reasons = []
+    if system.name != one_line(system.name):
+        reasons.append(f"system.yaml: name {system.name!r} is not one line of visible characters with single spaces")
     if system.adapter.generator != recorded_name(spec):
         reasons.append(
             f"system.yaml: adapter.generator is {system.adapter.generator!r}, the run has {recorded_name(spec)!r}"

@@ -324,7 +324,7 @@ def _system_table(figures: BoardFigures, system: BoardSystem) -> ExportTable:
         *(Column(name, f"{_words(name)}, in [0, 1]; empty if it does not apply or is left out") for name in dimensions),
         Column("images", "number of its images"),
         Column("cost_per_image", "US dollars for each image; empty if unknown"),
-        Column("seconds_per_image", "mean seconds for each image; empty without an image"),
+        Column("seconds_per_image", "mean seconds for each image; empty if unknown"),
         Column("image_sha256", "SHA-256 hex digests of the image files"),
         Column("reason", "first reason why an image or a score is missing"),
         Column("rationale", "explanations of the scores"),

@@ -267,6 +267,7 @@ def _mapped(processes: int) -> Iterator[ProcessPoolExecutor | None]:
 def _compute(board: Board, submission: Submission) -> _Computed:
     """Read a submission, and compute its figures."""
     file, result, protocol = board.file, submission.read_result(), board_protocol(board)
+    name = submission.system.name
     try:
         rows = list(rows_of(result, board.samples))
         values = read_values(rows, protocol, file.scorer.dimensions)
@@ -274,7 +275,7 @@ def _compute(board: Board, submission: Submission) -> _Computed:
             rows,
             protocol,
             dimensions=file.scorer.dimensions,
-            system=submission.system.name,
+            system=name,
             task=file.task.name,
             task_version=file.task.version or "",
             scorer=file.scorer.name,
@@ -363,4 +364,5 @@ def _cost(result: SubmissionResult) -> float | None:
 
 def _seconds(result: SubmissionResult) -> float | None:
     times = [one.seconds for sample in result.samples for one in sample.generations if one.image is not None]
-    return round(median(times), DECIMALS) if times else None
+    known = [time for time in times if time is not None]
+    return round(median(known), DECIMALS) if times and len(known) == len(times) else None

@@ -41,6 +41,9 @@ REPLIES_FILE = "replies.jsonl"
 
 R = TypeVar("R", bound=Record)
 
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""Escape of a character of a surrogate pair, or of half of one."""
+
 
 @dataclass(frozen=True)
 class StatedRun:
@@ -105,7 +108,7 @@ class Submission:
             DataError: The file is missing or not valid.
         """
         path = self.path / RESULT_FILE
-        data = parse_strict_json(read_text(path), str(path))
+        data = parsed_json(read_text(path), str(path))
         try:
             return StatedRun(str(data["created"]), str(data["spec"]["task_version"]))
         except (KeyError, TypeError):
@@ -119,7 +122,7 @@ class Submission:
             DataError: The file is missing or not valid.
         """
         path = self.path / RESULT_FILE
-        return validated(SubmissionResult, parse_strict_json(read_text(path), str(path)), path)
+        return validated(SubmissionResult, parsed_json(read_text(path), str(path)), path)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,17 @@ class Board:
         """Name of the board: its folder."""
         return self.path.name
 
+    def beside(self, name: str) -> str:
+        """Return the name of a task or scorer as it loads from anywhere: a folder or file is relative to the board's.
+
+        Args:
+            name: Such as `birds`, `../birds`, `birds.py:Birds` or `module:Class`.
+        """
+        base, colon, rest = name.partition(":")
+        is_file = base.endswith(".py") and (self.path / base).is_file()
+        is_task = not colon and (self.path / base / "task.yaml").is_file()
+        return f"{self.path / base}{colon}{rest}" if is_file or is_task else name
+
     @cached_property
     def samples(self) -> tuple[BoardSample, ...]:
         """The samples in the order of the task.
@@ -152,7 +166,7 @@ class Board:
             if not line.strip():
                 continue
             where = f"{path}:{number}"
-            sample = validated(BoardSample, parse_strict_json(line, where), where)
+            sample = validated(BoardSample, parsed_json(line, where), where)
             if sample.id in found:
                 raise DataError(f"duplicate sample {sample.id!r}", where=where, fix="pin the board's task again")
             found[sample.id] = sample
@@ -224,6 +238,23 @@ def validated(kind: type[R], data: Any, where: Path | str) -> R:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "top level"
         raise DataError(f"{name}: {first['msg'].removeprefix('Value error, ')}", where=str(where)) from error
+
+
+def parsed_json(text: str, where: str) -> Any:
+    """Return the value of a JSON text, whose texts must be such that they can be written again.
+
+    Raises:
+        DataError: It is not JSON, or has half of a character (`\\ud800` alone).
+    """
+    data = parse_strict_json(text, where)
+    if _HALF_CHARACTER.search(text):
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            what = f"a text has {half} alone, which is half of a character"
+            raise DataError(what, where=where, fix="write it with a JSON library") from error
+    return data
 
 
 def result_text(result: SubmissionResult) -> str:

@@ -27,6 +27,9 @@ FORMAT = 1
 SLUG = r"[a-z0-9][a-z0-9._-]{0,79}"
 """Pattern of the folder names of boards, systems and revisions."""
 
+MAX_SIDE = 1_000_000
+"""Maximum width and height of an image in pixels, more than any file format has."""
+
 HEX64 = r"[0-9a-f]{64}"
 """Pattern of a SHA-256 hex digest. Patterns of fields are anchored, because pydantic searches for them."""
 
@@ -47,7 +50,7 @@ class BoardTask(Record):
     """The task of a board.
 
     Attributes:
-        name: Name of the task, or its folder relative to the board's.
+        name: Name of the task, or its folder or `file.py:name` relative to the board's folder.
         version: Version that submissions must have; None until `knowgen board pin` has pinned it.
     """
 
@@ -244,8 +247,8 @@ class SubmittedImage(Record):
     """
 
     sha256: str = Field(pattern=rf"^{HEX64}$")
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
+    width: int = Field(ge=1, le=MAX_SIDE)
+    height: int = Field(ge=1, le=MAX_SIDE)
     format: str = ""
     perceptual: str = ""
     thumbnail: str = Field(default="", pattern=rf"^(?:{HEX64})?$")
@@ -296,7 +299,7 @@ class SubmittedGeneration(Record):
         cause: What caused the failure.
         image: The image.
         used_prompt: The prompt that the image was generated from, when it is not the sample's own.
-        seconds: Time from request to image in seconds, the agent's time included.
+        seconds: Time from request to image in seconds, the agent's time included; None when unknown.
         cost: Cost in US dollars, the agent's included; None when unknown.
         answer: The agent's answer; None without an agent.
         fallback: Why the agent's answer was not used; empty where it was.
@@ -309,7 +312,7 @@ class SubmittedGeneration(Record):
     cause: FailureCause | None = None
     image: SubmittedImage | None = None
     used_prompt: str = ""
-    seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     answer: SubmittedAnswer | None = None
     fallback: str = ""

@@ -29,7 +29,7 @@ class SampleOutcome:
         values: What it counts as by dimension, in [0, 1]; None where it is left out.
         images: Its images, by repeat.
         cost: US dollars for each image; None if unknown.
-        seconds: Seconds for each image; None without an image.
+        seconds: Mean seconds for each image; None if unknown.
         reason: First reason why an image or a score is missing; empty if none is.
         rationales: Explanations of the scores, by repeat and judge repeat; those that are empty are left out.
     """
@@ -89,6 +89,7 @@ def _outcome(
     values = [None if math.isnan(value) else round(value, DECIMALS) for value in counted]
     with_image = [one for one in generations if one.image is not None]
     costs = [one.cost for one in with_image if one.cost is not None]
+    times = [one.seconds for one in with_image if one.seconds is not None]
     scores = [score for one in generations for score in one.scores]
     missing = sum(counts) - counts[0]
     return SampleOutcome(
@@ -99,7 +100,7 @@ def _outcome(
         values=tuple(values[:-1]),
         images=tuple(one.image for one in with_image if one.image is not None),
         cost=round(plain_mean(costs), DECIMALS) if costs and len(costs) == len(with_image) else None,
-        seconds=round(plain_mean([one.seconds for one in with_image]), DECIMALS) if with_image else None,
+        seconds=round(plain_mean(times), DECIMALS) if times and len(times) == len(with_image) else None,
         reason=next(filter(None, (_reason(one, protocol) for one in generations)), "") if missing else "",
         rationales=tuple(filter(None, (_reading(score, protocol).rationale for score in scores))),
     )

@@ -186,9 +186,10 @@ class _RunReader:
                 rubric = score.details.get("rubric_hash")
                 self.rubrics.update([rubric] if isinstance(rubric, str) else [])
 
-    def _seconds(self, expected: ExpectedGeneration) -> float:
+    def _seconds(self, expected: ExpectedGeneration) -> float | None:
+        """Return the time of agent and image model; None for an image that was read and not timed."""
         own = expected.generation.seconds if expected.generation is not None else 0.0
-        return _rounded(own + self._answer_of(expected)[0])
+        return _rounded(own + self._answer_of(expected)[0]) if own else None
 
     def _cost(self, expected: ExpectedGeneration) -> float | None:
         """Return the cost of agent and image model; 0 of a model without tokens in a run without unpriced calls."""

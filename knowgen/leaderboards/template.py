@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,6 +89,16 @@ def slug_of(name: str) -> str:
         ('gen-searcher-8b-qwen-image', '')
     """
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:80].rstrip("-.")
+
+
+def look_of(name: str) -> str:
+    """Return what readers tell names apart by: letters and digits, whatever their case and form.
+
+    Example:
+        >>> look_of("GPT-Image 1"), look_of("\uff27pt image\u200b1")
+        ('gptimage1', 'gptimage1')
+    """
+    return "".join(each for each in unicodedata.normalize("NFKC", name).casefold() if each.isalnum())
 
 
 def next_revision(taken: Iterable[str]) -> str:

@@ -17,6 +17,9 @@ from knowgen.stats.summary import OVERALL, Figure, Summary, is_part
 SURE = "95\N{NO-BREAK SPACE}%"
 LONGEST_NAME = 48
 TURNING = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u200f"
+OPENING = "\u2066\u2067\u2068"
+"""Characters that open an isolate."""
+
 ISOLATE, END_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 
 
@@ -197,7 +200,18 @@ def _privileged(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str,
 def name_in_sentence(label: str) -> str:
     """Return a label for use in a sentence: shortened, and isolated if it has characters that change text direction."""
     short = label if len(label) <= LONGEST_NAME else f"{label[:LONGEST_NAME]}…"
-    return f"{ISOLATE}{short}{END_ISOLATE}" if any(letter in TURNING for letter in short) else short
+    return _isolated(short) if any(letter in TURNING for letter in short) else short
+
+
+def _isolated(text: str) -> str:
+    """Isolate a text; ends without a beginning are left out, and isolates that it leaves open are ended."""
+    kept, depth = [], 0
+    for letter in text:
+        if letter == END_ISOLATE and not depth:
+            continue
+        depth += (letter in OPENING) - (letter == END_ISOLATE)
+        kept.append(letter)
+    return f"{ISOLATE}{''.join(kept)}{END_ISOLATE * (depth + 1)}"
 
 
 def _name(system: ReportSystem) -> str:

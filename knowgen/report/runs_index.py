@@ -191,9 +191,11 @@ def _titles(keys: Sequence[tuple[str, ...]]) -> list[str]:
 def _group(number: int, title: str, pairs: Sequence[tuple[IndexedRun, Summary]], out: Path) -> _Group:
     ordered = sorted(pairs, key=_order)
     first = ordered[0][1]
+    by_place = sorted(range(len(ordered)), key=lambda at: ordered[at][0].place)
+    markers = dict(zip(by_place, marks([ordered[at][1].system for at in by_place]), strict=True))
     rows = tuple(
-        _Row(run, summary, _System(f"{summary.system} ({run.place})", mark), _relative(run.page, out))
-        for (run, summary), mark in zip(ordered, marks([run.place for run, _ in ordered]), strict=True)
+        _Row(run, summary, _System(f"{summary.system} ({run.place})", markers[at]), _relative(run.page, out))
+        for at, (run, summary) in enumerate(ordered)
     )
     score = score_words(first.dimensions)
     facts = (

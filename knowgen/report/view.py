@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ SHAPES: tuple[tuple[str, str], ...] = (
     ("diamond", "M0 -5.6L5.6 0L0 5.6L-5.6 0z"),
     ("wedge", "M0 5.2L5 -3.8H-5z"),
     ("cross", "M-1.6 -5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z"),
-    ("pentagon", "M0 -5.2L5 -1.6L3.1 4.2H-3.1L-5 -1.6z"),
+    ("star", "M0 -5.7L1.7 -2L5.7 -1.6L2.8 1.2L3.5 5.2L0 3.2L-3.5 5.2L-2.8 1.2L-5.7 -1.6L-1.7 -2z"),
     ("hourglass", "M-4.6 -4.8h9.2L1.4 0L4.6 4.8h-9.2L-1.4 0z"),
 )
 """Name and SVG outline of each shape, centred on the origin, about 10 units wide."""
@@ -44,13 +46,28 @@ class SystemMarker:
     outline: str
 
 
-def marks(labels: Sequence[str]) -> list[SystemMarker]:
-    """Return a marker for each system, in order; the first 64 are distinct."""
-    markers = []
-    for position in range(len(labels)):
-        shape, outline = SHAPES[(position + position // COLOURS) % len(SHAPES)]
-        markers.append(SystemMarker(position % COLOURS, shape, outline))
-    return markers
+def marks(labels: Sequence[str], since: Sequence[str] = ()) -> list[SystemMarker]:
+    """Return a marker for each system, in order; the first 64 are distinct.
+
+    A system has the marker that its name gives, so that it looks the same on all pages and in all figures. Where
+    several names give one marker, the first to choose has it and the others have the next that is free.
+
+    Args:
+        labels: Names of the systems; what is not a letter or digit does not matter.
+        since: When each was made, ISO 8601: the earliest chooses first. In the order of `labels` without any.
+    """
+    names = ["".join(re.findall(r"\w", label.casefold())).replace("_", "") or label for label in labels]
+    order = sorted(range(len(names)), key=lambda at: (since[at], names[at])) if since else range(len(names))
+    taken: list[int] = []
+    markers: dict[int, SystemMarker] = {}
+    for number, at in enumerate(order):
+        start = number // COLOURS * COLOURS  # eight by eight, so that eight systems have eight colours and eight shapes
+        wanted = int.from_bytes(hashlib.sha256(names[at].encode("utf-8", "replace")).digest()[:4], "big")
+        free = ((wanted + step) % COLOURS for step in range(COLOURS))
+        taken.append(next(place for place in free if place not in taken[start:]))
+        shape, outline = SHAPES[(taken[-1] + number // COLOURS) % len(SHAPES)]
+        markers[at] = SystemMarker(taken[-1], shape, outline)
+    return [markers[at] for at in range(len(names))]
 
 
 class RunView(Protocol):
@@ -171,10 +188,10 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
     for run in runs:
         if not run.summaries:
             raise UsageError("no summary", where=str(run.store.path), fix="score the run first")
-    labels = _labels(runs)
+    markers = marks([run.store.spec.system for run in runs], [run.store.manifest.started for run in runs])
     return tuple(
         ReportSystem(index, label, mark, run, run.store.spec.privileged)
-        for index, (label, mark, run) in enumerate(zip(labels, marks(labels), runs, strict=True))
+        for index, (label, mark, run) in enumerate(zip(_labels(runs), markers, runs, strict=True))
     )
 
 

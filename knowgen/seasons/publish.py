@@ -221,7 +221,7 @@ def _write_board(folder: Path, season: SeasonFile, task: FolderTask) -> None:
     scorer = resolve_scorer(SCORER, {}).spec
     file = BoardFile(
         title=f"Season {season.name}",
-        description=f"A private season of {season.samples} samples of a world that nobody has seen.",
+        description=f"A private season of {season.samples} samples of a world that stays secret until its end.",
         task=BoardTask(name=season.name, version=season.task_version),
         scorer=BoardScorer(name=scorer.name, versions=(scorer.version,), dimensions=scorer.dimensions),
         protocol=PROTOCOL,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knowgen.core.errors import UsageError
+from knowgen.leaderboards.changed_results import changed_generations
 from knowgen.leaderboards.folder import (
     IMAGES,
     RESULT_FILE,
@@ -20,7 +21,7 @@ from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration
 from knowgen.leaderboards.season import Revealed, SeasonFile, season_of, write_season, write_text
 from knowgen.leaderboards.submission import result_of, with_images
 from knowgen.seasons.publish import private_secret, runs_of, samples_text, season_task
-from knowgen.seasons.scoring import board_summary, changed_generations
+from knowgen.seasons.scoring import board_summary
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 from knowgen.workflows.run import load_run

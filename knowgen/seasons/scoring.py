@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from knowgen.core.errors import UsageError
 from knowgen.core.run_config import RunConfig
 from knowgen.core.spec import GeneratorSpec, RunSpec, fingerprint
+from knowgen.core.text import one_line
 from knowgen.core.yaml_files import read_yaml
 from knowgen.core.yaml_schema import yaml_record
+from knowgen.leaderboards.changed_results import changed_generations, without_answers
 from knowgen.leaderboards.eligibility import system_reasons
 from knowgen.leaderboards.folder import Board, read_board
 from knowgen.leaderboards.records import SubmissionResult, SubmittedCost, SubmittedGeneration, SystemFile
@@ -74,6 +76,9 @@ def score(
     require_open(board)
     system = yaml_record(SystemFile, read_yaml(system_path))
     slug = slug_of(system.name)
+    if not slug:
+        what = f"name {one_line(system.name, 80)!r} has no letter or digit from which a folder could be named"
+        raise UsageError(what, where=str(system_path), fix="add one of a to z or 0 to 9")
     _require_new(board, slug, system.revision)
     task = season_task(private, season_of(board), private_secret(private, board))
     plan = _plan(source, board, task, {**vars(config or RunConfig()), "out": private / RUNS, "pattern": pattern})
@@ -148,7 +153,7 @@ def with_source(result: SubmissionResult, source: Path, system: SystemFile) -> S
         return _with_run(result, source)
     changes = {"cost": SubmittedCost(), "seconds": None, "machine": ""}
     spec = stated_spec(result.spec, source, system)
-    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": 0.0, "cost": None}))
+    unknown = changed_generations(result, lambda sample, one: one.model_copy(update={"seconds": None, "cost": None}))
     return unknown.model_copy(update={**changes, "spec": spec})
 
 
@@ -172,42 +177,10 @@ def _with_run(result: SubmissionResult, source: Path) -> SubmissionResult:
             made[answer.sample_id, answer.repeat] = made.get((answer.sample_id, answer.repeat), 0.0) + answer.seconds
 
     def timed(sample: str, one: SubmittedGeneration) -> SubmittedGeneration:
-        changes = {"seconds": round(made.get((sample, one.repeat), 0.0), 3)}
+        seconds = made.get((sample, one.repeat))
+        changes = {"seconds": None if seconds is None else round(seconds, 3)}
         return one.model_copy(update=changes | ({"cost": None} if unpriced else {}))
 
     cost = SubmittedCost() if unpriced else result.cost.model_copy(update={"total": artifacts.cost_of(source)})
     timed_result = changed_generations(result, timed)
     return timed_result.model_copy(update={"cost": cost, "seconds": round(seconds, 3), "machine": machine})
-
-
-def changed_generations(
-    result: SubmissionResult, change: Callable[[str, SubmittedGeneration], SubmittedGeneration]
-) -> SubmissionResult:
-    """Return a result with every generation changed; the function is given the id of its sample as well."""
-    samples = tuple(
-        each.model_copy(update={"generations": tuple(change(each.id, one) for one in each.generations)})
-        for each in result.samples
-    )
-    return result.model_copy(update={"samples": samples})
-
-
-def without_answers(result: SubmissionResult) -> SubmissionResult:
-    """Return a result without texts that give answers away, which follow when the season is revealed.
-
-    Rationales name what was found and what was missed, and the prompts of agents state what they found.
-    """
-
-    def cleared(_: str, generation: SubmittedGeneration) -> SubmittedGeneration:
-        scores = tuple(
-            each.model_copy(
-                update={
-                    name: reading.model_copy(update={"rationale": ""})
-                    for name, reading in (("strict", each.strict), ("lenient", each.lenient))
-                    if reading is not None
-                }
-            )
-            for each in generation.scores
-        )
-        return generation.model_copy(update={"used_prompt": "", "scores": scores})
-
-    return changed_generations(result, cleared)

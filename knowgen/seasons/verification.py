@@ -111,7 +111,10 @@ def verify(
         found.add("prompts and hashes of ground truths on the board follow from the seed", _sample_faults(board, task))
         check = _SubmissionCheck(found, board, task, scratch, rescore=rescore and not faults, progress=progress)
         for submission in board.submissions():
-            check.verify(submission)
+            try:
+                check.verify(submission)
+            except DataError as error:  # the others are verified all the same
+                found.findings.append(f"{submission.key}: {error}")
     return found
 
 
@@ -201,7 +204,9 @@ class _SubmissionCheck:
             for one in sample.generations
             if (sample.id, one.repeat) in images and one.scores
         }
-        return [
+        unclaimed = images.keys() - claimed.keys()
+        without = [f"sample {place[0]} repeat {place[1]}: has an image and no score" for place in unclaimed]
+        return sorted(without) + [
             f"sample {place[0]} repeat {place[1]}: claims {was.values}, scored again {again[place].values}"
             for place, was in claimed.items()
             if (was.status, was.values) != (again[place].status, again[place].values)
@@ -224,7 +229,8 @@ def _figure_faults(result: SubmissionResult, board: Board) -> list[str]:
         scorer_version=result.scorer.version,
         selection=result.spec.selection.label,
     )
-    faults = []
+    unknown = sorted(result.claimed.keys() - summary.slice().figures.keys())
+    faults = [f"claims {name}, which the board does not have" for name in unknown]
     for name, figure in summary.slice().figures.items():
         claimed = result.claimed.get(name)
         same = claimed == figure.value

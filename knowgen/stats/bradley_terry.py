@@ -8,7 +8,9 @@ strength s, and
 A tie counts as half a win for both. Strengths maximise the likelihood of these points; they are on a log scale and
 centred, so that their mean is 0. A maximum exists exactly if the systems cannot be divided into two groups of which one
 never got a point against the other (Ford, Solution of a Ranking Problem from Binary Comparisons, American Mathematical
-Monthly 64, 1957). Otherwise strengths would be infinite, and there are none.
+Monthly 64, 1957). Otherwise differences between such groups would be infinite. The largest group without such a
+division then has strengths, from the comparisons within it, and the other systems have none; there are no strengths at
+all where no group is the largest, or it has a single system.
 
 With ties the points are not 0 or 1, and the comparisons of one sample depend on each other. Intervals therefore do not
 use the information of the model, but the one-step jackknife over samples: the variance is (G - 1) / G times the sum of
@@ -50,10 +52,22 @@ FEW_COMPARISONS = "too few comparisons"
 """Note of a system without an interval because it was compared too rarely."""
 
 ONE_SAMPLE_DECIDES = "rests on one sample"
-"""Note of a system without an interval because its strength would be infinite without a single sample."""
+"""Note of a system without an interval because nothing but a single sample (or rater) connects it with the others."""
+
+INFINITE = {1: "strength would be +infinite", -1: "strength would be -infinite", 0: "strength is undetermined"}
+"""Note of a system without a strength: 1 where it, or one that it won against, won every comparison with those that
+have one, -1 where it lost them, 0 where no chain of comparisons says so."""
+
+NO_SPREAD = "all samples say the same"
+"""Note of a system without an interval because its strength does not change, whichever sample is left out."""
 
 _STEPS = 200
 _TOLERANCE = 1e-10
+_NO_ERROR = 1e-9
+"""Standard error up to which there is none but that of rounding."""
+
+_NO_WEIGHT = 1e-9
+"""Share of the largest information up to which two systems count as not compared."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +145,9 @@ class Strengths(Record):
     """Strengths of all systems.
 
     Attributes:
-        systems: Systems, the strongest first; by name if there are no strengths.
-        differences: Difference of each two systems; empty without strengths.
+        systems: Systems, the strongest first, those without a strength before or after the others; by name if there are
+            no strengths.
+        differences: Difference of each two systems with a strength; empty without strengths.
         comparisons: Number of comparisons.
         samples: Number of samples.
         raters: Number of raters.
@@ -175,23 +190,30 @@ def strengths(judgements: Sequence[Judgement]) -> Strengths:
         "samples": len(set(table.samples)),
         "raters": len(set(table.raters)),
     }
-    if reason := _no_maximum(table.names, table.points()):
-        return Strengths(systems=tuple(table.tally(name) for name in table.names), reason=reason, **shared)
-    theta = fit(table.points())
-    spread = _Spread(table, theta)
-    differences = _differences(table.names, theta, spread)
+    reason, sides = _no_maximum(table.names, table.points()), {}
+    inner = table
+    if reason:
+        sides = _sides(table.names, table.points())
+        if not sides:
+            return Strengths(systems=tuple(table.tally(name) for name in table.names), reason=reason, **shared)
+        inner = _Judgements([one for one in judgements if not {one.first, one.second} & set(sides)])
+    theta = fit(inner.points())
+    spread = _Spread(inner, theta)
+    differences = _differences(inner.names, theta, spread)
     systems = [
         table.tally(name).model_copy(
             update={
                 "strength": float(theta[place]),
-                **spread.ends(theta[place], _contrast(len(table.names), place)),
+                **spread.ends(theta[place], _contrast(len(inner.names), place)),
                 **_ranks(name, len(table.names), differences),
                 "note": spread.note(place),
             }
         )
-        for place, name in enumerate(table.names)
+        for place, name in enumerate(inner.names)
     ]
-    systems.sort(key=lambda one: (-round(one.strength or 0.0, 9), one.system))
+    systems += [table.tally(name).model_copy(update={"note": INFINITE[side]}) for name, side in sides.items()]
+    places = {name: {1: 0, -1: 2, 0: 3}[side] for name, side in sides.items()}
+    systems.sort(key=lambda one: (places.get(one.system, 1), -round(one.strength or 0.0, 9), one.system))
     return Strengths(systems=tuple(systems), differences=tuple(differences), basis=spread.basis, **shared)
 
 
@@ -316,8 +338,46 @@ def _no_maximum(names: Sequence[str], points: Floats) -> str:
     raise AssertionError("one group of such a division gives no points")
 
 
+def _sides(names: Sequence[str], points: Floats) -> dict[str, int]:
+    """Return the side of each system that is outside the largest group with finite differences; see `INFINITE`.
+
+    Empty if the systems are not connected, no group is the largest, or it has a single system.
+    """
+    from scipy.sparse.csgraph import connected_components, shortest_path
+
+    if not len(names) or connected_components(points + points.T > 0, directed=False)[0] > 1:
+        return {}
+    _, group_of = connected_components(points > 0, directed=True, connection="strong")
+    sizes = np.bincount(group_of)
+    largest = np.flatnonzero(sizes == sizes.max())
+    if len(largest) > 1 or sizes.max() < 2:
+        return {}
+    inside = group_of == largest[0]
+    reached = np.isfinite(shortest_path(points > 0, unweighted=True))
+    above, below = reached[:, inside].any(axis=1), reached[inside].any(axis=0)
+    return {name: int(above[place]) - int(below[place]) for place, name in enumerate(names) if not inside[place]}
+
+
 def _members(names: Sequence[str], part_of: Floats, part: int) -> list[str]:
     return [name for name, own in zip(names, part_of, strict=True) if own == part]
+
+
+def _apart(information: Floats, least: float) -> Floats:
+    """Return 1 for each system that is not in the largest group of connected ones, and for all if none is the largest.
+
+    Args:
+        information: As `information` returns it.
+        least: Information up to which two systems are not connected.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    parts, part_of = connected_components(-information > least, directed=False)
+    sizes = np.bincount(part_of, minlength=parts)
+    largest = np.flatnonzero(sizes == sizes.max())
+    if len(largest) > 1:
+        return np.ones(len(information))
+    apart: Floats = (part_of != largest[0]).astype(float)
+    return apart
 
 
 def _positive_part(matrix: Floats) -> Floats:
@@ -370,6 +430,8 @@ class _Spread:
                 self.reasons[place] = FEW_COMPARISONS
             elif decided[place]:
                 self.reasons[place] = ONE_SAMPLE_DECIDES
+            elif self._error(_contrast(len(theta), place)) <= _NO_ERROR:
+                self.reasons[place] = NO_SPREAD
 
     def _jackknife(self, clusters: Sequence[str]) -> tuple[Floats, Floats]:
         """Return the covariance over clusters, and for which systems it is not determined."""
@@ -392,11 +454,12 @@ class _Spread:
             for a, b, w in zip(table.first[rows], table.second[rows], weight[rows], strict=True):
                 rest[[a, b], [a, b]] -= w
                 rest[[a, b], [b, a]] += w
-            left = rest.diagonal() <= 1e-9 * whole.diagonal().max()
-            if left.any():  # these systems were compared in this cluster alone
-                undetermined += left
-                continue
-            changes[group] = -np.linalg.solve(rest + 1.0 / size, scores[group])
+            apart = _apart(rest, _NO_WEIGHT * whole.diagonal().max())
+            if apart.any():  # this cluster alone connects these systems with the others
+                undetermined += apart
+                changes[group] = -np.linalg.pinv(rest, rcond=_NO_WEIGHT, hermitian=True) @ scores[group]
+            else:
+                changes[group] = -np.linalg.solve(rest + 1.0 / size, scores[group])
         covariance: Floats = (groups - 1) / groups * changes.T @ changes
         return covariance, undetermined
 
@@ -405,7 +468,7 @@ class _Spread:
 
     def ends(self, value: float, contrast: Floats) -> dict[str, float]:
         """Return the ends of the interval of a contrast; empty if one of its systems has none."""
-        if any(self.reasons[place] for place in np.flatnonzero(contrast)):
+        if not self._has_error(contrast):
             return {}
         half = self.quantile * self._error(contrast)
         return {"low": float(value - half), "high": float(value + half)}
@@ -413,12 +476,18 @@ class _Spread:
     def p_value(self, value: float, contrast: Floats) -> float | None:
         from scipy.stats import t
 
-        if any(self.reasons[place] for place in np.flatnonzero(contrast)):
+        if not self._has_error(contrast):
             return None
         return float(2 * t.sf(abs(value) / self._error(contrast), self.degrees))
 
+    def _has_error(self, contrast: Floats) -> bool:
+        """Return whether each system of a contrast has an interval, and the contrast itself varies."""
+        if any(self.reasons[place] for place in np.flatnonzero(contrast)):
+            return False
+        return self._error(contrast) > _NO_ERROR
+
     def _error(self, contrast: Floats) -> float:
-        return math.sqrt(float(contrast @ self.covariance @ contrast))
+        return math.sqrt(max(0.0, float(contrast @ self.covariance @ contrast)))
 
 
 def _differences(names: Sequence[str], theta: Floats, spread: _Spread) -> list[StrengthDifference]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ FOLDER = "tensorboard"
 
 
 class TensorboardTracker(Tracker):
-    """Writes event files: `tensorboard:FOLDER`."""
+    """Writes event files: `tensorboard:FOLDER`, where each run has a folder of its own."""
 
     def check(self) -> None:
         """Check that the library is installed, and that the folder is none with other content."""
@@ -31,12 +32,14 @@ class TensorboardTracker(Tracker):
         """Begin a file of events. TensorBoard reads all files of a folder as one run."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        folder = Path(self.target).absolute() if self.target else Path(run.folder) / FOLDER
+        folder = (
+            Path(self.target).absolute() / _own_folder(Path(run.folder)) if self.target else Path(run.folder) / FOLDER
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self._writer: Any = EventFileWriter(str(folder))
         rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in flat_config(run.config).items()]
         self._text("config", "\n".join(["| setting | value |", "|---|---|", *rows]))
-        return {"folder": FOLDER if not self.target else folder.name}
+        return {"folder": f"{Path(self.target).name}/{folder.name}" if self.target else FOLDER}
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Add values to the curves."""
@@ -80,6 +83,14 @@ class TensorboardTracker(Tracker):
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def _own_folder(run: Path) -> str:
+    """Return the name of a run's folder among others, the same for every call on its directory.
+
+    Runs that share a folder of event files would be drawn as one.
+    """
+    return f"{run.name}-{hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:6]}"
 
 
 def _cell(value: Any) -> str:

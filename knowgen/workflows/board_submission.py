@@ -43,7 +43,7 @@ from knowgen.leaderboards.pinning import write_pin
 from knowgen.leaderboards.records import SubmissionResult, SystemFile, Withdrawal
 from knowgen.leaderboards.season import require_open
 from knowgen.leaderboards.submission import replies_of, result_of, with_images
-from knowgen.leaderboards.template import next_revision, slug_of, system_template
+from knowgen.leaderboards.template import look_of, next_revision, slug_of, system_template
 from knowgen.stats.summary import Summary
 from knowgen.store.files import explain_os_error
 from knowgen.store.run import RunStore
@@ -155,7 +155,7 @@ def pin_board(board: Board, version: str = "", *, force: bool = False) -> Pinned
     """
     if board.file.season is not None:
         raise UsageError("its samples are those of a season", where=board.name, fix="use `knowgen board season`")
-    task = open_task(_task_name(board), in_worker=True)
+    task = open_task(board.beside(board.file.task.name), in_worker=True)
     if version and task.version != version:
         raise UsageError(
             f"the task on this machine has version {task.version}, not {version}",
@@ -173,13 +173,6 @@ def pin_board(board: Board, version: str = "", *, force: bool = False) -> Pinned
     before = board.file.task.version
     samples = write_pin(board, task)
     return Pinned(read_board(board.path), task.version, before, samples, outdated)
-
-
-def _task_name(board: Board) -> str:
-    """Return the name that loads the task of a board; a folder is relative to the board's."""
-    name = board.file.task.name
-    folder = board.path / name
-    return str(folder) if (folder / "task.yaml").is_file() else name
 
 
 # -- add ---------------------------------------------------------------------------------------------------------------
@@ -358,6 +351,9 @@ class _Adding:
         names = {each.system.name for each in others}
         if names and system.name not in names:
             yield f"system.yaml: the folder {slug} is that of the system {min(names)!r}: choose another name"
+        every = (each.system.name for each in self.board.submissions() if each.slug != slug)
+        if same := [name for name in every if look_of(name) == look_of(system.name)]:
+            yield f"system.yaml: name {system.name!r} reads like that of the system {same[0]!r}: choose another name"
         if (folder / system.revision).exists():
             taken = ", ".join(each.revision for each in others)
             yield f"the revision {slug}/{system.revision} exists already: give it another one (taken: {taken})"

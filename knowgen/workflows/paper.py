@@ -13,6 +13,7 @@ from knowgen.report.paper import charts, style, tables
 from knowgen.report.view import marks
 from knowgen.stats.compare.records import Comparison
 from knowgen.stats.compare.systems import check_comparable
+from knowgen.store.manifest import read_manifest
 from knowgen.store.rows import answer_cost
 from knowgen.store.run import RunStore
 from knowgen.workflows.compare import agree, compare, run_names
@@ -66,14 +67,24 @@ def draw(
         elif kind in ("cost", "time"):
             chart = charts.against(kind, systems, layout)
         elif kind == "search":
-            if len(runs) != 2:
-                raise UsageError("needs two runs", where=kind, fix="name the run without search, then the one with it")
+            _check_search(runs)
             comparison = compare(runs[0], runs[1], protocol=protocol, scorer=scorer)
             chart = charts.search(comparison, _sample_differences(runs, protocol, scorer), layout)
         else:
             chart = charts.parts(systems, kind, layout)
         style.save(chart, out)
-    return tables.caption([one.summary for one in systems])
+    differences = f"Differences: {systems[1].label} minus {systems[0].label}. " if kind == "search" else ""
+    return differences + tables.caption([one.summary for one in systems])
+
+
+def _check_search(runs: Sequence[Run]) -> None:
+    """Check that two runs are named, and not the one with search first."""
+    fix = "name the run without search, then the one with it"
+    if len(runs) != 2:
+        raise UsageError("needs two runs", where="search", fix=fix)
+    first, second = (run.spec.agent is not None or bool(run.spec.generator.search) for run in runs)
+    if first and not second:
+        raise UsageError(f"{runs[0].path} searches and {runs[1].path} does not", where="search", fix=fix)
 
 
 def make_table(
@@ -118,6 +129,10 @@ def paper_systems(
     """
     if not runs:
         raise UsageError("no run", fix="name one or more run directories")
+    paths = [run.path.resolve() for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        if paths.count(path) > 1:
+            raise UsageError("named twice", where=str(run.path), fix="name each run once")
     if names and len(names) != len(runs):
         raise UsageError(f"{len(names)} names for {len(runs)} runs", where="--names", fix="name each run")
     label = scorer or runs[0].label()
@@ -131,9 +146,11 @@ def paper_systems(
             fix="run all on the same samples",
         )
     shown = list(names) or run_names(runs)
+    manifests = [read_manifest(run.path) for run in runs]
+    markers = marks([run.spec.system for run in runs], [one.started if one is not None else "" for one in manifests])
     return [
         charts.PaperSystem(name, mark, summary, run.spec.privileged, *_spent(run))
-        for name, mark, summary, run in zip(shown, marks(shown), summaries, runs, strict=True)
+        for name, mark, summary, run in zip(shown, markers, summaries, runs, strict=True)
     ]
 
 

@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import UsageError
-from knowgen.core.images import UnreadableImageError, read_image_file
+from knowgen.core.images import UnreadableImageError, open_rgb, read_image_file
 from knowgen.core.records import GenerationStatus, ParsedScore, Row, ScoreStatus, group_of
 from knowgen.core.run_config import RunConfig
 from knowgen.core.spec import GeneratorSpec, fingerprint
 from knowgen.interchange.image_sources import SourceImage, no_image, source_image
 from knowgen.interchange.open_source import StoredGenerations
 from knowgen.interchange.recorded_images import IMAGE_EXTENSIONS
+from knowgen.leaderboards.checks.hashes import bits_apart
+from knowgen.leaderboards.checks.pictures import SAME_FILE
 from knowgen.leaderboards.checks.rejudged import OtherValue, Rejudged
 from knowgen.leaderboards.folder import IMAGES, Board, Submission
 from knowgen.leaderboards.records import SubmissionResult
 from knowgen.leaderboards.rows import rows_of
 from knowgen.scorers.contract import ScorerCapabilities
+from knowgen.search.leaks import perceptual_hash
 from knowgen.stats.combine import sample_overalls
 from knowgen.stats.compare.inflation import LEVEL, inflation_test
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
@@ -53,12 +56,14 @@ class DrawnImage:
         sample: Id of its sample.
         repeat: Its repeat in the submission.
         sha256: Claimed digest of its file.
+        perceptual: Claimed perceptual hash.
         file: Name of its file in the submission's folder of images; empty without one.
     """
 
     sample: str
     repeat: int
     sha256: str
+    perceptual: str
     file: str
 
 
@@ -102,6 +107,8 @@ def rejudge(
     drawn = draw(result, board, number, f"{seed} {board.name} {submission.key}")
     finder = ImageFinder([submission.path / IMAGES, *images])
     files = {image.sample: path for image in drawn if (path := finder.find(image)) is not None}
+    found = sorted((image for image in drawn if image.sample in files), key=lambda image: image.sample)
+    other_looks = tuple(image.sample for image in found if not _looks(files[image.sample], image))
     config = RunConfig(
         ids=sorted(files) or None,
         judge_repeats=result.spec.judge_repeats_of(result.scorer),
@@ -118,24 +125,28 @@ def rejudge(
             key=submission.key,
             seed=seed,
             scorer=board.file.scorer.name,
-            measured=_capabilities(board.file.scorer.name).reparse is None,
+            measured=_capabilities(board.beside(board.file.scorer.name)).reparse is None,
             drawn=len(drawn),
             without_file=tuple(image.sample for image in drawn if image.sample not in files),
             tampered=tuple(str(path) for path in finder.tampered),
+            other_looks=other_looks,
             failed=(),
+            unscored=(),
             other_values=(),
             other_judges=(),
             test=inflation_test(_no_differences(), level=level),
         ),
         result,
         board,
-        {image.sample: image for image in drawn if image.sample in files},
+        {image.sample: image for image in found},
         run,
     )
 
 
 def draw(result: SubmissionResult, board: Board, number: int, seed: str) -> list[DrawnImage]:
-    """Draw images that have a score, from every group in proportion to its size; at most one for each sample.
+    """Draw images from every group in proportion to its size; at most one for each sample.
+
+    Images without a claimed score are among them, because a score that lowers the mean may be claimed to be missing.
 
     Args:
         result: Result of the submission.
@@ -143,16 +154,14 @@ def draw(result: SubmissionResult, board: Board, number: int, seed: str) -> list
         number: Number of images.
         seed: Seed of the draw, as text.
     """
-    lenient = get_protocol(board.file.protocol).reading == "lenient"
     groups = {sample.id: group_of(sample.category) for sample in board.samples}
     found: dict[str, dict[str, list[DrawnImage]]] = {}
     for sample in result.samples:
         for generation in sample.generations:
-            readings = [(score.lenient if lenient else None) or score.strict for score in generation.scores]
-            if generation.image is None or not any(each.status is ScoreStatus.OK for each in readings):
-                continue
             image = generation.image
-            entry = DrawnImage(sample.id, generation.repeat, image.sha256, image.file)
+            if image is None:
+                continue
+            entry = DrawnImage(sample.id, generation.repeat, image.sha256, image.perceptual, image.file)
             found.setdefault(groups.get(sample.id, ""), {}).setdefault(sample.id, []).append(entry)
     chosen = []
     for group, ids in _stratified({group: sorted(samples) for group, samples in found.items()}, number, seed).items():
@@ -234,6 +243,15 @@ def _image_files(folders: Iterable[Path]) -> Iterator[Path]:
                     yield path
 
 
+def _looks(path: Path, image: DrawnImage) -> bool:
+    """Return whether a file has the claimed perceptual hash; another one would hide a copy from the check."""
+    try:
+        own = perceptual_hash(open_rgb(path)).tobytes()
+    except UnreadableImageError:
+        return True  # scoring it again says so
+    return bits_apart(own, bytes.fromhex(image.perceptual)) <= SAME_FILE
+
+
 def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(read_image_file(path)).hexdigest()
@@ -251,9 +269,9 @@ def _score(
 ) -> Run:
     """Score the files again in a run directory of their own."""
     task = board_task(board)
-    scorer = board.file.scorer
-    arguments = {**result.scorer.args, **scorer_args}
-    if "cache" in excluded_arguments(scorer.name):
+    scorer, name = board.file.scorer, board.beside(board.file.scorer.name)
+    arguments = {**scorer.args, **scorer_args}  # those of the board: the submission could name its own judge
+    if "cache" in excluded_arguments(name):
         arguments.setdefault("cache", False)  # a stored reply would repeat the claimed score
 
     def look_up(sample_id: str, repeat: int) -> SourceImage:
@@ -265,7 +283,7 @@ def _score(
         task,
         StoredGenerations("images", digest, look_up),
         GeneratorSpec(name=f"{result.spec.generator.name}, judged again", revision=digest),
-        [ScorerRequest(scorer.name, arguments)],
+        [ScorerRequest(name, arguments)],
         config,
     )
     version = planned.spec.scorers[0].version
@@ -282,9 +300,7 @@ def board_task(board: Board) -> Task:
     Raises:
         UsageError: It has another version here.
     """
-    name = board.file.task.name
-    folder = board.path / name
-    task = open_task(str(folder) if (folder / "task.yaml").is_file() else name, in_worker=True)
+    task = open_task(board.beside(board.file.task.name), in_worker=True)
     if task.version != board.file.task.version:
         what = f"task {task.name} has version {task.version} here, the board {board.file.task.version}"
         raise UsageError(
@@ -322,7 +338,7 @@ def _compared(
     if run is None:
         return base
     protocol, dimensions = get_protocol(board.file.protocol), board.file.scorer.dimensions
-    again = run.rows(board.file.scorer.name)
+    again = run.rows(run.spec.scorers[0].name)
     claimed = [
         row.model_copy(update={"repeat": 0})
         for row in rows_of(result, board.samples)
@@ -335,7 +351,8 @@ def _compared(
     return replace(
         base,
         failed=tuple(_failures(again, protocol)),
-        other_values=tuple(_other_values(claimed, again, dimensions)) if base.measured else (),
+        unscored=tuple(_unscored(claimed, again, protocol)),
+        other_values=tuple(_other_values(claimed, again, protocol, dimensions)) if base.measured else (),
         other_judges=tuple(sorted(other_judges)),
         test=inflation_test(tested, level=base.test.level, seed=seed, needed=needed),
     )
@@ -357,15 +374,30 @@ def _failures(rows: Sequence[Row], protocol: ScoringProtocol) -> Iterator[tuple[
             yield row.sample_id, reason or "it was not scored"
 
 
-def _other_values(claimed: Sequence[Row], again: Sequence[Row], dimensions: Sequence[str]) -> Iterator[OtherValue]:
-    """Yield the values of a scorer that measures which differ from the claimed ones."""
-    new = {row.sample_id: row.strict for row in again}
+def _unscored(
+    claimed: Sequence[Row], again: Sequence[Row], protocol: ScoringProtocol
+) -> Iterator[tuple[str, ScoreStatus]]:
+    """Yield the samples that are claimed to have no score, and have one now, with the claimed status."""
+    scored = {row.sample_id for row in again if _reading(row, protocol).status is ScoreStatus.OK}
+    statuses: dict[str, set[ScoreStatus]] = {}
     for row in claimed:
-        measured = new.get(row.sample_id)
-        if measured is None or measured.status is not ScoreStatus.OK:
+        statuses.setdefault(row.sample_id, set()).add(_reading(row, protocol).status)
+    for name, stated in sorted(statuses.items()):
+        if name in scored and ScoreStatus.OK not in stated:
+            yield name, min(stated)
+
+
+def _other_values(
+    claimed: Sequence[Row], again: Sequence[Row], protocol: ScoringProtocol, dimensions: Sequence[str]
+) -> Iterator[OtherValue]:
+    """Yield the values of a scorer that measures which differ from the claimed ones."""
+    new = {row.sample_id: _reading(row, protocol) for row in again}
+    for row in claimed:
+        measured, stated = new.get(row.sample_id), _reading(row, protocol)
+        if measured is None or measured.status is not ScoreStatus.OK or stated.status is not ScoreStatus.OK:
             continue
         for name in dimensions:
-            own, other = row.strict.values.get(name), measured.values.get(name)
+            own, other = stated.values.get(name), measured.values.get(name)
             same = own is None and other is None
             if own is not None and other is not None:
                 same = math.isclose(own, other, rel_tol=0, abs_tol=MEASURED_TOLERANCE)

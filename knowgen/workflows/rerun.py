@@ -171,7 +171,7 @@ def rerun(
         ids=chosen,
         protocol=board.file.protocol,
     )
-    scorer = ScorerRequest(board.file.scorer.name, {**result.scorer.args, **(scorer_args or {})})
+    scorer = ScorerRequest(board.beside(board.file.scorer.name), {**result.scorer.args, **(scorer_args or {})})
     planned = plan(board_task(board), adapter.generator, [scorer], options)
     notes += _other_system(spec, planned.spec)
     if notes and not any_version:
@@ -284,6 +284,6 @@ def _alike(place: RerunImage, path: Path, perceptual: str) -> RerunImage:
 
 def _compare_scores(result: SubmissionResult, board: Board, run: Run, ids: set[str]) -> InflationTest:
     claimed = [row for row in rows_of(result, board.samples) if row.sample_id in ids]
-    again = run.rows(board.file.scorer.name)
+    again = run.rows(run.spec.scorers[0].name)
     protocol = get_protocol(board.file.protocol)
     return inflation_test(differences_of(claimed, again, protocol, board.file.scorer.dimensions))

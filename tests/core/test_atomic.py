@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,45 @@ def test_the_only_copy_is_not_removed_when_it_cannot_be_moved_back(
         replace_folder(fresh, out)
     (aside,) = tmp_path.glob(".out.old-*")
     assert (aside / "out" / "file").read_text() == "old"
+
+
+def test_of_writers_at_the_same_time_each_succeeds_and_one_whole_folder_is_left(tmp_path: Path) -> None:
+    errors: list[OSError] = []
+
+    def write(writer: int) -> None:
+        for number in range(40):
+            try:
+                with folder_draft(tmp_path / "out") as draft:
+                    for name in "abc":
+                        (draft / name).write_text(f"{writer} {number}")
+            except OSError as error:
+                errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    assert errors == []
+    assert names(tmp_path / "out") == ["a", "b", "c"]
+    assert len({(tmp_path / "out" / name).read_text() for name in "abc"}) == 1
+
+
+def test_a_folder_that_appears_while_the_earlier_one_is_moved_aside_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, fresh = folder(tmp_path / "out", "old"), folder(tmp_path / "fresh", "new")
+    other = folder(tmp_path / "other", "of another writer")
+    rename = Path.rename
+
+    def renamed(self: Path, target: Path) -> Path:
+        if self == fresh and other.exists():
+            rename(other, out)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    replace_folder(fresh, out)
+    assert (out / "file").read_text() == "new"
 
 
 def test_leftovers_of_killed_replacements_are_removed(tmp_path: Path) -> None:

@@ -320,6 +320,7 @@ def a_label(task: str) -> StoredLabel:
         (("RUN", "--export", "x.csv", "-o", "mixed"), 3, "x.csv: no label of these runs to export"),
         (("--show", "-o", "mixed"), 3, "labels of several tasks: one 1 and two 1"),
         (("RUN", "RUN"), 2, "two runs are called 'quokka_painter(steps=4) (run-0)'"),
+        (("RUN", "-o", "mixed/ann.jsonl/more"), 3, "mixed/ann.jsonl: is not a folder; name another folder with -o"),
         (("RUN", "--rater", " "), 2, "the name of the rater is empty"),
         (("RUN", "--ids", "none"), 2, "no sample 'none' with an image in the runs"),
     ],

@@ -34,12 +34,17 @@ def begin(watched: Watched, name: str = "ann") -> Any:
     page.keyboard.type(name)
     page.keyboard.press("Enter")
     page.wait_for_selector("#task:not([hidden])")
+    until(page, "document.body.dataset.ready === 'yes'")
     return page
 
 
 def counted(page: Any, text: str) -> None:
-    """Wait until the page shows how many are answered, and no request is running."""
-    until(page, f"document.getElementById('count').textContent === '{text}' && !document.body.ariaBusy")
+    """Wait until the page shows how many are answered, no request is running, and an answer is taken."""
+    until(
+        page,
+        f"document.getElementById('count').textContent === '{text}' && !document.body.ariaBusy && "
+        "(document.getElementById('task').hidden || document.body.dataset.ready !== 'no')",
+    )
 
 
 def press(page: Any, key: str, then: str) -> None:
@@ -206,6 +211,25 @@ def test_a_server_that_has_gone_loses_no_answer_in_silence(plans: Plans, tmp_pat
         assert [one.choice for one in labels_of(site, "ann")] == ["left"]
 
 
+def test_nothing_is_answered_before_its_images_are_shown(plans: Plans, tmp_path: Path, visit: Visit) -> None:
+    with LabelSite(plans("pairs"), tmp_path, rater="ann") as site:
+        watched = visit(site.address)
+        page = watched.page
+        counted(page, "0 of 18")
+        held: list[Any] = []
+        page.route("**/image/*", lambda route: held.append(route))
+        page.keyboard.press("a")
+        until(page, "document.getElementById('count').textContent === '1 of 18' && !document.body.ariaBusy")
+        page.keyboard.press("a")
+        page.locator(".choice").first.click()
+        assert "not shown yet" in page.locator("#said").inner_text()
+        until(page, "document.querySelectorAll('.picture img').length > 1")
+        page.unroute("**/image/*")  # which lets those that were held go on
+        counted(page, "1 of 18")
+        press(page, "b", "2 of 18")
+        assert [one.choice for one in labels_of(site, "ann")] == ["left", "right"]
+
+
 @pytest.mark.slow
 def test_an_image_that_does_not_load_is_skipped_with_its_reason(tmp_path: Path, visit: Visit) -> None:
     plan = make_plan(make_runs(tmp_path / "runs", 1, SYSTEMS[:1]), "rate")
@@ -215,11 +239,28 @@ def test_an_image_that_does_not_load_is_skipped_with_its_reason(tmp_path: Path, 
         watched = visit(site.address)
         page = watched.page
         page.wait_for_selector(".picture .state")
+        for key in ("1", "1", "1", "1", "Enter"):
+            page.keyboard.press(key)
+        assert "does not load" in page.locator("#said").inner_text() and not site.server.folder.exists()
         page.keyboard.press("s")
         page.keyboard.press("1")
         counted(page, "1 of 1")
         assert labels_of(site, "ann")[0].skipped == "does_not_load"
         assert "1 of them skipped" in page.locator("#finished-text").inner_text()
+
+
+@pytest.mark.slow
+def test_a_ground_truth_that_does_not_load_prevents_no_answer(tmp_path: Path, visit: Visit) -> None:
+    plan = make_plan(make_runs(tmp_path / "runs", 1, SYSTEMS[:2]), "pairs")
+    truth = plan.samples[0].truth.image
+    assert truth is not None and truth.path is not None
+    Path(truth.path).unlink()
+    with LabelSite(plan, tmp_path / "labels", rater="ann") as site:
+        page = visit(site.address).page
+        page.wait_for_selector(".picture.truth .state")
+        counted(page, "0 of 1")
+        press(page, "a", "1 of 1")
+        assert labels_of(site, "ann")[0].choice == "left"
 
 
 @pytest.mark.slow

@@ -35,6 +35,26 @@ def change_task(folder: Path) -> None:
     samples.write_text(samples.read_text().replace('"six"', '"sixty"'))
 
 
+@pytest.mark.parametrize(
+    ("name", "loaded"),
+    [
+        ("birds.py:Birds", "{board}/birds.py:Birds"),
+        ("data", "{board}/data"),
+        ("vlm:birds.py", "vlm:birds.py"),
+        ("elsewhere.py:Birds", "elsewhere.py:Birds"),
+        ("birds", "birds"),
+    ],
+)
+def test_files_and_folders_are_those_of_the_board_wherever_a_command_is_given(
+    tmp_path: Path, name: str, loaded: str
+) -> None:
+    board = board_of_folder(tmp_path)
+    (board.path / "birds.py").write_text("")
+    (board.path / "data").mkdir()
+    (board.path / "data" / "task.yaml").write_text("")
+    assert board.beside(name) == loaded.format(board=board.path)
+
+
 def test_the_samples_of_the_task_are_written_with_hashes_of_its_truths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,11 +114,22 @@ def test_system_yaml_must_agree_with_the_record_of_the_run(
     assert "system.yaml: adapter.revision is '7', the run has '1'" in lines
 
 
+def test_a_name_that_reads_like_that_of_another_system_is_refused(
+    made: Run, board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added(board, made.path, name="Painted 2")
+    capsys.readouterr()
+    for name, words in (("Pain ted 2", "reads like that of the system 'Painted 2'"), ("x\u200b", "visible characters")):
+        assert add(board, made.path, write_system(made.path, tmp_path, name=name)) == 3
+        (line,) = refusals(capsys)
+        assert words in line
+
+
 def test_no_name_leads_out_of_the_board(made: Run, board: Board, tmp_path: Path) -> None:
     names = ("../../evil", "/etc/passwd", "..", "C:\\evil", "a\nb", "日本", "<b>x</b>")
     codes = [add(board, made.path, write_system(made.path, tmp_path, name=name)) for name in names]
-    assert codes == [0, 0, 3, 0, 0, 3, 0]
-    assert submissions(board) == ["a-b/1", "b-x-b/1", "c-evil/1", "etc-passwd/1", "evil/1"]
+    assert codes == [0, 0, 3, 0, 3, 3, 0]
+    assert submissions(board) == ["b-x-b/1", "c-evil/1", "etc-passwd/1", "evil/1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboards", "system.yaml"]
     assert [path.name for path in board.path.parent.iterdir()] == ["small"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import FailureCause
+from knowgen.core.records import FailureCause, ParsedScore, ScoreStatus
 from knowgen.core.spec import Selection
 from knowgen.leaderboards.check import check_boards
 from knowgen.leaderboards.checks.findings import BoardFinding, CheckReport
@@ -373,6 +373,46 @@ def images_that_look_like_the_ground_truth(board: Board) -> None:
     write_submission(board, with_images(board, near))
 
 
+@broken("states: worlds/painted/1/result.json, sample 's00': the score is not applicable")
+def a_score_that_does_not_apply(board: Board) -> None:
+    def change(one: SubmittedGeneration) -> SubmittedGeneration:
+        none = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason="too hard")
+        score = one.scores[0].model_copy(update={"strict": none, "lenient": None})
+        return one.model_copy(update={"scores": (score,)})
+
+    change_samples(board, lambda one: with_generation(one, 0, change))
+
+
+@broken("values: worlds/painted/1/result.json, sample 's00': visual_correctness of the strict score is not applicable")
+def a_dimension_that_always_applies(board: Board) -> None:
+    def change(one: SubmittedGeneration) -> SubmittedGeneration:
+        strict = one.scores[0].strict
+        values = {name: value for name, value in strict.values.items() if name != "visual_correctness"}
+        part = strict.model_copy(update={"values": values, "na": ("visual_correctness",)})
+        return one.model_copy(update={"scores": (one.scores[0].model_copy(update={"strict": part}),)})
+
+    change_samples(board, lambda one: with_generation(one, 0, change))
+
+
+@broken("eligibility: worlds/painted/1/result.json: 2 scorers of the run are named vlm:judge")
+def another_scorer_of_the_same_name(board: Board) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data["scorer"] = {**data["scorer"], "args": {"base_url": "http://127.0.0.1:1/v1"}}
+        data["spec"]["scorers"].append(data["scorer"])
+
+    change_result(board, change)
+
+
+@broken("schema: worlds/painted/1/result.json: a text has \\ud800 alone, which is half of a character")
+def half_a_character(board: Board) -> None:
+    change_result(board, lambda data: data.update(machine="\ud800 cores"))
+
+
+@broken("files: worlds/painted/1/\\xff: is not a file of a submission")
+def a_name_of_other_bytes(board: Board) -> None:
+    (write_submission(board, make_result(board)) / os.fsdecode(b"\xff")).write_text("")
+
+
 @broken("replies: worlds/painted/1/replies.jsonl, sample 's00'", "aesthetics 0.0 is stored, they give 1.0")
 def replies_that_give_other_values(board: Board) -> None:
     folder = write_submission(board, make_result(board))
@@ -398,6 +438,13 @@ def test_a_submission_with_one_fault_is_refused_with_one_line(name: str, board: 
 def board_again(board: Board) -> Board:
     """Return the board as it is on disk."""
     return Board(board.path, board.file)
+
+
+@pytest.mark.parametrize("field", ["repeats", "judge_repeats"])
+def test_an_enormous_number_of_repeats_is_an_error_and_takes_no_memory(field: str, board: Board) -> None:
+    change_result(board, lambda data: data["spec"].update({field: 10**15}))
+    (first, *_) = [str(each) for each in check(board).every if each.level == "error"]
+    assert "repeats 0 instead of 0, 1, 2, 3, 4 and more" in first
 
 
 # --- hostile files --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 
 from knowgen.core.spec import AgentSpec
 from knowgen.leaderboards.check import check_boards
-from knowgen.leaderboards.checks.findings import CheckReport
+from knowgen.leaderboards.checks.findings import BoardFinding, CheckReport
 from knowgen.leaderboards.folder import IMAGES, RESULT_FILE, SYSTEM_FILE, WITHDRAWN_FILE, Board
-from knowgen.leaderboards.records import SubmittedGeneration
+from knowgen.leaderboards.records import SubmissionResult, SubmittedGeneration
 from tests.helpers.checked_boards import (
     digest,
     failed,
@@ -65,7 +66,8 @@ def test_a_copy_is_found_although_its_perceptual_hash_claims_one_colour(board: B
     )
     write_submission(board, copied)
     for name in ("worlds/painted", "worlds/inked"):
-        assert "12 images of 12 identical to those of" in the_error(check(board, name))
+        (line,) = [str(each) for each in check(board, name).every if each.level == "error"]
+        assert "12 images of 12 identical to those of" in line
 
 
 def test_one_colour_images_are_not_copies(board: Board) -> None:
@@ -75,9 +77,12 @@ def test_one_colour_images_are_not_copies(board: Board) -> None:
     assert list(check(board).every) == []
 
 
-def test_an_image_model_gives_an_agents_fallback_the_image_that_it_gives_alone(board: Board) -> None:
+@pytest.mark.parametrize("model", ["inked", "painted"])
+def test_only_its_own_image_model_gives_an_agents_fallback_the_image_that_it_gives_alone(
+    model: str, board: Board
+) -> None:
     write_submission(board, make_result(board, "inked"), "inked")
-    spec = make_result(board).spec.model_copy(update={"agent": AgentSpec(name="searcher", revision="1")})
+    spec = make_result(board, model).spec.model_copy(update={"agent": AgentSpec(name="searcher", revision="1")})
     result = with_images(board, lambda place: {"sha256": digest("file", "inked", place)})
     data = {"status": "none", "ending": "no answer"}
     samples = [
@@ -92,9 +97,10 @@ def test_an_image_model_gives_an_agents_fallback_the_image_that_it_gives_alone(b
         for each in result.samples
     ]
     result = honest(result.model_copy(update={"spec": spec, "samples": tuple(samples)}), board)
-    adapter = {"generator": "searcher", "revision": "1", "arguments": {"painter": "painted.py:Painter"}}
+    adapter = {"generator": "searcher", "revision": "1", "arguments": {"painter": f"{model}.py:Painter"}}
     write_submission(board, result, kind="agent", adapter=adapter)
-    assert list(check(board, "worlds/painted").every) == []
+    found = [str(each) for each in check(board, "worlds/painted").every]
+    assert [": 12 images of 12 identical to those of inked" in each for each in found] == [True] * (model != "inked")
 
 
 def test_revisions_of_one_system_may_share_images(board: Board) -> None:
@@ -116,6 +122,15 @@ def test_another_version_than_that_of_the_others_is_a_warning(board: Board) -> N
     write_submission(board, make_result(board, knowgen="0.3.0"))
     found = the_warning(check(board, "worlds/painted"))
     assert "the version of knowgen is 0.3.0, that of 2 of 2 others is 0.2.0" in found
+
+
+def test_another_rubric_than_that_of_the_others_is_a_warning(board: Board) -> None:
+    for slug in ("inked", "etched"):
+        write_submission(board, make_result(board, slug).model_copy(update={"rubric": digest("rubric")}), slug)
+    write_submission(board, make_result(board).model_copy(update={"rubric": digest("milder")}))
+    found = the_warning(check(board, "worlds/painted"))
+    mine, theirs = digest("milder")[:12], digest("rubric")[:12]
+    assert f"the rubric is {mine}, that of 2 of 2 others is {theirs}" in found
 
 
 def test_a_revision_that_lost_a_sample_and_whose_score_moved_is_named(board: Board) -> None:
@@ -209,3 +224,68 @@ def test_a_link_in_place_of_all_boards_is_an_error(board: Board, tmp_path: Path)
     link = tmp_path / "linked"
     link.symlink_to(before)
     assert "files: linked: is a symbolic link" in the_error(check_boards(link, against=before, now=NOW))
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "words"),
+    [
+        ("Inked", "inked-2", "whose folder would be 'inked' and not 'inked-2'"),
+        ("Inked", "inked-2", "is that of another system of the board, inked"),
+        ("\uff29nked", "nked", "is that of another system of the board, inked"),
+        ("Ink\u200bed", "ink-ed", "is not one line of visible characters"),
+        ("in\nked", "in-ked", "is not one line of visible characters"),
+        (" ", "blank", "is not one line of visible characters"),
+    ],
+)
+def test_a_name_that_looks_like_that_of_another_system_is_an_error(
+    name: str, slug: str, words: str, board: Board
+) -> None:
+    write_submission(board, make_result(board, "inked"), "inked")
+    write_submission(board, make_result(board, "other"), slug, name=name)
+    report = check(board, f"worlds/{slug}")
+    assert not report.ok and words in "\n".join(str(each) for each in report.every)
+
+
+def test_many_different_images_of_one_colour_are_worth_a_look(board: Board) -> None:
+    write_submission(board, with_images(board, lambda place: {"perceptual": "80" + "00" * 31} if place < 3 else {}))
+    assert "3 different images are of one colour by their perceptual hashes: 's00'" in the_warning(check(board))
+
+
+# --- a broken submission does not stop the check of the others ------------------------------------------------------
+
+
+def twice(result: SubmissionResult) -> SubmissionResult:
+    return result.model_copy(update={"samples": (*result.samples, result.samples[0])})
+
+
+def of_no_protocol(result: SubmissionResult) -> SubmissionResult:
+    return result.model_copy(update={"protocol": "generous"})
+
+
+@pytest.mark.parametrize("broken", [twice, of_no_protocol])
+@pytest.mark.parametrize("revision", ["1", "2"])
+def test_a_broken_revision_is_named_and_the_others_are_checked(
+    broken: Callable[[SubmissionResult], SubmissionResult], revision: str, board: Board
+) -> None:
+    for name in ("1", "2"):
+        result = make_result(board, created=f"2026-0{name}-01T12:00:00+00:00")
+        write_submission(board, broken(result) if name == revision else result, revision=name)
+    write_submission(board, make_result(board, "zoned"), "zoned")
+    report = check(board)
+    assert [each.key for each in report.submissions] == ["painted/1", "painted/2", "zoned/1"]
+    assert {each.where.split("/")[2] for each in report.every if each.level == "error"} == {revision}
+    assert "not compared with revision 1: " in str([str(each) for each in report.every if each.check == "history"])
+
+
+def test_a_fault_of_the_check_itself_is_a_finding_of_that_submission(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> Iterator[BoardFinding]:
+        raise RuntimeError("unforeseen")
+
+    write_submission(board, make_result(board))
+    monkeypatch.setattr("knowgen.leaderboards.check.check_facts", fail)
+    assert "cannot be checked: RuntimeError: unforeseen" in the_error(check(board))

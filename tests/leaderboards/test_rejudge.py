@@ -13,14 +13,14 @@ import pytest
 
 from knowgen.cli.main import run as knowgen
 from knowgen.core.errors import UsageError
-from knowgen.core.records import DIMENSIONS
+from knowgen.core.records import DIMENSIONS, ParsedScore, ScoreStatus
 from knowgen.leaderboards.checks.rejudged import Rejudged
 from knowgen.leaderboards.folder import IMAGES, RESULT_FILE, Board, Submission, read_board
 from knowgen.scorers.similarity.pixels import PixelSimilarity
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.workflows.board_check import Rejudging, check, named_boards
 from knowgen.workflows.rejudge import draw, rejudge
-from tests.helpers.checked_boards import make_board, make_result, picture
+from tests.helpers.checked_boards import digest, make_board, make_result, picture
 from tests.helpers.judge_server import Call, JudgeServer, Step, good
 from tests.helpers.rejudged_boards import PIXELS, fake, make_task_board, perfect, submit
 
@@ -69,6 +69,33 @@ def test_a_faked_score_of_a_scorer_that_measures_is_named(measured: Board) -> No
     assert knowgen(["board", "check", "copy/boards/small"]) == 0  # it agrees with itself
     (line,) = lines(again(measured))
     assert "result.json, sample 's3': ssim is 0.99, pixels gives 0." in line and line.startswith("error")
+
+
+def test_a_score_that_is_claimed_to_be_missing_is_named(measured: Board) -> None:
+    submission = measured.submission("tiles")
+    gone = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason="too hard")
+    fake(submission, measured, [3, 5], lambda one: gone)
+    assert knowgen(["board", "check", "copy/boards/small"]) == 0  # some samples may have nothing to compare with
+    (line,) = lines(again(measured))
+    assert line.startswith("error") and "2 scores claimed to be not_applicable, pixels scores them: 's3', 's5'" in line
+
+
+def test_a_perceptual_hash_that_hides_a_copy_is_named(measured: Board) -> None:
+    shutil.copytree(submission_images(measured), "sent")
+    shutil.rmtree(submission_images(measured))
+    path = measured.submission("tiles").path / RESULT_FILE
+    data = json.loads(path.read_text())
+    for place, sample in enumerate(data["samples"]):
+        image = sample["generations"][0]["image"]
+        image |= {"file": "", "thumbnail": ""} | ({"perceptual": digest("any", place)} if place < 2 else {})
+    path.write_text(json.dumps(data))
+    assert knowgen(["board", "check", "copy/boards/small"]) == 0
+    (line,) = lines(again(measured, images=[Path("sent")]))
+    assert line.startswith("error") and "2 images of another perceptual hash: 's0', 's1'" in line
+
+
+def submission_images(board: Board) -> Path:
+    return board.submission("tiles").path / IMAGES
 
 
 def test_a_tampered_image_is_named_by_its_hash(measured: Board, capsys: pytest.CaptureFixture[str]) -> None:

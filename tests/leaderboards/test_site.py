@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from knowgen.cli.main import cli
@@ -111,6 +112,95 @@ def test_a_board_may_be_ranked_by_a_dimension(maker: BoardMaker, tmp_path: Path)
     assert f"{samples[place].prompt} {mean:.3f}" in part
 
 
+def test_the_page_states_the_coverage_of_the_board_not_of_the_protocol(maker: BoardMaker, tmp_path: Path) -> None:
+    maker.write(min_coverage=1)
+    maker.add("part", 0.6, unjudged=[3])
+    site = built(maker, tmp_path / "site")
+    page = text_of(site / "main" / "index.html")
+    assert "below 100 % of the scores a run has no result" in page and "fewer than 100%" in page
+    assert "95%" not in page and "below 95 %" not in page
+    assert "No result: 1 of 48 scores failed" in text_of(site / "main" / "system-part.html")
+
+
+def test_a_system_without_a_figure_says_why_although_its_coverage_suffices(tmp_path: Path) -> None:
+    maker = BoardMaker(tmp_path / "boards", samples=12, images=False, categories=["heraldry"])
+    maker.write()
+    maker.add("model", 0.6)
+    site = built(maker, tmp_path / "site")
+    reason = "no sample that counts for it has a score"
+    assert f"no result: {reason}" in text_of(site / "main" / "index.html")
+    assert f"No result: {reason}." in text_of(site / "main" / "system-model.html")
+
+
+def test_differences_that_no_test_can_tell_are_not_called_unclear(tmp_path: Path) -> None:
+    maker = BoardMaker(tmp_path / "boards", samples=8, images=False)
+    maker.write()
+    maker.add("strong", 0.9)
+    maker.add("weak", 0.1)
+    site = built(maker, tmp_path / "site")
+    versus = text_of(site / "main" / "system-weak.html").split("Against each other system")[1]
+    assert "not tested" in versus and "no clear difference" not in versus
+    page = text_of(site / "main" / "difficulty-hard.html")
+    assert "No two systems can be tested here (n too small): their order may be chance." in page
+
+
+@pytest.mark.parametrize(("costs", "words"), [
+    ([0.0, 0.0], "the cost per image is $0 for both systems whose cost is known"),
+    ([0.04, 0.04, None], "the cost per image is $0.0400 for both systems whose cost is known"),
+    ([0.0, 0.04], ""),
+])  # fmt: skip
+def test_a_chart_of_one_cost_is_a_sentence(
+    maker: BoardMaker, tmp_path: Path, costs: list[float | None], words: str
+) -> None:
+    for number, cost in enumerate(costs):
+        maker.add(f"model-{number}", 0.3 + 0.1 * number, cost=cost)
+    page = built(maker, tmp_path / "site") / "main" / "index.html"
+    assert ("cost-chart" in page.read_text(encoding="utf-8")) is not bool(words)
+    assert words in text_of(page)
+
+
+def test_an_unknown_time_is_not_0_seconds(maker: BoardMaker, tmp_path: Path) -> None:
+    result = maker.add("model", 0.6) / "result.json"
+    result.write_text(re.sub(r'"seconds": [0-9.]+, "cost"', '"cost"', result.read_text()))
+    site = built(maker, tmp_path / "site")
+    page = (site / "main" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'data-label="Time" data-value="">–<', page)
+    assert '"seconds"' not in (site / "main" / "data" / "results-model-0.js").read_text(encoding="utf-8")
+
+
+# -- a private season --------------------------------------------------------------------------------------------------
+
+SEASON = {
+    "name": "spring", "opens": "2026-01-01", "closes": "2026-02-28", "samples": 48, "revisions": 3, "world": 1,
+    "task_version": "1-0123456789ab", "search_version": "abc", "commitment": "a" * 64, "files": {}, "made_with": {},
+}  # fmt: skip
+OPEN = "A private season of 48 samples, open, announced from 2026-01-01 to 2026-02-28: figures may change."
+CLOSED = "A private season of 48 samples, closed on 2026-03-01 and not yet revealed: it takes no more submissions."
+REVEALED = "A private season of 48 samples, closed on 2026-03-01 and revealed on 2026-03-02: anybody can"
+
+
+@pytest.mark.parametrize(("state", "fields", "words"), [
+    ("open", {}, OPEN),
+    ("closed", {"closed": "2026-03-01"}, CLOSED),
+    ("revealed", {"closed": "2026-03-01", "revealed": {"date": "2026-03-02", "seed": "b" * 64, "nonce": "c" * 64}},
+     REVEALED),
+])  # fmt: skip
+def test_a_season_shows_its_state_its_days_and_what_binds_it(
+    maker: BoardMaker, tmp_path: Path, state: str, fields: dict[str, Any], words: str
+) -> None:
+    maker.write(season="season.yaml")
+    (maker.folder / "season.yaml").write_text(yaml.safe_dump({**SEASON, **fields}))
+    maker.add("model", 0.6)
+    site = built(maker, tmp_path / "site")
+    page = text_of(site / "main" / "index.html")
+    assert words in page and "a" * 64 in page
+    assert ("b" * 64 in page and "c" * 64 in page) is (state == "revealed")
+    assert ("are published when it is revealed" in page) is not (state == "revealed")
+    assert f"Season {state}" in text_of(site / "index.html")
+    again = text_of(site / "main" / "system-model.html")
+    assert "knowgen run --task knowgen/public --generator" in again and "--scorer" not in again
+
+
 # -- what is shown apart -----------------------------------------------------------------------------------------------
 
 
@@ -154,6 +244,10 @@ def test_withdrawn_and_earlier_revisions_are_listed_with_their_reason(maker: Boa
     assert "Gone 1 withdrawn 2026-01-31: its images were taken from the ground truth" in others
     assert "Model 1 replaced replaced by revision 2" in others
     assert "revision 2" in text_of(site / "main" / "system-model.html")
+    shutil.rmtree(maker.folder / "model")
+    alone = text_of(built(maker, tmp_path / "alone") / "main" / "index.html")
+    assert "Every submission was withdrawn" in alone and "No system has been submitted" not in alone
+    assert "Compare two systems" not in alone
     assert not (site / "main" / "system-gone.html").exists()
 
 
@@ -254,6 +348,13 @@ def test_a_build_replaces_an_earlier_site_and_nothing_else(maker: BoardMaker, tm
     with pytest.raises(ConfigError, match="not a site of leaderboards"):
         built(maker, out)
     assert contents(out) == before
+
+
+def test_an_error_in_a_system_file_names_that_file_alone(maker: BoardMaker, tmp_path: Path) -> None:
+    maker.add("model", 0.6, name="n" * 81)
+    with pytest.raises(DataError, match=r"system\.yaml:1: name") as caught:
+        built(maker, tmp_path / "site")
+    assert "result.json" not in str(caught.value)
 
 
 def test_an_error_leaves_the_earlier_site_as_it_was(maker: BoardMaker, tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a board in which every text attempts an injection."""
     root = tmp_path_factory.mktemp("hostile")
     everything = " ".join(HOSTILE)
+    # known categories as well, so that the systems have a result to compare
+    categories = (*HOSTILE, *("biology", "film") * 6)
     maker = BoardMaker(
-        root / "boards", samples=12, prompts=HOSTILE, categories=HOSTILE, rationale=everything, title=HOSTILE[0]
+        root / "boards", samples=96, prompts=HOSTILE, categories=categories, rationale=everything, title=HOSTILE[0]
     )
     maker.write(description=everything)
     texts: dict[str, Any] = {
@@ -58,7 +60,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "arguments": {HOSTILE[0]: HOSTILE[1]},
         },
     }
-    for slug, strength, name in (("one", 0.6, HOSTILE[0]), ("two", 0.5, HOSTILE[1]), ("three", 0.4, HOSTILE[2])):
+    named = (("one", 0.9, HOSTILE[0]), ("two", 0.5, HOSTILE[1]), ("three", 0.1, HOSTILE[3]))
+    for slug, strength, name in named:
         maker.add(slug, strength, failed=[1], name=name, **texts)
     maker.add("gone", 0.4, name=HOSTILE[5], withdrawn=everything)
     maker.publish(f'system,kind,k_score\n"{HOSTILE[2]}",<b>1</b>,12.5\n', url="javascript:alert(1)")
@@ -69,6 +72,17 @@ def names(page: Any) -> list[str]:
     """Return the names of the systems shown in the ranking, in order."""
     shown: list[str] = page.locator("#ranking-table tbody tr:visible th bdi").all_inner_texts()
     return shown
+
+
+def complete(page: Any) -> None:
+    """Wait until a page shows everything that its scripts add."""
+    if page.locator("#match-count").count():
+        until(page, "document.getElementById('match-count').textContent !== ''")
+    if page.locator("#cards").count():
+        page.wait_for_selector("#cards .card")
+        until(page, "document.querySelectorAll('#cards .why:not(:empty), #cards .state').length > 0")
+    if page.locator("#comparison").count():
+        compared(page)
 
 
 def compared(page: Any) -> None:
@@ -140,6 +154,37 @@ def test_without_scripts_the_tables_are_complete(site: Path, visit: Visit) -> No
     page.goto((site / "system-noise.html").as_uri())
     assert page.locator("#versus tbody tr").count() == 4
     assert page.locator("noscript").first.is_visible()
+
+
+def test_on_a_phone_every_table_is_ordered_from_a_list(site: Path, visit: Visit) -> None:
+    opened = visit(site / "index.html", width=390)
+    page = opened.page
+    until(page, "document.getElementById('match-count').textContent !== ''")
+    tables = page.locator("table[data-sortable]").count()
+    assert page.locator("select:visible").filter(has_text="reversed").count() == tables - 1  # one is folded
+    order = page.locator("#published select")
+    names_of = "[...document.querySelectorAll('#published tbody th')].map((one) => one.textContent).join()"
+    assert page.evaluate(names_of) == "Some Model,Other Model"
+    order.select_option(label="K-Score, reversed")
+    assert page.evaluate(names_of) == "Other Model,Some Model"
+    order.select_option(label="as listed")
+    assert page.evaluate(names_of) == "Some Model,Other Model"
+    opened.clean()
+
+
+def test_what_is_not_tested_and_what_has_no_thumbnail_is_said(tmp_path: Path, visit: Visit) -> None:
+    maker = BoardMaker(tmp_path / "boards", samples=8, images=False)
+    maker.write()
+    maker.add("strong", 0.9)
+    maker.add("weak", 0.1)
+    opened = visit(build_site(read_boards(maker.root), tmp_path / "site").parent / "main" / "compare.html")
+    page = opened.page
+    complete(page)
+    assert page.locator("h1").inner_text() == "Not tested: Strong and Weak in K-Score."
+    verdicts = page.locator(".verdict").all_inner_texts()
+    assert verdicts[0] == "not tested" and set(verdicts) <= {"not tested", "no comparison", "no clear difference"}
+    assert "no thumbnail" in page.locator("#cards .card").first.inner_text()
+    opened.clean()
 
 
 # -- two systems, and a sample -----------------------------------------------------------------------------------------
@@ -281,7 +326,7 @@ def pages_of(folder: Path) -> list[Path]:
     return [
         folder.parent / "index.html",
         folder / "index.html",
-        next(iter(sorted(folder.glob("system-*.html")))),
+        next(iter(sorted(folder.glob("system-*.html"), key=lambda path: "failed" not in path.read_text("utf-8")))),
         next(iter(sorted(folder.glob("category-*.html")))),
         folder / "compare.html",
         folder / "sample.html",
@@ -292,7 +337,7 @@ def test_hostile_texts_are_inert(hostile: Path, visit: Visit) -> None:
     for path in pages_of(hostile):
         opened = visit(path)
         page = opened.page
-        page.wait_for_timeout(150)
+        complete(page)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         links = page.evaluate("[...document.querySelectorAll('a[href]')].map((one) => one.protocol)")
         assert set(links) <= {"file:", "https:"}, path.name
@@ -301,6 +346,17 @@ def test_hostile_texts_are_inert(hostile: Path, visit: Visit) -> None:
     opened = visit(hostile / "index.html")
     assert HOSTILE[0] in opened.page.locator("#ranking-table").inner_text()
     assert opened.page.locator("#ranking-table tbody tr").count() == 3
+    page = visit(hostile / "compare.html").page
+    compared(page)
+    assert f"{HOSTILE[0]} is ahead of {HOSTILE[1]}" in page.locator("h1").inner_text()
+    page.goto(page.url.split("#")[0] + "#comparison?a=one&b=three")
+    page.wait_for_selector("#comparison[data-shown='one three']")
+    assert not set(page.locator("h1").inner_text()) & set("\u202e\u2066\u2067"), "a name turns no sentence"
+    page.go_back()
+    page.wait_for_selector("#comparison[data-shown='one two']")
+    assert HOSTILE[0] in page.locator("#part-table").inner_text() and HOSTILE[1] in (
+        page.locator("#cards").text_content() or ""
+    )
 
 
 @pytest.mark.slow
@@ -308,19 +364,24 @@ def test_hostile_texts_are_inert(hostile: Path, visit: Visit) -> None:
 def test_no_page_scrolls_sideways(site: Path, hostile: Path, visit: Visit, width: int) -> None:
     for path in (*pages_of(site), *pages_of(hostile)):
         page = visit(path, width=width).page
-        page.wait_for_timeout(200)
+        complete(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        box = page.locator(".difference")
+        if box.count():
+            inside = "(box) => [...box.querySelectorAll('bdi')].every((one) => one.getBoundingClientRect().right"
+            assert box.evaluate(f"{inside} <= box.getBoundingClientRect().right)"), path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_axe_finds_no_violation(site: Path, visit: Visit, theme: str, width: int) -> None:
+def test_axe_finds_no_violation(site: Path, hostile: Path, visit: Visit, theme: str, width: int) -> None:
     found = []
-    for path in pages_of(site):
-        opened = visit(path, width=width, theme=theme)
+    visits = [*((path, "") for path in pages_of(site)), (site / "index.html", "#ranking?part=category:biology&sort=n")]
+    for path, address in (*visits, (hostile / "index.html", ""), (hostile / "compare.html", "")):
+        opened = visit(path, address, width=width, theme=theme)
         page = opened.page
-        page.wait_for_timeout(300)
+        complete(page)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         found += [f"{path.name}: {line}" for line in violations(page)]
     assert found == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from knowgen.report.paper import charts, style
 from knowgen.report.paper.tables import _Latex
 from knowgen.report.view import COLOURS, SHAPES, marks
 from knowgen.stats.compare.holm import holm
-from knowgen.stats.summary import OVERALL
+from knowgen.stats.summary import OVERALL, Figure
 from knowgen.workflows.compare import compare
 from knowgen.workflows.paper import draw, make_table, paper_systems
 from knowgen.workflows.run import Run, load_run
@@ -68,6 +69,49 @@ def test_bold_are_the_best_and_those_that_the_test_does_not_tell_apart(runs: lis
         tied = {other for other, p in zip(others, adjusted, strict=True) if p > 0.05}
         assert bold_systems(table, column) == {best, *tied}, name
     assert bold_systems(table, 1) == {"strong", "as strong"}  # K-Score: two are tied, one is not
+
+
+def test_nothing_is_bold_where_no_test_could_tell_two_systems_apart(runs: list[Run], tmp_path: Path) -> None:
+    maker = RunMaker(tmp_path)
+    maker.failing = False
+    samples = maker.samples(15)  # 3 samples in half of the categories, 2 in the others
+    few = [load_run(maker.run(name, samples, skill).store.path) for name, skill in (("good", 0.95), ("bad", 0.05))]
+    table = make_table("category", few, "markdown")
+    assert "**" not in table and "Bold:" not in table and "fewer than 6 samples" in table
+    assert "**" in make_table("category", runs[:2], "markdown")  # 8 samples in each
+    alone = make_table("systems", few[:1], "markdown")
+    assert "Bold:" not in alone and "bold" not in alone
+
+
+def test_a_row_of_latex_is_not_taken_for_the_argument_of_the_line_before(runs: list[Run]) -> None:
+    table = make_table("systems", runs[:2], "latex", names=["[2pt] a", "* b"])
+    assert sorted(line[:6] for line in table.splitlines() if "&" in line)[-2:] == ["{}* b ", "{}[2pt"]
+
+
+def test_a_run_named_twice_or_in_the_wrong_order_is_refused(runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="named twice"):
+        make_table("systems", [runs[0], runs[1], load_run(runs[0].path)], "markdown")
+    spec = runs[1].spec
+    searching = replace(
+        runs[1], spec=spec.model_copy(update={"generator": spec.generator.model_copy(update={"search": "web"})})
+    )
+    with pytest.raises(UsageError, match="searches and .* does not") as caught:
+        draw("search", [searching, runs[0]], tmp_path / "search.svg")
+    assert caught.value.fix == "name the run without search, then the one with it"
+    caption = draw("search", [runs[0], searching], tmp_path / "search.svg", names=["without", "with"])
+    assert caption.startswith("Differences: with minus without. Task ")
+
+
+def test_a_ladder_says_why_a_figure_is_missing_or_partial(runs: list[Run]) -> None:
+    first, second = paper_systems(runs[:2], "official", None)
+    partial = replace(first, summary=first.summary.model_copy(update={"no_result": "9 of 48 scores failed"}))
+    whole = second.summary.slice()
+    empty = whole.model_copy(update={"figures": {**whole.figures, OVERALL: Figure(note="no scores")}})
+    missing = replace(second, summary=second.summary.model_copy(update={"slices": (empty,)}))
+    with style.drawing():
+        axes: Any = charts.ladder([partial, missing], style.Layout()).axes[0]
+        texts = " / ".join(text.get_text() for text in axes.texts)
+    assert "partial: 9 of 48 scores failed" in texts and "no result: no scores" in texts
 
 
 def test_a_system_that_sees_the_truth_is_last_and_marked(runs: list[Run]) -> None:

@@ -22,7 +22,7 @@ from knowgen.core.records import DIMENSIONS, GenerationStatus, ImageRef, ParsedS
 from knowgen.report.details import as_text, recognised
 from knowgen.report.folder import MARKER
 from knowgen.report.gallery import read_cell
-from knowgen.report.headline import answer
+from knowgen.report.headline import answer, name_in_sentence
 from knowgen.report.html import write_report
 from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.numbers import duration, money, number, position, share
@@ -100,6 +100,23 @@ def test_systems_are_distinguished_by_more_than_colour() -> None:
     result = marks([f"system {index}" for index in range(COLOURS * len(SHAPES))])
     assert len(set(result)) == COLOURS * len(SHAPES)
     assert len({mark.shape for mark in result[:COLOURS]}) == COLOURS
+    assert len({mark.colour for mark in result[:COLOURS]}) == COLOURS
+
+
+def test_a_system_has_the_same_marker_in_every_order_and_company() -> None:
+    alone = {name: marks([name])[0] for name in ("open_book", "noise", "oracle")}
+    assert marks(["Open Book"]) == marks(["open-book"]) == [alone["open_book"]]
+    since = ["2026-01-02", "2026-01-01", "2026-01-03"]
+    assert marks(list(alone), since) == marks(list(alone)[::-1], since[::-1])[::-1]
+    same = marks(["noise", "noise"], ["2026-02-01", "2026-01-01"])
+    assert same[1] == alone["noise"] and same[0].colour != same[1].colour and same[0].shape != same[1].shape
+
+
+def test_a_report_does_not_colour_systems_by_their_order(maker: RunMaker) -> None:
+    samples = maker.samples(6)
+    runs = [maker.run(name, samples, 0.5) for name in ("first", "second", "third")]
+    marked = {one.label: one.mark for one in systems_of(runs)}
+    assert {one.label: one.mark for one in systems_of(runs[::-1])} == marked
 
 
 # -- colours: contrast after WCAG 2.2, colour blindness after Machado, Oliveira and Fernandes (2009) -----------------
@@ -335,3 +352,12 @@ def test_a_name_cannot_reverse_or_overflow_the_headline(maker: RunMaker) -> None
     sentence = answer(systems, views_of(systems)[0], None).sentence
     assert "\u2068\u202eabcxxx" in sentence and "…\u2069" in sentence
     assert len(sentence) < 140
+
+
+@pytest.mark.parametrize("name", ["\u2067abc \u2066def", "\u202eabc\u2069def", "\u2068a\u2069\u2069\u2066"])
+def test_a_name_in_a_sentence_ends_the_isolates_that_it_opens_and_no_other(name: str) -> None:
+    depths, depth = [], 0
+    for letter in name_in_sentence(name):
+        depth += (letter in "\u2066\u2067\u2068") - (letter == "\u2069")
+        depths.append(depth)
+    assert depths[-1] == 0 and min(depths[:-1]) > 0

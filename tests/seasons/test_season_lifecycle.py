@@ -35,24 +35,6 @@ def grey(prompt: str) -> Image.Image:
     return Image.new("RGB", (96, 64), "grey")
 
 
-@pytest.fixture(scope="module")
-def scored(season: Season, tmp_path_factory: pytest.TempPathFactory) -> Season:
-    """Return an open season with one submission; tests must not change it."""
-    root = tmp_path_factory.mktemp("scored")
-    copy = season.copied_to(root)
-    copy.score(*copy.send(root))
-    return copy
-
-
-@pytest.fixture(scope="module")
-def revealed(scored: Season, tmp_path_factory: pytest.TempPathFactory) -> Season:
-    """Return a revealed season with one submission; tests must not change it."""
-    copy = scored.copied_to(tmp_path_factory.mktemp("revealed"))
-    close(copy.places.board, "2027-01-31")
-    assert reveal(copy.places.board, copy.places.private, "2027-02-01").images == 3
-    return copy
-
-
 @pytest.fixture
 def same_world(season: Season, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy the world in place of building it, which takes seconds."""
@@ -134,6 +116,14 @@ def test_a_revision_is_taken_once_and_not_too_many_of_one_system(scored: Season,
         shutil.copytree(copy.places.board / KEY, copy.places.board / "half-right" / revision)
     with pytest.raises(UsageError, match="has 3 revisions, as many as season spring allows"):
         copy.score(images, system_file(tmp_path, "half right", "4"))
+
+
+def test_a_name_without_a_folder_is_refused_before_anything_is_scored(scored: Season, tmp_path: Path) -> None:
+    copy = scored.copied_to(tmp_path)
+    sent, system = copy.send(tmp_path)
+    in_yaml(system, lambda data: data.update(name="\u65e5\u672c"))
+    with pytest.raises(UsageError, match="no letter or digit from which a folder could be named"):
+        copy.score(sent, system)
 
 
 def test_a_submission_that_could_not_be_written_is_not_lost(
@@ -307,6 +297,17 @@ def another_figure(season: Season) -> None:
     path.write_text(json.dumps(data))
 
 
+def a_figure_of_no_board(season: Season) -> None:
+    path = season.places.board / KEY / "result.json"
+    data = json.loads(path.read_text())
+    data["claimed"]["charm"] = 1.0
+    path.write_text(json.dumps(data))
+
+
+def a_result_that_is_broken(season: Season) -> None:
+    (season.places.board / KEY / "result.json").write_text("{")
+
+
 def another_image(season: Season) -> None:
     path = next((season.places.board / KEY / "images").glob("*.png"))
     Image.new("RGB", (64, 64), "blue").save(path)
@@ -322,6 +323,8 @@ def another_image(season: Season) -> None:
         (another_truth, "does not follow from the seed"),
         (another_page, "pages.jsonl is not what was announced"),
         (another_figure, f"{KEY}: claims overall"),
+        (a_figure_of_no_board, f"{KEY}: claims charm, which the board does not have"),
+        (a_result_that_is_broken, f"{KEY}: "),
         (another_image, "is not the image that was scored"),
     ],
 )

@@ -11,9 +11,11 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from knowgen.stats.bradley_terry import (
+    INFINITE,
     MIN_COMPARISONS,
     MIN_RATERS,
     MIN_SAMPLES,
+    NO_SPREAD,
     ONE_SAMPLE_DECIDES,
     Judgement,
     fit,
@@ -149,7 +151,7 @@ def test_strong_differences_converge() -> None:
     ("pairs", "reason"),
     [
         ([("a", "b", 1)], "a won every comparison with the others, so that its strength would be infinite"),
-        ([("a", "b", 1), ("b", "a", 1), ("c", "a", 0), ("c", "b", 0)], "a and b won every comparison"),
+        ([("a", "b", 1), ("b", "c", 1), ("a", "c", 1)], "a won every comparison"),
         ([("a", "b", 0.5), ("c", "d", 0.5)], "no comparison connects these groups of systems: a, b; c, d"),
     ],
 )
@@ -159,6 +161,23 @@ def test_infinite_strengths_have_a_reason_and_no_number(pairs: list[tuple[str, s
     assert all(one.strength is None and one.low is None and one.best_rank is None for one in found.systems)
     assert sum(one.comparisons for one in found.systems) == 2 * len(pairs)
     assert not found.differences
+
+
+def test_systems_that_won_or_lost_everything_leave_the_others_their_strengths() -> None:
+    judgements = simulated(12, 60)
+    names = ("m0", "m1", "m2", "m3")
+    best = [Judgement(f"s{k}", "ann", "best", names[k % 4], 1) for k in range(40)]
+    worst = [Judgement(f"s{k}", "ann", names[k % 4], "worst", 1) for k in range(40)]
+    aside = [Judgement("s1", "ann", "best", "aside", 1)]
+    found, inner = strengths([*judgements, *best, *worst, *aside]), strengths(judgements)
+    assert not found.reason
+    assert [one.system for one in found.systems] == ["best", *(one.system for one in inner.systems), "worst", "aside"]
+    assert [one.note for one in found.systems if one.strength is None] == [INFINITE[1], INFINITE[-1], INFINITE[0]]
+    for one, alone in zip(found.systems[1:5], inner.systems, strict=True):
+        assert (one.strength, one.low, one.high) == (alone.strength, alone.low, alone.high)
+        assert (one.best_rank, one.worst_rank) == (alone.best_rank, (alone.worst_rank or 0) + 3)
+        assert one.comparisons == alone.comparisons + 20
+    assert found.differences == inner.differences
 
 
 def test_a_tie_is_enough_for_a_finite_strength() -> None:
@@ -244,6 +263,27 @@ def test_few_samples_few_comparisons_and_single_samples_give_no_interval() -> No
     single = [Judgement("s0", f"rater {k}", "single", "m0", k % 2) for k in range(MIN_COMPARISONS)]
     notes = {one.system: one.note for one in strengths([*judgements, *single]).systems}
     assert notes["single"] == ONE_SAMPLE_DECIDES
+
+
+@pytest.mark.parametrize("points", [(0.5,), (1, 1, 0)])
+def test_samples_that_all_say_the_same_give_no_interval_and_no_error(points: tuple[float, ...]) -> None:
+    judgements = [Judgement(f"s{k}", f"r{who}", "a", "b", each) for k in range(30) for who, each in enumerate(points)]
+    found = strengths(judgements)
+    assert found.differences[0].value == pytest.approx(np.log(np.sum(points) / (len(points) - np.sum(points))))
+    assert found.differences[0].p is None
+    assert [(one.low, one.note, one.best_rank, one.worst_rank) for one in found.systems] == [
+        (None, NO_SPREAD, 1, 2)
+    ] * 2
+
+
+def test_two_groups_that_one_sample_connects_have_no_interval() -> None:
+    inside = [Judgement(f"s{k}", "ann", *pair, (k * 7 % 5) % 2) for k in range(40) for pair in (("a", "b"), ("c", "d"))]
+    bridge = [Judgement("s0", f"r{k}", "a", "c", k) for k in (0, 1)]
+    found = strengths([*inside, *bridge])
+    assert not found.reason
+    assert {one.note for one in found.systems} == {ONE_SAMPLE_DECIDES}
+    larger = strengths([*inside, *bridge, *(Judgement(f"s{k}", "ann", "a", "e", k % 2) for k in range(40))])
+    assert {one.system: one.note for one in larger.systems if one.note} == dict.fromkeys("cd", ONE_SAMPLE_DECIDES)
 
 
 def test_ranges_of_ranks_separate_what_the_differences_separate() -> None:

@@ -102,6 +102,16 @@ def test_tensorboard_gets_them_in_the_run_directory(silent: list[str], tmp_path:
     assert events.Images("images/s1: a robin")[0].encoded_image_string[:4] == b"\x89PNG"
 
 
+def test_two_runs_in_one_folder_of_tensorboard_are_two_runs(silent: list[str], tmp_path: Path) -> None:
+    curves = tmp_path / "curves"
+    for run in (tmp_path / "a" / "mini", tmp_path / "b" / "mini", tmp_path / "a" / "mini"):
+        run.mkdir(parents=True, exist_ok=True)
+        filled(open_tracking([f"tensorboard:{curves}"], silent.append), run)
+    assert silent == []
+    assert sorted(len(list(each.glob("events.*"))) for each in curves.iterdir()) == [1, 2]
+    assert all(each.name.startswith("mini-") for each in curves.iterdir())
+
+
 def test_a_missing_login_is_one_line_before_anything_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)

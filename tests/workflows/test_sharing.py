@@ -330,6 +330,21 @@ def test_a_hostile_repository_writes_nothing_outside(hub: HubServer, run: Path, 
     assert verify(pull(REPO, tmp_path / "copy").path).ok
 
 
+def test_what_an_interrupted_pull_left_of_another_repository_is_not_in_the_copy(
+    hub: HubServer, run: Path, tmp_path: Path
+) -> None:
+    push(run, REPO)
+    for name in ("images/aa/stray.png", "run.sqlite-wal", "notes/setup.py"):
+        stray = tmp_path / "copy.partial" / "run" / name
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_bytes(b"of another repository")
+    copy = pull(REPO, tmp_path / "copy").path
+    files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    sent = {path.removeprefix("run/") for path in files_of(hub) if path.startswith("run/")}
+    assert files == sent
+    assert verify(copy).ok
+
+
 def test_a_database_with_a_trigger_is_refused(hub: HubServer, run: Path, tmp_path: Path) -> None:
     from knowgen.workflows.sharing.pull import _check_database
 
@@ -368,6 +383,18 @@ def test_boards_with_their_images_come_back_as_they_were(hub: HubServer, tmp_pat
     rows = [json.loads(line) for line in files["data/results.jsonl"].decode().splitlines()]
     assert len(rows) == 3 * 48 and {row["score_status"] for row in rows} == {"ok"}
     assert push(BOARDS, "me/boards").sent == 0
+
+
+def test_a_board_without_its_images_passes_its_check(hub: HubServer, board: Path, tmp_path: Path) -> None:
+    push(board, REPO, PushOptions(images=False))
+    copy = pull(REPO, tmp_path / "boards" / "copy").path
+    assert not list(copy.rglob("*.jpg"))
+    assert command_line(["board", "check", str(copy)]) == 0
+    full, without = (json.loads(next(root.glob("noise/*/result.json")).read_text()) for root in (board, copy))
+    images = [[one["image"] for each in result["samples"] for one in each["generations"]] for result in (full, without)]
+    assert all(image.pop("thumbnail") for image in images[0])
+    assert images[0] == images[1]
+    assert "names in" in files_of(hub)["README.md"].decode()
 
 
 def test_a_board_that_is_faulty_or_has_a_secret_is_refused(hub: HubServer, board: Path) -> None:

@@ -17,8 +17,8 @@ Examples:
   knowgen board rerun open-book --board worlds --samples 4
   knowgen board rerun duck/2 --board worlds --ids a1,b2 -g device=cuda:0
 This runs the code that the submission names: look at it first. Nothing is
-installed. Exit codes: 0 identical or looks the same; 3 different, or another
-version is installed; 4 the package is not installed; 6 images are missing.
+installed. Exit codes: 0 identical or looks the same; 2 another version is
+installed; 3 different; 4 the package is not installed; 6 images are missing.
 """
 
 EXIT_DIFFERENT = 3

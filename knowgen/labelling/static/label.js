@@ -13,6 +13,8 @@
   let marked = 0;
   const narrow = window.matchMedia("(max-width: 60rem)");
   let again = null; // the request that failed
+  const SETTLE = 250; // milliseconds in which a second press of a key does not yet answer the next item
+  let shown = 0; // number of the display: images and timers of an earlier one do not count
 
   function stored(name, value) {
     try {
@@ -105,6 +107,7 @@
     $("pictures").replaceChildren(...figures);
     $("hide").hidden = !item.truth;
     showTruth();
+    waitForImages();
     if (pairs) showChoice();
     else showValues();
     window.scrollTo(0, 0);
@@ -130,6 +133,31 @@
     });
     button.addEventListener("click", () => enlarge(isTruth ? pictures().length - 1 : item.images.indexOf(id)));
     return whole;
+  }
+
+  // An answer is taken when all images have been seen for a moment. Where one to be judged does not load, only a skip is.
+  function waitForImages() {
+    const now = ++shown;
+    const images = [...document.querySelectorAll(".picture img")];
+    let open = images.length;
+    body.dataset.ready = "no";
+    const settled = (state) => {
+      if (now !== shown) return;
+      if (state === "broken") body.dataset.ready = "broken";
+      open -= 1;
+      if (open === 0 && body.dataset.ready === "no") setTimeout(() => now === shown && (body.dataset.ready = "yes"), SETTLE);
+    };
+    for (const image of images) {
+      image.addEventListener("load", () => settled("loaded"), { once: true });
+      const fault = image.closest(".truth") ? "missing" : "broken"; // now: a picture that fails is replaced
+      image.addEventListener("error", () => settled(fault), { once: true });
+    }
+  }
+
+  function canAnswer() {
+    if (body.dataset.ready === "yes") return true;
+    $("said").textContent = body.dataset.ready === "broken" ? "An image does not load. Skip it, or load the page again." : "Not stored: the images are not shown yet.";
+    return false;
   }
 
   function pictures() {
@@ -218,13 +246,17 @@
     }
     const values = {};
     for (const input of $("rating").querySelectorAll("input:checked")) values[input.name] = input.value === "na" ? null : Number(input.value);
-    send({ values });
+    if (canAnswer()) send({ values });
   }
 
   // -- answers ------------------------------------------------------------------------------------------------------
 
   function send(answer) {
     if (item) ask("label", { item: item.id, seconds: (performance.now() - since) / 1000, ...answer });
+  }
+
+  function choose(choice) {
+    if (item && canAnswer()) send({ choice });
   }
 
   function undo() {
@@ -246,7 +278,7 @@
   // -- keys ---------------------------------------------------------------------------------------------------------
 
   const SHARED = { u: undo, z: () => enlarge(0), g: () => item.truth && toggleTruth(), s: () => $("skip").showModal() };
-  const choices = [...document.querySelectorAll(".choice")].map((one) => [one.getAttribute("aria-keyshortcuts").toLowerCase(), () => send({ choice: one.dataset.choice })]);
+  const choices = [...document.querySelectorAll(".choice")].map((one) => [one.getAttribute("aria-keyshortcuts").toLowerCase(), () => choose(one.dataset.choice)]);
   const KEYS = pairs
     ? { ...Object.fromEntries(choices), ...SHARED }
     : { 1: () => rate("1"), 2: () => rate("0.5"), 3: () => rate("0"), n: () => rate("na"), j: () => mark(Math.min(marked < 0 ? 0 : marked + 1, rows().length - 1)), k: () => mark(marked < 0 ? rows().length - 1 : Math.max(0, marked - 1)), ...SHARED };
@@ -297,7 +329,7 @@
     $("skip-open").addEventListener("click", () => $("skip").showModal());
     $("skip-close").addEventListener("click", () => $("skip").close());
     for (const button of document.querySelectorAll("[data-skip]")) button.addEventListener("click", () => skip(button.dataset.skip));
-    for (const button of document.querySelectorAll(".choice")) button.addEventListener("click", () => send({ choice: button.dataset.choice }));
+    for (const button of document.querySelectorAll(".choice")) button.addEventListener("click", () => choose(button.dataset.choice));
     if (!pairs) {
       $("rating").addEventListener("submit", (event) => {
         event.preventDefault();

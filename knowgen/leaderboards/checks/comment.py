@@ -13,10 +13,10 @@ from knowgen.core.errors import KnowgenError
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.arithmetic import recompute
 from knowgen.leaderboards.checks.content import created_at
-from knowgen.leaderboards.checks.files import find_submissions
+from knowgen.leaderboards.checks.files import find_submissions, is_safe
 from knowgen.leaderboards.checks.findings import BoardFinding, CheckedSubmission, CheckReport
 from knowgen.leaderboards.figures import BoardFigures, PairDifference, board_figures
-from knowgen.leaderboards.folder import Board, Submission, read_board
+from knowgen.leaderboards.folder import RESULT_FILE, SYSTEM_FILE, Board, Submission, read_board
 from knowgen.leaderboards.rows import rows_of
 from knowgen.report.numbers import NONE, interval, number
 from knowgen.stats.compare.systems import compare
@@ -154,6 +154,8 @@ class _Standing:
 
 def _readable(submission: Submission) -> bool:
     """Return whether a submission can be part of the figures; the check says what is wrong with one that cannot."""
+    if not all(is_safe(submission.path, name) for name in (SYSTEM_FILE, RESULT_FILE)):
+        return False
     try:
         if submission.withdrawal is None:
             _ = submission.system, submission.read_result()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from knowgen.core.records import DIMENSIONS, GenerationStatus, ParsedScore, ScoreStatus
+from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, ParsedScore, ScoreStatus
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.findings import BoardFinding, error
 from knowgen.leaderboards.folder import RESULT_FILE, Board
@@ -44,19 +44,26 @@ def check_ids(result: SubmissionResult, board: Board) -> Iterator[BoardFinding]:
 
 def _check_repeats(sample: SubmittedSample, result: SubmissionResult) -> Iterator[BoardFinding]:
     repeats = [one.repeat for one in sample.generations]
-    if repeats != list(range(result.spec.repeats)):
-        what = f"has repeats {_numbers(repeats)} instead of {_numbers(range(result.spec.repeats))}"
-        yield error("ids", _place(sample), what, _AGAIN)
-    judged = result.spec.judge_repeats_of(result.scorer)
+    wanted = range(result.spec.repeats)
+    if not _equal_numbers(repeats, wanted):
+        yield error("ids", _place(sample), f"has repeats {_numbers(repeats)} instead of {_numbers(wanted)}", _AGAIN)
+    wanted = range(result.spec.judge_repeats_of(result.scorer))
     for generation in sample.generations:
         numbers = [score.judge_repeat for score in generation.scores]
-        if numbers != list(range(judged)):
-            what = f"has judge repeats {_numbers(numbers)} instead of {_numbers(range(judged))}"
+        if not _equal_numbers(numbers, wanted):
+            what = f"has judge repeats {_numbers(numbers)} instead of {_numbers(wanted)}"
             yield error("ids", _place(sample, generation), what, _AGAIN)
 
 
+def _equal_numbers(numbers: Sequence[int], wanted: range) -> bool:
+    """Return whether numbers are those of a range, whose length a submission states and which may be any."""
+    return wanted.stop == len(numbers) and all(own == number for own, number in zip(numbers, wanted, strict=True))
+
+
 def _numbers(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) for number in list(numbers)[:MOST_IDS]) or "none"
+    """Return the first numbers, and that there are more."""
+    shown = ", ".join(str(number) for number in numbers[:MOST_IDS]) or "none"
+    return shown if not numbers[MOST_IDS:] else f"{shown} and more"
 
 
 def named(ids: Sequence[str]) -> str:
@@ -129,6 +136,8 @@ def _check_score(
             yield from _check_values(parsed, board, name, where, grid=grid)
         elif parsed.status is ScoreStatus.FAILED and not parsed.reason.strip():
             yield error("states", where, f"the {name} failed without a reason", "write the reason")
+        elif parsed.status is ScoreStatus.NOT_APPLICABLE and reading == "strict" and _is_k_score(board):
+            yield error("states", where, f"the {name} is not applicable", "the K-Score applies to every image")
     if score.judge and not board.file.scorer.judges:
         yield error("states", where, "names a judge, and the board's scorer has none", _AGAIN)
 
@@ -140,11 +149,14 @@ def _check_values(parsed: ParsedScore, board: Board, name: str, where: str, *, g
         yield error("values", where, f"the {name} has the unknown dimension {named(unknown)}", fix)
     if both := sorted(set(parsed.values) & set(parsed.na)):
         yield error("values", where, f"{', '.join(both)} of the {name} is not applicable and has a value", _AGAIN)
+    if left_out := sorted(set(parsed.na) & set(dimensions) - {TEXT}) if _is_k_score(board) else []:
+        what = f"{', '.join(left_out)} of the {name} is not applicable"
+        yield error("values", where, what, f"of the K-Score only {TEXT} may not apply to an image")
     if absent := [each for each in dimensions if each not in parsed.values and each not in parsed.na]:
         fix = "score the image again: an ok score has every dimension"
         yield error("values", where, f"{', '.join(absent)} of the {name} is missing", fix)
     protocol = get_protocol(board.file.protocol)
-    on_grid = grid and protocol.off_grid == "fail" and set(dimensions) == set(DIMENSIONS)
+    on_grid = grid and protocol.off_grid == "fail" and _is_k_score(board)
     for dimension, value in parsed.values.items():
         if not (math.isfinite(value) and 0 <= value <= 1):
             yield error(
@@ -154,6 +166,10 @@ def _check_values(parsed: ParsedScore, board: Board, name: str, where: str, *, g
             allowed = ", ".join(f"{each:g}" for each in protocol.grid)
             what = f"{one_line(dimension, 60)} of the {name} is {value:g}"
             yield error("values", where, what, f"a judge gives one of {allowed}")
+
+
+def _is_k_score(board: Board) -> bool:
+    return set(board.file.scorer.dimensions) == set(DIMENSIONS)
 
 
 def check_facts(result: SubmissionResult, now: datetime) -> Iterator[BoardFinding]:

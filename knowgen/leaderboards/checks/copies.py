@@ -50,8 +50,8 @@ def check_truths(hashes: ImageHashes, board: Board) -> Iterator[BoardFinding]:
 def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) -> Iterator[BoardFinding]:
     """Yield images that other systems have as well.
 
-    Images of one colour are left out, and those that an agent's image model made from the sample's own prompt: it makes
-    the same without the agent.
+    Images of one colour are left out, and between systems with one image model those that it made from the sample's
+    own prompt: it makes the same with another agent, or without one.
 
     Args:
         own: Hashes of the submission.
@@ -60,12 +60,14 @@ def check_shared(own: ImageHashes, others: Mapping[str, Sequence[ImageHashes]]) 
     for system, revisions in others.items():
         shared: set[Slot] = set()
         close: set[Slot] = set()
-        for other in revisions:
+        for revision in revisions:
+            same_model = own.image_model == revision.image_model
+            mine, other = (own, revision) if same_model else (own.as_own, revision.as_own)
             # One file has one colour or not: a perceptual hash of one colour must be claimed by both to count.
-            both = (own.own_digests & other.made_digests) | (own.made_digests & other.own_digests)
+            both = (mine.own_digests & other.made_digests) | (mine.made_digests & other.own_digests)
             if both:
-                shared |= {slot for slot, digest in own.made.items() if digest in both}
-            close |= set(alike(own.own_pictures, other.own_pictures, SAME_PICTURE))
+                shared |= {slot for slot, digest in mine.made.items() if digest in both}
+            close |= set(alike(mine.own_pictures, other.own_pictures, SAME_PICTURE))
         yield from _shared(system, shared, close - shared, len(own.sha256))
 
 
@@ -82,7 +84,7 @@ def _shared(system: str, shared: set[Slot], close: set[Slot], number: int) -> It
 
 
 def check_repeated(own: ImageHashes) -> Iterator[BoardFinding]:
-    """Yield an image that a system gave for several prompts."""
+    """Yield an image that a system gave for several prompts, and several images of one colour."""
     prompts = Counter(digest for _, digest in {(slot[0], digest) for slot, digest in own.sha256.items()})
     for digest, number in sorted(prompts.items()):
         if number >= MANY_PROMPTS:
@@ -90,6 +92,10 @@ def check_repeated(own: ImageHashes) -> Iterator[BoardFinding]:
             kind = "an image of one colour" if digest in own.flat else f"the image {digest[:12]}"
             what = f"{kind} was made for {number} prompts: {_ids(same)}"
             yield warning("repeated", RESULT_FILE, what, "look at it: a filter or a fault may have made it")
+    if len(own.flat) >= MANY_PROMPTS:
+        flat = {slot for slot, digest in own.sha256.items() if digest in own.flat}
+        what = f"{len(own.flat)} different images are of one colour by their perceptual hashes: {_ids(flat)}"
+        yield warning("repeated", RESULT_FILE, what, "look at them: such images are compared with no others")
 
 
 def _ids(slots: set[Slot]) -> str:

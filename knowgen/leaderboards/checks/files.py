@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def find_submissions(board: Path) -> Folders:
             findings.append(_misnamed(system.name, system.name))
             continue
         for revision in sorted(system.iterdir()):
-            where = f"{system.name}/{one_line(revision.name)}"
+            where = f"{system.name}/{_shown(revision.name)}"
             if revision.is_symlink():
                 findings.append(linked(where))
             elif not revision.is_dir():
@@ -67,17 +68,22 @@ def find_submissions(board: Path) -> Folders:
 
 def linked(where: str) -> BoardFinding:
     """Return the finding for a link, which is not followed."""
-    return error("files", one_line(where), "is a symbolic link", _LINK_FIX)
+    return error("files", _shown(where), "is a symbolic link", _LINK_FIX)
+
+
+def _shown(name: str) -> str:
+    """Return the name of a file as one line; bytes of it that are no UTF-8 as `\\xff`."""
+    return one_line(os.fsencode(name).decode(errors="backslashreplace"), 160)
 
 
 def _misnamed(where: str, name: str) -> BoardFinding:
-    return error("files", one_line(where), f"the name {one_line(name, 100)!r} is not allowed", _NAME_FIX)
+    return error("files", _shown(where), f"the name {_shown(name)!r} is not allowed", _NAME_FIX)
 
 
 def check_files(folder: Path) -> Iterator[BoardFinding]:
     """Yield what is wrong with the entries of a revision's folder."""
     for path in sorted(folder.iterdir()):
-        name = one_line(path.name, 120)
+        name = _shown(path.name)
         kind = path.lstat().st_mode
         if stat.S_ISLNK(kind):
             yield linked(name)
@@ -96,7 +102,7 @@ def check_files(folder: Path) -> Iterator[BoardFinding]:
 
 def _check_image_names(folder: Path) -> Iterator[BoardFinding]:
     for path in sorted(folder.iterdir()):
-        where = f"{IMAGES}/{one_line(path.name, 120)}"
+        where = f"{IMAGES}/{_shown(path.name)}"
         kind = path.lstat().st_mode
         if stat.S_ISLNK(kind):
             yield linked(where)

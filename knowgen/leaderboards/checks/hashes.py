@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from knowgen.core.spec import fingerprint
 from knowgen.leaderboards.records import SubmissionResult
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class ImageHashes:
         sha256: Digest of the file by sample and repeat.
         perceptual: Perceptual hash by sample and repeat, without those of one-colour images.
         fallback: Samples and repeats whose image was made from the sample's own prompt although there was an agent.
+        image_model: Identity of the image model, by which the fallbacks of two systems may be the same.
     """
 
     sha256: Mapping[Slot, str]
     perceptual: Mapping[Slot, bytes]
     fallback: frozenset[Slot]
+    image_model: str = ""
 
     @cached_property
     def flat(self) -> frozenset[str]:
@@ -69,6 +72,11 @@ class ImageHashes:
     def pictures(self) -> PictureTable:
         """Perceptual hashes of all images of more than one colour."""
         return PictureTable(self.perceptual)
+
+    @cached_property
+    def as_own(self) -> ImageHashes:
+        """The hashes with every fallback as an image of the system's own."""
+        return replace(self, fallback=frozenset()) if self.fallback else self
 
     @cached_property
     def made(self) -> Mapping[Slot, str]:
@@ -111,7 +119,8 @@ def hashes_of(result: SubmissionResult) -> ImageHashes:
                 fallback.add(slot)
             if has_picture(generation.image.perceptual):
                 perceptual[slot] = bytes.fromhex(generation.image.perceptual)
-    return ImageHashes(sha256, perceptual, frozenset(fallback))
+    identity = result.spec.generator.model_dump(mode="json", include={"name", "args", "revision"})
+    return ImageHashes(sha256, perceptual, frozenset(fallback), fingerprint(identity))
 
 
 def has_picture(perceptual: str) -> bool:

@@ -15,6 +15,7 @@ from knowgen.leaderboards.checks.hashes import ImageHashes, hashes_of
 from knowgen.leaderboards.folder import RESULT_FILE, SYSTEM_FILE, Board, Submission
 from knowgen.leaderboards.records import SubmissionResult, SystemFile
 from knowgen.leaderboards.rows import rows_of
+from knowgen.leaderboards.template import look_of, slug_of
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.protocol import get_protocol
 
@@ -29,6 +30,7 @@ class Facts:
         created: When its run was created, as its file says.
         knowgen: Version of knowgen that wrote its file.
         scorer: Version of its scorer.
+        rubric: Hash of its judge's rubric; empty without one.
         judges: Model names that its judge returned.
         images: Hashes of its images.
     """
@@ -38,6 +40,7 @@ class Facts:
     created: str
     knowgen: str
     scorer: str
+    rubric: str
     judges: tuple[str, ...]
     images: ImageHashes
 
@@ -50,6 +53,7 @@ def facts_of(submission: Submission, system: SystemFile | None, result: Submissi
         created=result.created,
         knowgen=result.knowgen,
         scorer=result.scorer.version,
+        rubric=result.rubric,
         judges=tuple(sorted(result.judges)),
         images=hashes_of(result),
     )
@@ -60,6 +64,7 @@ def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
     fix = "compare with care, or score the others again"
     for what, mine, theirs in (
         ("the scorer's version", own.scorer, [each.scorer for each in others]),
+        ("the rubric", own.rubric[:12], [each.rubric[:12] for each in others]),
         ("the judge", ", ".join(own.judges), [", ".join(each.judges) for each in others]),
         ("the version of knowgen", own.knowgen, [each.knowgen for each in others]),
     ):
@@ -70,16 +75,33 @@ def check_drift(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
 
 
 def check_owner(own: Facts, others: Sequence[Facts]) -> Iterator[BoardFinding]:
-    """Yield where a revision names another system than the revisions beside it, which it would replace on the board."""
-    beside = [each.system for each in others if each.submission.slug == own.submission.slug and each.system]
-    if own.system is None or not beside:
+    """Yield where a name is that of another system.
+
+    A revision with another name than those beside it would replace them on the board. Names that differ only in letter
+    case, spaces, or characters that are not visible look the same to a reader.
+    """
+    if own.system is None:
         return
+    beside = [each.system for each in others if each.submission.slug == own.submission.slug and each.system]
     if names := {each.name for each in beside} - {own.system.name}:
         what = f"name is {one_line(own.system.name, 80)!r}, other revisions of the folder are of {min(names)!r}"
         yield error("owner", SYSTEM_FILE, what, "submit another system in a folder of its own")
-    elif own.system.contact not in {each.contact for each in beside}:
+        return
+    yield from _check_name(own.system.name, own.submission.slug, others)
+    if beside and own.system.contact not in {each.contact for each in beside}:
         what = f"contact is {one_line(own.system.contact, 80)!r}, that of no other revision of the system"
         yield warning("owner", SYSTEM_FILE, what, "make sure that it comes from the authors: it replaces theirs")
+
+
+def _check_name(name: str, slug: str, others: Sequence[Facts]) -> Iterator[BoardFinding]:
+    shown = one_line(name, 80)
+    if slug_of(name) != slug:
+        what = f"name is {shown!r}, whose folder would be {slug_of(name)!r} and not {slug!r}"
+        yield error("owner", SYSTEM_FILE, what, "make the submission with `knowgen board add`")
+    named = ((each.submission.slug, each.system.name) for each in others if each.system is not None)
+    if same := [other for other, theirs in named if other != slug and look_of(theirs) == look_of(name)]:
+        what = f"name {shown!r} is that of another system of the board, {same[0]}"
+        yield error("owner", SYSTEM_FILE, what, "choose another name")
 
 
 def earlier_revision(own: Facts, others: Sequence[Facts]) -> Facts | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from knowgen.core.records import ScoreStatus
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
 from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
@@ -47,7 +48,9 @@ class Rejudged:
         drawn: Number of images that were drawn.
         without_file: Ids of samples whose image was drawn and is in none of the folders.
         tampered: Files that are named by the hash of a drawn image and have another content.
+        other_looks: Ids of samples whose file has another perceptual hash than claimed.
         failed: Ids of samples that could not be scored again, with the reason.
+        unscored: Ids of samples that are claimed to have no score, and got one, with the claimed status.
         other_values: For a scorer that measures: claimed values that it does not give.
         other_judges: Model names that the judge returned and the board does not accept.
         test: For a judge: test of the claimed against the repeated scores.
@@ -61,7 +64,9 @@ class Rejudged:
     drawn: int
     without_file: tuple[str, ...]
     tampered: tuple[str, ...]
+    other_looks: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
+    unscored: tuple[tuple[str, ScoreStatus], ...]
     other_values: tuple[OtherValue, ...]
     other_judges: tuple[str, ...]
     test: InflationTest
@@ -76,6 +81,10 @@ class Rejudged:
         for name in self.tampered:
             fix = "give the file that was scored"
             yield error("rejudge", one_line(name), "the content is not that of its hash: it was changed", fix)
+        if self.other_looks:
+            what = f"{count(len(self.other_looks), 'image')} of another perceptual hash: {named(self.other_looks)}"
+            yield error("rejudge", RESULT_FILE, what, "submit the hash of the file itself, which finds copies")
+        yield from self._unscored()
         for other in self.other_values[:MOST_LISTED]:
             what = (
                 f"{other.dimension} is {_value(other.claimed)}, {self.scorer} gives {_value(other.again)} for the image"
@@ -100,6 +109,16 @@ class Rejudged:
         if self.other_judges:
             what = f"judged again by {named(self.other_judges)}, which the board does not accept"
             yield warning("rejudge", RESULT_FILE, what, "the comparison is between two judges: use the board's")
+
+    def _unscored(self) -> Iterator[BoardFinding]:
+        """Yield the claims that a score is missing. A judge may have failed then and not now."""
+        for status in sorted({status for _, status in self.unscored}):
+            names = [name for name, each in self.unscored if each is status]
+            what = (
+                f"{count(len(names), 'score')} claimed to be {status.value}, {self.scorer} scores them: {named(names)}"
+            )
+            level = warning if status is ScoreStatus.FAILED and not self.measured else error
+            yield level("rejudge", RESULT_FILE, what, "score the images and submit again")
 
     def line(self) -> str:
         """Return one line on what was compared and what it could have found."""

@@ -10,9 +10,9 @@ from knowgen.core import registry
 from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.records import Attempt, ParsedScore, Sample, ScoreStatus, group_of
 from knowgen.core.text import one_line
-from knowgen.core.text_files import numbered_lines, parse_strict_json
+from knowgen.core.text_files import numbered_lines
 from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
-from knowgen.leaderboards.folder import REPLIES_FILE, Board, validated
+from knowgen.leaderboards.folder import REPLIES_FILE, Board, parsed_json, validated
 from knowgen.leaderboards.records import BoardSample, SubmissionResult, SubmittedReply, SubmittedScore
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[Slot, tuple[Attempt, ...]]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        reply = validated(SubmittedReply, parse_strict_json(line, where), where)
+        reply = validated(SubmittedReply, parsed_json(line, where), where)
         attempts = found.setdefault((reply.sample, reply.repeat, reply.judge_repeat), {})
         if reply.attempt in attempts:
             raise DataError(f"attempt {reply.attempt} of this score is there twice", where=where, fix=_FIX)

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.records import Record
 from knowgen.core.text import one_line
-from knowgen.core.text_files import parse_strict_json, read_text
+from knowgen.core.text_files import read_text
 from knowgen.core.yaml_files import read_yaml
 from knowgen.core.yaml_schema import yaml_errors, yaml_record
 from knowgen.leaderboards.checks.findings import BoardFinding, error
+from knowgen.leaderboards.folder import parsed_json
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -50,7 +51,7 @@ def checked_json(kind: type[R], path: Path) -> tuple[R | None, list[BoardFinding
     """Return the record of a JSON file, or None with what is wrong. Arguments as in `checked_yaml`."""
     try:
         text = read_text(path, fix="write it with `knowgen board add`")
-        data = parse_strict_json(text, path.name)
+        data = parsed_json(text, path.name)
     except DataError as fault:
         return None, [_unreadable(path, fault)]
 

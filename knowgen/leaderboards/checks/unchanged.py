@@ -1,4 +1,7 @@
-"""What is on a board stays as it is: revisions are only added, and withdrawn by a file of their own."""
+"""What is on a board stays as it is: revisions are only added, and withdrawn by a file of their own.
+
+Only the reveal of a private season adds to revisions: texts, images and hashes that were withheld.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from knowgen.core.text import count, one_line
 from knowgen.leaderboards.checks.content import named
 from knowgen.leaderboards.checks.files import linked
 from knowgen.leaderboards.checks.findings import BoardFinding, error, warning
+from knowgen.leaderboards.checks.season_steps import late_revisions, season_step
 from knowgen.leaderboards.folder import BOARD_FILE, WITHDRAWN_FILE
 
 _RESTORE = "restore it, and submit changes as a new revision"
@@ -47,26 +51,30 @@ def changes(root: Path, earlier: Path) -> Changes:
         raise DataError("is not a folder", where=str(earlier), fix="name the folder of boards of the earlier state")
     if not _has_board(earlier) and _has_board(earlier / root.name):
         earlier = earlier / root.name
-    notes = () if _has_board(earlier) else (f"{earlier} has no board: everything is new",)
+    notes: tuple[str, ...] = () if _has_board(earlier) else (f"{earlier} has no board: everything is new",)
     before, now = _digests(earlier), _digests(root)
-    changed = {_revision(name) for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-    revisions = sorted(changed - {""})
+    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    revisions = sorted({_revision(name) for name in changed} - {""})
     findings: list[BoardFinding] = [linked(root.name)] if root.is_symlink() else []
     known = {_revision(name) for name in before}
-    for revision in (each for each in revisions if each in known):
-        findings += _revision_changes(revision, before, now)
-    files = sorted(
-        name
-        for name in before.keys() | now.keys()
-        if _is_of_board(name) and before.get(name) != now.get(name) and f"{name.split('/')[0]}/{BOARD_FILE}" in before
-    )
-    if files and revisions:
+    boards = sorted(name.split("/")[0] for name in before if _is_of_board(name) and name.endswith(f"/{BOARD_FILE}"))
+    for board in boards:
+        step = season_step(board, root, earlier, changed)
+        changed -= step.files
+        notes += step.notes
+        findings += step.findings
+        new = [each for each in revisions if each.split("/")[0] == board and each not in known]
+        findings += late_revisions(board, earlier, new)
+    for revision in sorted({_revision(name) for name in changed} & known - {""}):
+        findings += _revision_changes(revision, before, now, changed)
+    files = sorted(name for name in changed if _is_of_board(name) and name.split("/")[0] in boards)
+    if files and any(_revision(name) for name in changed):
         what = f"{count(len(files), 'file')} of the board changed together with submissions: {named(files)}"
         findings.append(error("unchanged", root.name, what, "change a board in a pull request of its own"))
     elif files:
         what = f"{count(len(files), 'file')} of the board changed: {named(files)}"
         findings.append(warning("unchanged", root.name, what, "all submissions of the board are judged by them"))
-    if not notes:
+    if boards:
         findings += _new_boards(before, now)
     return Changes(tuple(revisions), tuple(findings), notes)
 
@@ -82,9 +90,11 @@ def _has_board(root: Path) -> bool:
     return any(root.glob(f"*/{BOARD_FILE}"))
 
 
-def _revision_changes(revision: str, before: dict[str, str], now: dict[str, str]) -> Iterator[BoardFinding]:
-    names = sorted(name for name in before.keys() | now.keys() if _revision(name) == revision)
-    if not any(name in now for name in names):
+def _revision_changes(
+    revision: str, before: dict[str, str], now: dict[str, str], changed: set[str]
+) -> Iterator[BoardFinding]:
+    names = sorted(name for name in changed if _revision(name) == revision)
+    if not any(_revision(name) == revision for name in now):
         yield error("unchanged", revision, "the revision was deleted", "restore it, and withdraw it instead")
         return
     for name in names:
@@ -93,7 +103,7 @@ def _revision_changes(revision: str, before: dict[str, str], now: dict[str, str]
             yield error("unchanged", where, "was deleted", _RESTORE)
         elif name not in before and name != f"{revision}/{WITHDRAWN_FILE}":
             yield error("unchanged", where, "was added to a revision that is on the board", _RESTORE)
-        elif name in before and before[name] != now[name]:
+        elif name in before:
             yield error("unchanged", where, "was changed", _RESTORE)
 
 

@@ -113,6 +113,7 @@ def _facts(
     troubled = [one.sample for one in outcomes if one.missing]
     return SubmissionFacts(
         created=result.created,
+        system=result.spec.system,
         knowgen=result.knowgen,
         machine=result.machine,
         seconds=result.seconds,
@@ -128,12 +129,13 @@ def _facts(
 
 def _markers(content: Iterable[tuple[BoardFigures, _Facts]]) -> dict[str, SystemMarker]:
     """Return the marker of each system: the same on all boards, and kept when later systems are added."""
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, str]] = {}
     for _, facts in content:
         for slug, one in facts.items():
-            first[slug] = min(first.get(slug, one.created), one.created)
-    order = sorted(first, key=lambda slug: (first[slug], slug))
-    return dict(zip(order, marks(order), strict=True))
+            first[slug] = min(first.get(slug, (one.created, one.system)), (one.created, one.system))
+    order = sorted(first)
+    markers = marks([first[slug][1] for slug in order], [first[slug][0] for slug in order])
+    return dict(zip(order, markers, strict=True))
 
 
 def _site_board(figures: BoardFigures, facts: _Facts, markers: Mapping[str, SystemMarker]) -> SiteBoard:

@@ -62,6 +62,12 @@ class CostChart:
     logarithmic: bool
     unknown: tuple[SiteSystem, ...]
 
+    @property
+    def one_cost(self) -> str:
+        """The cost of all systems in words where they have the same, so that there is nothing to plot; else empty."""
+        costs = {dot.system.figures.cost for dot in self.dots}
+        return self.dots[0].cost if len(costs) == 1 else ""
+
 
 def cost_chart(board: SiteBoard) -> CostChart:
     """Return the chart of a board's ranking figure against the cost of an image."""
@@ -103,7 +109,7 @@ def _log_ticks(positive: Sequence[float], free: bool) -> list[tuple[float, str, 
 
 def _linear_ticks(highest: float) -> list[tuple[float, str, float]]:
     if highest <= 0:
-        return [(0.0, "$0", 0.0), (1.0, "$1", 1.0)]
+        return [(0.0, "$0", 0.0)]
     power = 10.0 ** math.floor(math.log10(highest))
     step = next(power * one for one in (0.2, 0.5, 1.0, 2.0, 2.5) if highest / (power * one) <= 5)
     number = math.ceil(highest / step - 1e-9)

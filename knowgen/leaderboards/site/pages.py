@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from knowgen.leaderboards.exports import ExportFile
+from knowgen.leaderboards.figures import board_protocol
 from knowgen.leaderboards.folder import Board
 from knowgen.leaderboards.published import read_published
 from knowgen.leaderboards.season import read_season
@@ -31,7 +32,7 @@ from knowgen.report.method import rules
 from knowgen.report.numbers import NONE, in_words, number, share
 from knowgen.report.page import environment
 from knowgen.report.tables import refusal_words
-from knowgen.stats.protocol import counting_words, counts_as, get_protocol
+from knowgen.stats.protocol import counting_words, counts_as
 from knowgen.stats.summary import OVERALL, Coverage, Figure
 
 MAX_FAILURES = 40
@@ -64,7 +65,7 @@ class SitePages:
 
     def front(self) -> str:
         """Return the page that lists the boards."""
-        entries = [(board, words.board_answer(board)) for board in self._boards]
+        entries = [(board, words.board_answer(board), read_season(board.board)) for board in self._boards]
         return self._templates.get_template("boards.html").render(root="", boards=entries)
 
     def board(self, board: SiteBoard, exports: Sequence[tuple[str, ExportFile]] = ()) -> str:
@@ -74,8 +75,7 @@ class SitePages:
             board: The board.
             exports: Each export with its path from the page.
         """
-        file = board.board.file
-        protocol = get_protocol(file.protocol)
+        protocol = board_protocol(board.board)
         others = [one for system in board.systems for one in system.others]
         return self._render(
             "board.html",
@@ -87,7 +87,7 @@ class SitePages:
             others=sorted([*others, *board.withdrawn], key=lambda one: one.submission.key),
             chart=cost_chart(board),
             tie_words=words.tie_words(board),
-            counting=counting_words(protocol),
+            counting=counting_words(protocol).removeprefix("counting: "),
             rules=rules(protocol),
             exports=exports,
             parts=[(title, [part for part in board.parts if part.kind == kind]) for kind, title in PARTS.items()],
@@ -96,7 +96,7 @@ class SitePages:
     def system(self, board: SiteBoard, system: SiteSystem) -> str:
         """Return the page of a system."""
         shown = system.facts.failures[:MAX_FAILURES]
-        protocol = get_protocol(board.board.file.protocol)
+        protocol = board_protocol(board.board)
         return self._render(
             "system.html",
             board,
@@ -123,6 +123,7 @@ class SitePages:
             "part.html",
             board,
             part=part,
+            untested=words.untested(board, part.kind, part.name),
             lines=[
                 (system, piece, board.rank(system, part.kind, part.name))
                 for system in board.ordered(part.kind, part.name)
@@ -165,6 +166,8 @@ def _environment() -> Environment:
         rank_words=rank_words,
         refusal_words=refusal_words,
         sample_link=sample_link,
+        season_words=words.season_words,
+        without_figure=words.without_figure,
         compare_link=compare_link,
         status_of=status_of,
         NO_FIGURE=Figure(),

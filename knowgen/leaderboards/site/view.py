@@ -55,6 +55,7 @@ class SubmissionFacts:
 
     Attributes:
         created: When the run was created, ISO 8601.
+        system: Name of the system in reports of the run, which gives its marker there and here.
         knowgen: Version of knowgen.
         machine: Machine in words; empty if not known.
         seconds: Wall time of the run in seconds; None if not known.
@@ -68,6 +69,7 @@ class SubmissionFacts:
     """
 
     created: str
+    system: str
     knowgen: str
     machine: str
     seconds: float | None
@@ -310,11 +312,16 @@ def rank_words(rank: RankRange | None) -> str:
 
 
 def rerun_commands(board: Board, submission: Submission, result: SubmissionResult) -> tuple[str, ...]:
-    """Return the command lines that run a system again on the task of its board."""
+    """Return the command lines that run a system again on the task of its board.
+
+    The task of a season is its public folder, without ground truths, so that a run of it scores nothing.
+    """
     adapter, scorer, spec = submission.system.adapter, board.file.scorer, result.spec
-    words = ["knowgen", "run", "--task", board.file.task.name, "--generator", adapter.generator]
-    words += _arguments("-g", adapter.arguments)
-    words += ["--scorer", scorer.name, *_arguments("-s", scorer.args), "--protocol", board.file.protocol]
+    season = board.file.season is not None
+    task = f"{board.file.task.name}/public" if season else board.file.task.name
+    words = ["knowgen", "run", "--task", task, "--generator", adapter.generator, *_arguments("-g", adapter.arguments)]
+    if not season:
+        words += ["--scorer", scorer.name, *_arguments("-s", scorer.args), "--protocol", board.file.protocol]
     words += ["--seed", str(spec.seed)]
     if spec.repeats > 1:
         words += ["--repeats", str(spec.repeats)]

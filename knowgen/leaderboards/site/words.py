@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from knowgen.core.text import count
 from knowgen.leaderboards.figures import PairDifference
+from knowgen.leaderboards.season import SeasonFile
 from knowgen.leaderboards.site.view import SiteBoard, SiteSystem, reversed_pair
 from knowgen.report.headline import Headline, name_in_sentence
 from knowgen.report.numbers import number
@@ -64,13 +65,50 @@ def pair_words(board: SiteBoard, pair: PairDifference) -> str:
 
 
 def verdict(board: SiteBoard, a: SiteSystem, b: SiteSystem) -> str:
-    """Return in a few words how b compares with a: better, worse, or without a clear difference."""
+    """Return in a few words how b compares with a: better, worse, without a clear difference, or not tested."""
     pair = board.pair(a, b)
     if pair.value is None:
         return "no comparison"
-    if not board.differ(pair):
-        return "no clear difference"
-    return "better" if pair.value > 0 else "worse"
+    if board.differ(pair):
+        return "better" if pair.value > 0 else "worse"
+    return "no clear difference" if pair.p_corrected is not None or pair.value == 0 else "not tested"
+
+
+def untested(board: SiteBoard, kind: str, part: str) -> str:
+    """Return why the ranks of a part say nothing: none of its pairs could be tested; empty if some could."""
+    found = board.figures.parts.get((kind, part))
+    pairs = list(found.pairs.values()) if found is not None else []
+    if not pairs or any(pair.p is not None or pair.value == 0 for pair in pairs):
+        return ""
+    notes = ", ".join(dict.fromkeys(pair.note for pair in pairs if pair.note))
+    return f"No two systems can be tested here{f' ({notes})' if notes else ''}: their order may be chance."
+
+
+def without_figure(system: SiteSystem, ranking: str) -> str:
+    """Return why a system has no ranking figure; empty if it has one."""
+    if system.summary.no_result:
+        return system.summary.no_result
+    figure = system.figure(ranking)
+    if figure.value is not None:
+        return ""
+    reasons = (note.partition(": ")[2] for note in system.summary.notes if note.startswith("no "))
+    return next(filter(None, reasons), figure.note or "no value")
+
+
+def season_words(season: SeasonFile) -> str:
+    """Return the state of a private season with its days, and what it means for readers."""
+    head = f"A private season of {count(season.samples, 'sample')}"
+    if season.revealed is not None:
+        return (
+            f"{head}, closed on {season.closed} and revealed on {season.revealed.date}: anybody can build its world "
+            "again and compare everything with knowgen board season verify."
+        )
+    hidden = "Images, prompts and rationales of the submissions are published when it is revealed."
+    if season.closed is not None:
+        return f"{head}, closed on {season.closed} and not yet revealed: it takes no more submissions. {hidden}"
+    days = [f"{word} {day}" for word, day in (("from", season.opens), ("to", season.closes)) if day]
+    announced = f", announced {' '.join(days)}" if days else ""
+    return f"{head}, open{announced}: figures may change. {hidden}"
 
 
 def p_words(p: float) -> str:

@@ -47,6 +47,12 @@ class PaperSystem:
     seconds: float | None = None
 
     @property
+    def no_result(self) -> str:
+        """Why the headline figure is missing or does not count; empty for a result."""
+        figure = self.summary.headline
+        return self.summary.no_result or ("" if figure.value is not None else figure.note or "no value")
+
+    @property
     def order(self) -> tuple[bool, float, str]:
         """Place of the system in figures and tables: the best first, those without a result last."""
         value = self.summary.headline.value
@@ -72,11 +78,13 @@ def ladder(systems: Sequence[PaperSystem], layout: Layout) -> Chart:
     for row, system in enumerate(order):
         figure = system.summary.headline
         if figure.value is None:
-            _remark(axes, row, f"no result: {_short(system.summary.no_result, 60)}")
+            _remark(axes, row, f"no result: {_short(system.no_result, 60)}")
             continue
         _dot(axes, figure, row, system.mark, layout)
         end = figure.value if figure.high is None else figure.high
         text = f"{layout.factor * figure.value:.{1 if layout.percent else 3}f}"
+        if system.no_result:
+            text += f" partial: {_short(system.no_result, 40)}"
         axes.annotate(text, (layout.factor * end, row), (5, 0), textcoords="offset points", va="center", fontsize=7)
     _rows(axes, [_label(system) for system in order])
     axes.set_xlim(0, layout.factor * 1.09)

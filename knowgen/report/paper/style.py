@@ -20,7 +20,7 @@ COLOURS = ("#2357d3", "#9c3a12", "#0f9d68", "#bd5cae", "#cc7510", "#6a6972", "#1
 """Colours of systems, those of the pages in light mode. They differ for all common kinds of colour blindness; where two
 are alike in grey, the shapes differ."""
 
-MARKERS = dict(zip((name for name, _ in SHAPES), "os^Dv" + "Pp" + "X", strict=True))
+MARKERS = dict(zip((name for name, _ in SHAPES), "os^Dv" + "P*" + "X", strict=True))
 """Marker of matplotlib for each shape of the pages."""
 
 INK, QUIET, LINE = "#1d1d22", "#5d5d68", "#d9d8d2"

@@ -1,7 +1,8 @@
 """Tables for a paper: LaTeX (booktabs) or Markdown, the statistically tied best of each column in bold.
 
 A system is tied with the best of a column if the paired permutation test does not tell the two apart at 5 %, with
-Holm's correction for the systems that are compared with the best.
+Holm's correction for the systems that are compared with the best. Where no test could tell two systems apart, because
+too few samples are paired, nothing is bold.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from knowgen.stats.compare.records import SIGNIFICANCE, Comparison
 from knowgen.stats.summary import OVERALL, Figure, Summary
 
 Form = Literal["latex", "markdown"]
+
+FEWEST = 6
+"""Minimum number of pairs with which a two-sided permutation test can reach 5 %: with n pairs the lowest p is 2/2^n."""
 
 _LATEX = str.maketrans(
     {
@@ -134,11 +138,14 @@ def paper_table(
             for number, column in enumerate(columns)
         ]
         text = writer.table([writer.text(kind), *names], rows)
-    notes = [caption([one.summary for one in systems]), "Bold: best, and all that a paired permutation test does not "
-             "tell apart from it at 5 % (Holm)."]  # fmt: skip
+    notes = [caption([one.summary for one in systems])]
+    if any(bold):
+        notes.append("Bold: best, and all that a paired permutation test does not tell apart from it at 5 % (Holm).")
+    if sum(not one.privileged and not one.no_result for one in systems) > 1 and not all(bold):
+        notes.append(f"Nothing is bold where fewer than {FEWEST} samples are paired, which no test can tell apart.")
     if any(one.privileged for one in systems):
         notes.append("*: sees the ground truth, not ranked.")
-    notes += [f"{one.label}: no result, {one.summary.no_result}." for one in systems if one.summary.no_result]
+    notes += [f"{one.label}: no result, {one.no_result}." for one in systems if one.no_result]
     return text + writer.notes(notes)
 
 
@@ -171,7 +178,7 @@ def _tied_best(
         place: figure.value
         for place, one in enumerate(systems)
         if not one.privileged
-        and not one.summary.no_result
+        and not one.no_result
         and (figure := column.figure(one.summary)) is not None
         and figure.value is not None
     }
@@ -185,12 +192,19 @@ def _tied_best(
         if place == best or comparison is None:
             continue
         part = next((one for one in comparison.slices if (one.kind, one.name) == (column.kind, column.part)), None)
-        p = part.figures[column.name].p if part is not None else None
-        if p is None:
+        difference = part.figures[column.name] if part is not None else None
+        if difference is None or difference.p is None or difference.n < FEWEST:
             continue  # a difference that cannot be tested is not called a tie
-        p_values[place] = p
+        p_values[place] = difference.p
+    if not p_values:
+        return frozenset()
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return frozenset(tied | {place for place, p in adjusted.items() if p > SIGNIFICANCE})
+
+
+def _guarded(row: str) -> str:
+    """Return a row that the command before it does not take for its optional argument."""
+    return f"{{}}{row}" if row.startswith(("[", "*")) else row
 
 
 class _Latex:
@@ -204,12 +218,12 @@ class _Latex:
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines = [
-            r"% needs \usepackage{booktabs}",
+            r"% needs \usepackage{booktabs} and, for quotation marks, \usepackage[T1]{fontenc}",
             rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
             r"\toprule",
             f"{' & '.join(head)} \\\\",
             r"\midrule",
-            *(f"{' & '.join(row)} \\\\" for row in rows),
+            *(f"{_guarded(' & '.join(row))} \\\\" for row in rows),
             r"\bottomrule",
             r"\end{tabular}",
         ]

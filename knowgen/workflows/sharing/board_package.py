@@ -11,11 +11,13 @@ from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.spec import fingerprint
 from knowgen.core.text import count
 from knowgen.leaderboards.figures import BoardFigures, board_figures
-from knowgen.leaderboards.folder import BOARD_FILE, IMAGES, Board, read_board, read_boards
+from knowgen.leaderboards.folder import BOARD_FILE, IMAGES, RESULT_FILE, Board, read_board, read_boards, result_text
+from knowgen.leaderboards.records import SubmittedSample
 from knowgen.leaderboards.rows import rows_of
 from knowgen.leaderboards.season import SECRET_FILE
 from knowgen.report import tables
 from knowgen.report.text_table import escape_markdown
+from knowgen.store.files import write_text
 from knowgen.workflows.board_check import check
 from knowgen.workflows.sharing.card import front_matter
 from knowgen.workflows.sharing.listing import DATA_FOLDER, allowed_path
@@ -56,6 +58,8 @@ def board_package(
     boards = boards_of(path)
     files = {f"{BOARD_FOLDER}/{name}": file for name, file in _content(path, images=images)}
     _refuse_faulty(path)
+    if not images:
+        files |= {f"{BOARD_FOLDER}/{name}": file for name, file in _without_images(boards, path, stage)}
     figures = [board_figures(board) for board in boards]
     (stage / DATA_FOLDER).mkdir()
     rows = stage / DATA_FOLDER / "results.jsonl"
@@ -65,7 +69,7 @@ def board_package(
     files[f"{DATA_FOLDER}/{rows.name}"] = rows
     refuse_private(files, PrivateText.of_this_machine(path), path, keep_paths=keep_paths)
     name = boards[0].file.title if len(boards) == 1 else f"{count(len(boards), 'leaderboard')}"
-    left_out = () if images else ("the images of submissions",)
+    left_out = () if images else ("the images of submissions, and their names in `result.json`",)
     return packed(
         stage,
         "board",
@@ -115,6 +119,30 @@ def _content(path: Path, *, images: bool) -> Iterator[tuple[str, Path]]:
             fix = "use letters, digits, `.`, `_` and `-`"
             raise DataError("has a name that cannot be sent", where=str(file), fix=fix)
         yield relative.as_posix(), file
+
+
+def _without_images(boards: tuple[Board, ...], path: Path, stage: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each `result.json` as that of a submission without images, so that the copy passes its check.
+
+    The hashes of the scored images stay in it; what is left out are the names of files that are not sent.
+    """
+    for board in boards:
+        for number, submission in enumerate(board.submissions()):
+            result = submission.read_result()
+            samples = tuple(_without_files(sample) for sample in result.samples)
+            draft = stage / f"{board.name}-{number}.json"
+            write_text(draft, result_text(result.model_copy(update={"samples": samples})))
+            yield (submission.path / RESULT_FILE).relative_to(path).as_posix(), draft
+
+
+def _without_files(sample: SubmittedSample) -> SubmittedSample:
+    generations = tuple(
+        each
+        if each.image is None
+        else each.model_copy(update={"image": each.image.model_copy(update={"thumbnail": "", "file": ""})})
+        for each in sample.generations
+    )
+    return sample.model_copy(update={"generations": generations})
 
 
 def _rows(figures: BoardFigures) -> Iterator[dict[str, Any]]:

@@ -137,11 +137,16 @@ def _refuse_foreign(listing: Listing, where: str) -> None:
 
 
 def _checked(folder: Path, listing: Listing, repo: str) -> None:
-    """Check what was fetched: plain files with the listed content, and a database that only holds data.
+    """Check what was fetched: plain files with the listed content, nothing else, and a database that only holds data.
+
+    What an interrupted call left of another commit or repository is removed.
 
     Raises:
         DataError: Something differs.
     """
+    for found in sorted(folder.rglob("*")):
+        if (found.is_symlink() or not found.is_dir()) and found.relative_to(folder).as_posix() not in listing.content:
+            found.unlink()
     again = "run the same command again, and tell the owner if it stays so"
     for path, expected in listing.content.items():
         file = folder / path

@@ -40,6 +40,8 @@
     return { figures: found.figures.map(read), parts: found.parts.map(read) };
   }
 
+  const short = (system) => (system.label.length > 28 ? system.label.slice(0, 27) + "…" : system.label);
+
   const p = (value) => (value < 0.001 ? "p < 0.001" : "p = " + value.toFixed(3));
 
   const isReal = (pair) => Boolean(pair.value) && pair.corrected !== null && pair.corrected <= board.level;
@@ -48,14 +50,22 @@
   function sentences(a, b, pair, counts) {
     const real = isReal(pair);
     const ahead = pair.value > 0 ? [a, b] : [b, a];
-    const title = pair.value === null ? "No comparison of " + a.label + " and " + b.label : real ? ahead[0].label + " is ahead of " + ahead[1].label + " by " + number(Math.abs(pair.value)) + " in " + board.score : "No clear difference between " + a.label + " and " + b.label + " in " + board.score;
+    // An element does not end the isolates that a name opens, so that they would turn the rest of the sentence.
+    const name = (system) => make("bdi", null, system.label.replace(/[\u202a-\u202e\u2066-\u2069]/g, ""));
+    const names = (first, between, second) => [name(first), between, name(second)];
+    const tested = pair.corrected !== null || pair.value === 0;
+    const title = real ? names(ahead[0], " is ahead of ", ahead[1]) : names(a, " and ", b);
+    if (pair.value === null) title.unshift("No comparison of ");
+    else if (!real) title.unshift(tested ? "No clear difference between " : "Not tested: ");
+    title.push((real ? " by " + number(Math.abs(pair.value)) : "") + (pair.value === null ? "" : " in " + board.score));
     const within = pair.low === null ? "no interval" + (pair.note ? ": " + pair.note : "") : "95 % interval from " + signed(pair.low) + " to " + signed(pair.high);
     const test = pair.corrected === null ? "" : ", " + p(pair.corrected) + (pair.test === "sign" ? " (sign test" : " (paired t-test") + (board.correction === "holm" ? ", corrected for all pairs)" : ")");
     const first = pair.value === null ? pair.note : "Paired difference " + signed(pair.value) + " (first minus second) on " + page.count(pair.n, "sample") + "; " + within + test + ".";
     const second = "The first system is better on " + page.count(counts.a, "sample") + ", equal on " + counts.equal + ", worse on " + counts.b + (counts.missing ? "; on " + counts.missing + " one of them has no value" : "") + ".";
-    document.getElementById("answer").textContent = title + ".";
+    const answer = document.getElementById("answer");
+    answer.replaceChildren(...title, ".");
     document.getElementById("sentences").replaceChildren(make("p", { class: "lede", dir: "auto" }, first), make("p", { class: "lede" }, second));
-    document.title = title + " · knowgen leaderboards";
+    document.title = answer.textContent.slice(0, -1) + " · knowgen leaderboards";
   }
 
   function differencePlot(a, b, pair) {
@@ -76,9 +86,10 @@
   const head = (name, ...children) => make("th", { role: "columnheader", scope: "col", class: name || null }, ...children);
 
   function line(a, b, title, link, first, second, pair) {
-    const figure = (one, system) => cell("num", { "data-label": system.label }, number(one[0]), " ", make("span", { class: "interval" }, one[1] === null ? one[4] || "" : number(one[1]) + "–" + number(one[2])));
+    const figure = (one, system) => cell("num", { "data-label": short(system) }, number(one[0]), " ", make("span", { class: "interval" }, one[1] === null ? one[4] || "" : number(one[1]) + "–" + number(one[2])));
     const ahead = isReal(pair) ? (pair.value > 0 ? a : b) : null;
-    const verdict = pair.value === null ? "no comparison" : ahead ? [page.key(ahead), " better"] : "no clear difference";
+    const tested = pair.corrected !== null || pair.value === 0;
+    const verdict = pair.value === null ? "no comparison" : ahead ? [page.key(ahead), " better"] : tested ? "no clear difference" : "not tested";
     const label = title + ": " + page.figureText(a.label, first) + "; " + page.figureText(b.label, second);
     return make(
       "tr",

@@ -18,15 +18,7 @@
 
   const sorting = page.sortable(table, (key, down) => page.address.change("ranking", { sort: key + (down ? "-down" : "-up") }, false));
 
-  // On a narrow screen the headings are not shown, so that the order is chosen from a list.
-  form.elements.sort.append(
-    make("option", { value: "" }, "order of the board"),
-    ...[...sorting.columns].map(([key, head]) => make("option", { value: key + (sorting.first(key) ? "-down" : "-up") }, head.textContent)),
-  );
-  for (const [key, head] of sorting.columns) {
-    const other = make("option", { value: key + (sorting.first(key) ? "-up" : "-down") }, head.textContent + ", reversed");
-    form.elements.sort.append(other);
-  }
+  form.elements.sort.append(make("option", { value: "" }, "order of the board"), ...page.orders(sorting));
   const fill = page.bind(form, "ranking");
 
   const fits = (row, index, values) =>
@@ -85,8 +77,7 @@
   }
 
   function order(values) {
-    const cut = (values.sort || "").lastIndexOf("-");
-    if (cut > 0) sorting.apply(values.sort.slice(0, cut), values.sort.slice(cut + 1) === "down");
+    if (values.sort) page.applyOrder(sorting, values.sort);
     else sorting.apply(values.part ? "score" : "rank", Boolean(values.part));
   }
 

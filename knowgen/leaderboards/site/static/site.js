@@ -95,7 +95,7 @@
     const image = generation.image;
     if (!image) return missing(page.words("generation " + generation.status), generation.reason);
     if (image.fault) return missing("image not shown", image.fault);
-    if (!image.thumbnail) return null;
+    if (!image.thumbnail) return make("p", { class: "counts" }, "The submission has no thumbnail of its image.");
     const shown = make("img", { src: "../img/" + image.thumbnail, width: image.width, height: image.height, alt, loading: "lazy", decoding: "async" });
     return make("div", { class: "frame" }, shown);
   }
@@ -123,7 +123,7 @@
         pair("agent ended", page.words(one.ending || "")),
         pair("agent's answer", one.answer),
         pair("answer not used", one.fallback),
-        pair("time", one.seconds ? one.seconds.toFixed(2) + " s" : ""),
+        pair("time", one.seconds === undefined ? "" : one.seconds.toFixed(2) + " s"),
         pair("cost", one.cost === undefined ? "" : "$" + one.cost),
         pair("image", one.image ? one.image.width + " × " + one.image.height + ", SHA-256 " + one.image.sha256 + "…" : ""),
       ),

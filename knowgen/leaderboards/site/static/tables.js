@@ -43,8 +43,27 @@
     return { apply, columns, first: (key) => columns.get(key).dataset.first === "down" };
   };
 
+  // On a narrow screen the headings are not shown, so that the order is chosen from a list.
+  page.orders = (sorting) => {
+    const first = (key) => (sorting.first(key) ? ["-down", "-up"] : ["-up", "-down"]);
+    const option = (way, end) => ([key, head]) => page.make("option", { value: key + first(key)[way] }, head.textContent + end);
+    return [...[...sorting.columns].map(option(0, "")), ...[...sorting.columns].map(option(1, ", reversed"))];
+  };
+
+  page.applyOrder = (sorting, order) => {
+    const cut = order.lastIndexOf("-");
+    sorting.apply(order.slice(0, Math.max(cut, 0)), order.slice(cut + 1) === "down");
+  };
+
   for (const table of document.querySelectorAll("table[data-sortable]")) {
-    if (table.id !== "ranking-table") page.sortable(table);
+    if (table.id === "ranking-table") continue;
+    const sorting = page.sortable(table, (key, down) => {
+      sorting.apply(key, down);
+      list.value = key + (down ? "-down" : "-up");
+    });
+    const list = page.make("select", null, page.make("option", { value: "" }, "as listed"), ...page.orders(sorting));
+    list.addEventListener("change", () => page.applyOrder(sorting, list.value));
+    table.closest(".wide").before(page.make("label", { class: "field narrow-only order" }, page.make("span", null, "Order"), list));
   }
   if (!document.querySelector("main [data-section]")) page.address.start();
 })();
