@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def python(tree: Path, *arguments: str) -> Cost:
     return Cost(seconds, cpu, after.ru_maxrss / unit, done.stdout)
 
 
-def compared(name: str, values: dict[str, Sequence[float]], unit: str) -> str:
+def compared(name: str, values: Mapping[str, Sequence[float]], unit: str) -> str:
     """Return one line: the median of this commit, with its range, and its ratio to the earlier commit, if there is one.
 
     Example:
