@@ -1,6 +1,7 @@
 """Measure the throughput and the memory of scoring with a language-model judge behind a slow endpoint.
 
     python benchmarks/judge.py [--sizes 1000 3000 10000] [--latency 0.2] [--slots 64] [--large 300]
+        [--times 1] [--against COMMIT]
 
 A server in another process answers each call after `--latency` seconds, `--slots` calls at a time, and queues further
 calls. This allows slots / latency scores per second, which rate control must discover. Images are generated before the
@@ -8,7 +9,9 @@ measurement. Each measurement runs in a process of its own, which gives its peak
 
 Prints for each number of samples the seconds, the scores per second, their share of the allowed rate, the peak memory,
 the maximum number of concurrent calls, and the calls of a first run, of a repeated run and of a run in another folder
-(the last two should be 0). Then prints whether the goals are met.
+(the last two should be 0). Then prints whether the goals are met. With `--against` both commits score the first size in
+turn, `--times` times, and the figures of this one are printed with their ratio to the other: the share of the allowed
+rate, that share from the first call on, without what a process needs to start, and the processor time.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.against import HELP, ROOT, checkouts, compared, load, python
 from knowgen.core.records import GenerationRequest, GroundTruth, ImageRef, Sample
 from knowgen.core.spec import GeneratorSpec, RunSpec, Selection
 from knowgen.engine import EngineOptions, GeneratorHandle, ScorerHandle, run
@@ -35,7 +39,7 @@ from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
 
-GOALS = {"share": 0.9, "ratio": 1.2, "memory": 500.0}
+GOALS = {"share": 0.95, "ratio": 1.2, "memory": 500.0}
 SMALL = (48, 36)
 LARGE = (1632, 1224)
 """Two megapixels."""
@@ -175,7 +179,8 @@ def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[
 
     Returns:
         Seconds of the first scoring, peak memory in MB, the calls of the first scoring, of a repeated one and of one in
-        another folder, the maximum number of concurrent calls and the number of changes of that limit.
+        another folder, the maximum number of concurrent calls, the number of changes of that limit, the seconds until
+        calls were possible, and the processor time of this process in seconds.
     """
     os.environ["KNOWGEN_CACHE"] = str(folder / "cache")
     task = NoiseTask(folder / "truths", count, size)
@@ -187,16 +192,20 @@ def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[
     if size == LARGE:
         subprocess.run(["sync"], check=False)
     calls_before = _call_count(port)
+    began, cpu = time.time(), time.process_time()
     seconds = _run(task, generator, [judge], folder / "run")
+    cpu = time.process_time() - cpu
     first = _call_count(port) - calls_before
     again = _run(task, generator, [judge], folder / "run") and _call_count(port) - calls_before - first
     other = _run(task, generator, [judge], folder / "other") and _call_count(port) - calls_before - first
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with RunStore.read(folder / "run") as store:
-        limits = [data["at_once"] for _, _, data in store.notes("pace")]
+        paces = [(at, data) for _, at, data in store.notes("pace")]
+    limits = [data["at_once"] for _, data in paces]
+    start = min((at - data["seconds"] - began for at, data in paces), default=0.0)
     return {
         "count": count, "seconds": seconds, "memory": peak, "calls": first, "again": again, "other": other,
-        "most": max(limits, default=0), "changes": len(limits),
+        "most": max(limits, default=0), "changes": len(limits), "start": start, "cpu": cpu,
     }  # fmt: skip
 
 
@@ -215,12 +224,29 @@ def _run(task: NoiseTask, generator: GeneratorHandle, scorers: list[ScorerHandle
     return time.perf_counter() - start
 
 
-def _in_process(count: int, image_size: str, port: int) -> dict[str, Any]:
+def _in_process(count: int, image_size: str, port: int, tree: Path = ROOT) -> dict[str, Any]:
+    """Measure with the package of a folder, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--one", str(count), image_size, str(port), folder]
-        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+        output = python(tree, __file__, "--one", str(count), image_size, str(port), folder).output
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
+
+
+def _compare(commit: str, count: int, port: int, times: int, allowed: float) -> None:
+    """Print the figures of this commit and their ratios to an earlier one."""
+    shares: dict[str, list[float]] = {}
+    from_first_call: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
+    with checkouts(commit) as trees:
+        for _ in range(times):
+            for name, tree in trees.items():
+                row = _in_process(count, "small", port, tree)
+                shares.setdefault(name, []).append(count / row["seconds"] / allowed)
+                from_first_call.setdefault(name, []).append(count / (row["seconds"] - row["start"]) / allowed)
+                cpu.setdefault(name, []).append(row["cpu"] / count * 1000)
+    print(compared(f"share of the allowed rate, {count} samples", shares, ""))
+    print(compared("  from the first call on", from_first_call, ""))
+    print(compared("processor time of a sample", cpu, "ms"))
 
 
 def main() -> None:
@@ -230,6 +256,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2, help="seconds until the server answers a call")
     parser.add_argument("--slots", type=int, default=64, help="calls answered at the same time")
     parser.add_argument("--large", type=int, default=300, help="samples with images of 2 megapixels")
+    parser.add_argument("--times", type=int, default=1, help="how often each commit is measured, with --against")
+    parser.add_argument("--against", metavar="COMMIT", help=HELP)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -246,6 +274,11 @@ def main() -> None:
     try:
         assert server.stdout is not None
         port = int(server.stdout.readline())
+        print(load())
+        if options.against:
+            allowed = options.slots / options.latency
+            _compare(options.against, options.sizes[0], port, options.times, allowed)
+            return
         small = [_in_process(count, "small", port) for count in options.sizes]
         large = _in_process(options.large, "large", port) if options.large else None
     finally:

@@ -1,6 +1,6 @@
 """Measure the report of a large run: how long it takes to write, how heavy it is, and how quickly it can be used.
 
-    python benchmarks/report.py [--samples 5000] [--systems 1 3] [--slow 1]
+    python benchmarks/report.py [--samples 5000] [--systems 1 3] [--slow 1] [--times 1] [--against COMMIT]
 
 Makes runs of several systems with two scorers under two protocols, and images of 96 x 64 pixels. For each number of
 systems it prints
@@ -14,6 +14,9 @@ systems it prints
 
 `--slow 4` divides the speed of the browser's processor by four. The last column is the goal; a missed one ends the
 command with exit code 1. It needs Chromium and playwright.
+
+With `--against` both commits write the report of the first number of systems in turn, `--times` times, each into a new
+folder, and the figures of this one are printed with their ratio to the other; no browser is needed.
 """
 
 from __future__ import annotations
@@ -30,9 +33,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.against import HELP, Cost, checkouts, compared, load, python
 from tests.helpers.report_runs import RunMaker
 
 SYSTEMS = (("open_book", 0.8), ("closed_book", 0.3), ("oracle", 0.95))
+
+WRITE_GOAL = 10.0
+"""Seconds to write the report of one system with 5,000 samples for the first time, on two idle cores."""
 
 OPEN_GOAL = 2.0
 """Seconds until the first samples can be read."""
@@ -96,6 +103,20 @@ def write(runs: list[Path], out: Path, goals: Goals, name: str) -> None:
         raise SystemExit(f"the report was not written: status {status}")
     goals.show(f"written {name}", f"{time.perf_counter() - start:.1f} s")
     goals.show(f"  memory of {name}", f"{usage.ru_maxrss / 1024:.0f} MiB")
+
+
+def compare(commit: str, runs: list[Path], folder: Path, times: int, goals: Goals) -> None:
+    """Print what this commit takes to write a report, and its ratio to an earlier one."""
+    costs: dict[str, list[Cost]] = {}
+    with checkouts(commit) as trees:
+        for number in range(times):  # no report is deleted meanwhile: ext4 would create files slowly for half a minute
+            for name, tree in trees.items():
+                command = ("-m", "knowgen", "report", *map(str, runs), "-o", str(folder / f"{number}-{name}"))
+                costs.setdefault(name, []).append(python(tree, *command))
+    print(compared("wall time", {name: [each.seconds for each in own] for name, own in costs.items()}, "s"))
+    print(compared("processor time", {name: [each.cpu for each in own] for name, own in costs.items()}, "s"))
+    best = min(each.seconds for each in costs["now"])
+    goals.show("written the first time", f"{best:.1f} s", best < WRITE_GOAL, f"{WRITE_GOAL:.0f} s")
 
 
 def size(*paths: Path) -> str:
@@ -179,10 +200,16 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--systems", type=int, nargs="+", default=[1, 3], choices=[1, 2, 3])
     parser.add_argument("--slow", type=float, default=1.0, help="how much slower the browser's processor is")
+    parser.add_argument("--times", type=int, default=1, help="how often each commit is measured, with --against")
+    parser.add_argument("--against", metavar="COMMIT", help=HELP)
     options = parser.parse_args()
     goals = Goals()
+    print(load())
     with tempfile.TemporaryDirectory(prefix="knowgen.benchmark.") as folder:
         runs = make_runs(Path(folder), options.samples, max(options.systems))
+        if options.against:
+            compare(options.against, runs[: options.systems[0]], Path(folder), options.times, goals)
+            return int(goals.missed)
         for systems in options.systems:
             print(f"{options.samples:,} samples, {systems} {'system' if systems == 1 else 'systems'}")
             out = Path(folder) / f"report-{systems}"

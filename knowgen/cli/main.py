@@ -15,6 +15,7 @@ from knowgen.cli.common import CommandLine, program_of_this_process
 from knowgen.core.console import OutputClosedError, clean_streams, discard_stdout, open_missing_streams
 from knowgen.core.errors import KnowgenError
 from knowgen.core.secrets import command_line_values, mask_secrets, refuse_secrets
+from knowgen.core.steps import showing_steps
 from knowgen.core.text import error_summary, one_line
 
 VERBS: dict[str, str] = {
@@ -124,7 +125,7 @@ def run(arguments: Sequence[str] | None = None, *, program: Sequence[str] = ("kn
         5 budget reached; 6 finished with samples that failed or are not run; 130 interrupted.
     """
     debug, words = _split_debug(sys.argv[1:] if arguments is None else arguments)
-    with clean_streams():
+    with clean_streams(), showing_steps():
         code = _run(words, tuple(program), debug=debug)
         try:
             if sys.stdout is not None:

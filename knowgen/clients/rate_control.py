@@ -1,7 +1,9 @@
 """Adaptive concurrency for calls to one endpoint, with limits on requests and tokens per minute.
 
 The number of concurrent calls starts at `INITIAL_CONCURRENCY` and doubles while doubling raises the throughput (slow
-start). After that it is raised by a small step from time to time, and lowered again where the step did not raise the
+start). The first step is a larger one where the first calls took equally long, so that none of them had to queue. Where
+a step gained too little, the number becomes what the throughput and the latency of the first calls show to be in use.
+After that it is raised by a small step from time to time, and lowered again where the step did not raise the
 throughput (probing). A 429 response lowers it and pauses all calls for as long as the endpoint asks. A server error
 pauses all calls for a time that doubles with consecutive errors. The limits per minute apply in addition.
 """
@@ -27,8 +29,17 @@ from knowgen.core.waiting import waiting
 INITIAL_CONCURRENCY = 16
 """Number of concurrent calls at the start."""
 
+FIRST_FACTOR = 4
+"""Factor of the first step of slow start, where the first calls took equally long."""
+
+EQUALLY_LONG = 1.5
+"""Ratio of the longest to the shortest latency up to which calls took equally long; where they queue it is larger."""
+
+HEADROOM = 1.25
+"""Concurrency in relation to the number of calls that the endpoint has in work, after a step that gained too little."""
+
 MIN_DOUBLING_GAIN = 1.2
-"""Factor by which doubling the concurrency must raise the throughput for slow start to go on."""
+"""Factor by which doubling the concurrency must raise the throughput for slow start to go on; squared for 4 times."""
 
 PROBE_FACTOR = 1.25
 """Factor by which a probe raises the concurrency."""
@@ -226,7 +237,7 @@ class RateControl:
             self._mean_tokens += (slot.tokens - self._mean_tokens) * (_TOKENS_SMOOTHING if self._mean_tokens else 1.0)
         if slot.signal is LoadSignal.SUCCESS:
             self._errors = 0
-            self._on_success(now)
+            self._on_success(now, now - slot.started)
         elif slot.signal is LoadSignal.RATE_LIMITED:
             self._on_rate_limited(slot, now)
         elif slot.signal is LoadSignal.UNAVAILABLE:
@@ -240,14 +251,13 @@ class RateControl:
                 self._in_flight += 1
                 waiter.set_result(None)
 
-    def _on_success(self, now: float) -> None:
+    def _on_success(self, now: float, latency: float) -> None:
         window = self._window
-        window.responses += 1
+        window.add(latency)
         if window.responses < self._growth.window(self.concurrency) or now <= window.started:
             return
         if window.crowded or self._waiting:
-            rate = window.responses / (now - window.started)
-            concurrency, why = self._growth.next(self.concurrency, rate, self._max_concurrency)
+            concurrency, why = self._growth.next(self.concurrency, window.measured(now), self._max_concurrency)
             self._growth = self._growth.successor
             self._set(concurrency, why, now)
         self._window = _Window(now)
@@ -256,8 +266,9 @@ class RateControl:
         pause = _DEFAULT_PAUSE if slot.retry_after is None else slot.retry_after
         self._pause(now + pause)
         if slot.started > self._shrunk_at:  # shrink once for all calls sent before the last shrinking
+            reduced = int(max(1, min(self.concurrency * BACKOFF_FACTOR, self._growth.proven)))
             self._growth = _Probing(self.concurrency)
-            self._shrink(max(1, int(self.concurrency * BACKOFF_FACTOR)), f"busy, waits {pause:g} s", now)
+            self._shrink(reduced, f"busy, waits {pause:g} s", now)
 
     def _on_unavailable(self, slot: CallSlot, now: float) -> None:
         if slot.started > self._error_at:  # errors of calls sent before the last error count as one with it
@@ -328,11 +339,43 @@ class _Window:
         started: Start time.
         responses: Number of successful responses so far.
         crowded: Whether a call had to wait, without which the throughput says nothing about the concurrency.
+        total: Sum of the latencies in seconds.
+        shortest: Shortest latency.
+        longest: Longest latency.
     """
 
     started: float
     responses: int = 0
     crowded: bool = False
+    total: float = 0.0
+    shortest: float = math.inf
+    longest: float = 0.0
+
+    def add(self, latency: float) -> None:
+        """Count a successful response."""
+        self.responses += 1
+        self.total += latency
+        self.shortest, self.longest = min(self.shortest, latency), max(self.longest, latency)
+
+    def measured(self, now: float) -> _Measured:
+        """Return what the window shows at its end."""
+        alike = self.longest <= EQUALLY_LONG * self.shortest
+        return _Measured(self.responses / (now - self.started), self.total / self.responses, alike)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a window shows.
+
+    Attributes:
+        rate: Successful responses per second.
+        latency: Mean latency in seconds.
+        alike: Whether the calls took equally long.
+    """
+
+    rate: float
+    latency: float
+    alike: bool
 
 
 class _Growth(ABC):
@@ -340,21 +383,24 @@ class _Growth(ABC):
 
     Attributes:
         successor: Who decides after the next window.
+        proven: Concurrency to go back to after a 429 response, if that is less than a usual shrinking: a step of
+            `FIRST_FACTOR` would take many of these, each with rejected calls.
     """
 
     successor: _Growth
+    proven: float = math.inf
 
     def window(self, concurrency: int) -> int:
         """Return the number of responses in the next window."""
         return concurrency
 
     @abstractmethod
-    def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
+    def next(self, concurrency: int, window: _Measured, max_concurrency: int) -> tuple[int, str]:
         """Return the new concurrency and the reason, which is empty where nothing changes.
 
         Args:
             concurrency: Concurrency during the window.
-            rate: Responses per second in the window.
+            window: What was measured.
             max_concurrency: Maximum concurrency.
         """
 
@@ -364,17 +410,26 @@ class _SlowStart(_Growth):
 
     def __init__(self) -> None:
         self._previous: tuple[int, float] | None = None
+        self._latency = 0.0
+        self._needed = MIN_DOUBLING_GAIN
         self.successor = self
 
-    def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
-        if self._previous is not None and rate < self._previous[1] * MIN_DOUBLING_GAIN:
+    def next(self, concurrency: int, window: _Measured, max_concurrency: int) -> tuple[int, str]:
+        if self._previous is not None and window.rate < self._previous[1] * self._needed:
             self.successor = _Probing()
-            return self._previous[0], "doubling gained too little"
+            in_work = math.ceil(window.rate * self._latency * HEADROOM)
+            return min(concurrency, max(self._previous[0], in_work)), "the step gained too little"
         if concurrency >= max_concurrency:
             self.successor = _Probing()
             return concurrency, "at the maximum"
-        self._previous = (concurrency, rate)
-        return min(max_concurrency, concurrency * 2), "doubled"
+        is_first = self._previous is None
+        if is_first:
+            self._latency = window.latency
+        factor = FIRST_FACTOR if is_first and window.alike else 2
+        self._needed = MIN_DOUBLING_GAIN ** math.log2(factor)
+        self._previous = (concurrency, window.rate)
+        self.proven = concurrency if factor > 2 else math.inf
+        return min(max_concurrency, concurrency * factor), "doubled" if factor == 2 else "quadrupled"
 
 
 class _Probing(_Growth):
@@ -394,12 +449,12 @@ class _Probing(_Growth):
     def window(self, concurrency: int) -> int:
         return concurrency if concurrency < self._near_limit else max(MIN_WINDOW, 2 * concurrency)
 
-    def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
+    def next(self, concurrency: int, window: _Measured, max_concurrency: int) -> tuple[int, str]:
         if concurrency + 1 < self._near_limit and self._probe is None:
             return min(max_concurrency, concurrency + max(1, concurrency // 20)), "approaching the last limit"
         if self._probe is not None:
-            return self._probe_result(concurrency, rate)
-        self._rates.append(rate)
+            return self._probe_result(concurrency, window.rate)
+        self._rates.append(window.rate)
         self._windows_left -= 1
         if self._windows_left > 0 or concurrency >= max_concurrency:
             return concurrency, ""

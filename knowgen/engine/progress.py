@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from knowgen.core.records import AgentAnswer, AnswerStatus, Generation, GenerationStatus, Score, ScoreStatus
+from knowgen.core.steps import BAR_LAYOUT, LINE_SECONDS
 from knowgen.core.text import count, duration_text
 from knowgen.engine.options import RunOutcome
 from knowgen.engine.work_plan import WorkItem
-
-LINE_SECONDS = 30.0
-"""Seconds between two lines where stderr is not a terminal."""
-
-ANNOUNCE_SECONDS = 1.0
-"""Seconds after which a step without a display of its own is announced."""
 
 
 class RunCounts:
@@ -164,8 +157,7 @@ class Progress:
         if self._bar is None:
             from tqdm import tqdm
 
-            layout = "{n_fmt}/{total_fmt} {bar:20} {desc}"
-            self._bar = tqdm(total=counts.total, bar_format=layout, leave=False, dynamic_ncols=True)
+            self._bar = tqdm(total=counts.total, bar_format=BAR_LAYOUT, leave=False, dynamic_ncols=True)
         self._bar.set_description_str(self._details(counts, cost, waiting), refresh=False)
         self._bar.n = counts.done
         self._bar.refresh()
@@ -208,24 +200,3 @@ class WaitingNotice(Progress):
             sys.stderr.write(f"{waiting.rpartition(',')[0]}; Ctrl-C ends it\n")
             sys.stderr.flush()
         self._waits = bool(waiting)
-
-
-@contextmanager
-def announce(text: str, *, enabled: bool, after: float = ANNOUNCE_SECONDS) -> Iterator[None]:
-    """Write a line on stderr if the block takes longer than a moment, such as `writing the report`.
-
-    Args:
-        text: The line.
-        enabled: Whether to write it.
-        after: Seconds before it is written.
-    """
-    if not enabled:
-        yield
-        return
-    timer = threading.Timer(after, lambda: sys.stderr.write(f"{text}\n"))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -24,6 +24,7 @@ from knowgen.core.records import (
     ScoreStatus,
     group_of,
 )
+from knowgen.core.steps import counted
 from knowgen.core.text import parse_json
 from knowgen.interchange.official import (
     EMPTY_PROMPT,
@@ -214,7 +215,9 @@ def export_official(store: RunStore, path: Path, scorer: str, *, repeat: int = 0
         DataError: The scorer has other dimensions than the official four.
         ConfigError: The file cannot be written.
     """
-    generations = (each for each in store.expected_generations(scorer) if each.repeat == repeat)
+    generations = (
+        each for each in counted(store.expected_generations(scorer), "writing rows") if each.repeat == repeat
+    )
     _check_dimensions(store, scorer)
     source = _source(store)
     if source is None:

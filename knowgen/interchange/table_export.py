@@ -12,6 +12,7 @@ from typing import Any, Literal
 from knowgen.core.atomic import draft_of
 from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import DIMENSIONS, Generation, ParsedScore, Score
+from knowgen.core.steps import counted
 from knowgen.core.text import csv_cell
 from knowgen.stats.counting import counted_score
 from knowgen.stats.protocol import get_protocol
@@ -65,10 +66,10 @@ def flat_rows(store: RunStore, scorer: str) -> Iterator[dict[str, Any]]:
     """
     spec = next((each for each in store.spec.scorers if each.name == scorer), None)
     dimensions = (spec.dimensions if spec else ()) or DIMENSIONS
-    for expected in store.expected_generations(scorer):
+    for expected in counted(store.expected_generations(scorer), f"writing rows of {scorer}"):
         fields = _sample_fields(store, expected) | _generation_fields(store, expected.generation)
         for row, score in zip(expected.rows(), expected.scores, strict=True):
-            counted = counted_score(row, COUNTING, dimensions)
+            counts = counted_score(row, COUNTING, dimensions)
             yield {
                 **fields,
                 "answer_status": row.answer.value if row.answer is not None else None,
@@ -78,9 +79,9 @@ def flat_rows(store: RunStore, scorer: str) -> Iterator[dict[str, Any]]:
                 "judge_repeat": row.judge_repeat,
                 **_score_fields(score),
                 "score_cause": row.score_cause.value if row.score_cause else None,
-                "counts_as": counted.counts_as,
-                "overall": counted.overall,
-                **counted.values,
+                "counts_as": counts.counts_as,
+                "overall": counts.overall,
+                **counts.values,
             }
 
 

@@ -11,6 +11,7 @@ from knowgen.core.atomic import write_file
 from knowgen.core.errors import UsageError
 from knowgen.core.records import ParsedScore
 from knowgen.core.run_config import RunConfig
+from knowgen.core.steps import showing_steps, step
 from knowgen.engine.options import EngineOptions
 from knowgen.judge_check import tables
 from knowgen.judge_check.analysis import CheckedImage, Expectation, check_image, judge_changes, overall
@@ -142,7 +143,6 @@ def execute_judge_check(ready: JudgeCheckPlan, out: Path) -> CompletedJudgeCheck
         ConfigError: The directory belongs to another run, is in use, or cannot be written.
     """
     from knowgen.engine import run as run_engine
-    from knowgen.engine.progress import announce
 
     plan, config = ready.plan, ready.plan.config
     with RunStore.open(out, plan.spec, fresh=config.fresh) as store:
@@ -152,7 +152,7 @@ def execute_judge_check(ready: JudgeCheckPlan, out: Path) -> CompletedJudgeCheck
     run = Run(out, plan.spec, config.protocol, outcome)
     if outcome.stopped == "interrupted":
         return CompletedJudgeCheck(run)
-    with announce("writing the page", enabled=config.progress):
+    with showing_steps(config.progress), step("writing the page"):
         check, images = assess(run, ready.changed)
         page = write(run, ready.changed, check, images)
     remember(run.spec.scorers[0], check, page)

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from statistics import median
 
 from knowgen.core.errors import DataError
+from knowgen.core.steps import counted
 from knowgen.leaderboards.folder import BOARD_FILE, RESULT_FILE, Board, Submission
 from knowgen.leaderboards.records import SubmissionResult, TieRule
 from knowgen.leaderboards.rows import rows_of
@@ -247,7 +248,8 @@ def _computed_systems(board: Board, submissions: Sequence[Submission], processes
     board.samples  # noqa: B018 - read once and sent to all processes
     compute = partial(_compute, board)
     with _mapped(min(processes, len(submissions))) as pool:
-        return list(pool.map(compute, submissions) if pool is not None else map(compute, submissions))
+        computed = pool.map(compute, submissions) if pool is not None else map(compute, submissions)
+        return list(counted(computed, f"reading submissions of {board.name}", len(submissions)))
 
 
 @contextmanager

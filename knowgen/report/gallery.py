@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from knowgen.core.records import (
     Row,
     Sample,
 )
+from knowgen.core.steps import counted
 from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
 from knowgen.report.trajectory import (
     PackedTrajectory,
@@ -47,6 +48,12 @@ STATE_WORDS = {
     "not_applicable": "not applicable",
 }
 """Label of each state of `knowgen.stats.values.STATES`."""
+
+BATCH = 256
+"""Number of images whose scores are read at once."""
+
+CellValues = tuple[str, float | None, list[float | None]]
+"""State, weighted mean and values by dimension of the scores of one image."""
 
 SampleKey = tuple[str, str]
 """Task version and sample id: the same id in another version of the task is another sample."""
@@ -189,7 +196,7 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
         cell = cells.setdefault(key, GalleryCell())
         cell.trajectory = pack(trajectory_details(answer, fallbacks.get(key, "")))
         gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
-    for _, generation in store.generations():
+    for _, generation in counted(store.generations(), "reading generations"):
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
         if cell.trajectory is None:
@@ -200,7 +207,7 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
         _spend_generation(spending, generation)
-    for _, score in store.scores():
+    for _, score in counted(store.scores(), "reading scores"):
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
         cell.details.setdefault("scores", []).append(score_details(score))
         if (rubric := rubric_words(score)) and rubric not in rubrics.setdefault(score.scorer, []):
@@ -252,19 +259,24 @@ def _read_views(
         if view.summaries[system.index] is not None:
             by_scorer.setdefault(view.scorer, []).append(view)
     for scorer, its_views in by_scorer.items():
-        for key, rows in _by_image(system.run.store.rows(scorer)):
-            cell = cells.setdefault(key, GalleryCell())
-            cell.readings.extend([None] * (len(views) - len(cell.readings)))
-            for view in its_views:
-                score = _read_image(rows, view)
-                cell.readings[view.index] = score
-                if score.state != "scored":
-                    problems[system.index, view.index, score.state, score.reason] += 1
+        images = counted(_by_image(system.run.store.rows(scorer)), f"reading values of {scorer}")
+        while batch := list(islice(images, BATCH)):
+            read = [_read_images([rows for _, rows in batch], view) for view in its_views]
+            for number, (key, _) in enumerate(batch):
+                cell = cells.setdefault(key, GalleryCell())
+                cell.readings.extend([None] * (len(views) - len(cell.readings)))
+                for view, scores in zip(its_views, read, strict=True):
+                    score = cell.readings[view.index] = scores[number]
+                    if score.state != "scored":
+                        problems[system.index, view.index, score.state, score.reason] += 1
 
 
-def _read_image(rows: Sequence[Row], view: ReportView) -> ImageScore:
-    state, overall, values = read_cell(rows, get_protocol(view.protocol), view.dimensions)
-    return ImageScore(state, overall, values, "" if state == "scored" else _reason(rows, state))
+def _read_images(images: Sequence[Sequence[Row]], view: ReportView) -> list[ImageScore]:
+    read = read_cells(images, get_protocol(view.protocol), view.dimensions)
+    return [
+        ImageScore(state, overall, values, "" if state == "scored" else _reason(rows, state))
+        for rows, (state, overall, values) in zip(images, read, strict=True)
+    ]
 
 
 def _fallbacks(system: ReportSystem) -> dict[tuple[str, int], str]:
@@ -299,24 +311,46 @@ def _reason(rows: Sequence[Row], state: str) -> str:
     return next((reason for reason in read if reason), "")
 
 
-def read_cell(
-    rows: Sequence[Row], protocol: ScoringProtocol, dimensions: tuple[str, ...]
-) -> tuple[str, float | None, list[float | None]]:
+def read_cell(rows: Sequence[Row], protocol: ScoringProtocol, dimensions: tuple[str, ...]) -> CellValues:
     """Read the scores of one image under a protocol.
 
     Returns:
         State, weighted mean of the dimensions that apply, and values by dimension, in [0, 1]. An image without a score
         has no values, whatever the protocol counts for it.
     """
-    read = read_values(rows, protocol, dimensions)
-    counts = read.coverage[:, : len(STATES)].sum(axis=0)
-    if counts[0] == 0:
-        return STATES[int(counts.argmax())], None, [None] * len(dimensions)
-    values: list[float | None] = []
-    for column in range(len(dimensions)):
-        known = [float(value) for value in read.table[:, :, column].ravel() if not math.isnan(value)]
-        values.append(sum(known) / len(known) if known else None)
+    return read_cells([rows], protocol, dimensions)[0]
+
+
+def read_cells(
+    images: Sequence[Sequence[Row]], protocol: ScoringProtocol, dimensions: tuple[str, ...]
+) -> list[CellValues]:
+    """Read the scores of several images under a protocol at once, each by itself; see `read_cell`.
+
+    Args:
+        images: Rows of each image.
+        protocol: Scoring protocol.
+        dimensions: Dimensions that the scorer gives values for.
+    """
+    alone = [  # each image takes the place of a sample, whose scores are never combined with those of another
+        row.model_copy(update={"sample_id": f"{number:09d}", "repeat": 0})
+        for number, rows in enumerate(images)
+        for row in rows
+    ]
+    read = read_values(alone, protocol, dimensions)
+    states = read.coverage[:, : len(STATES)]
+    tables = read.table.transpose(1, 2, 0).tolist()  # image, dimension, slice
     weights = protocol.weights if dimensions == DIMENSIONS else (1.0,) * len(dimensions)
+    return [
+        _cell_values(table, weights) if scored else (STATES[state], None, [None] * len(table))
+        for table, scored, state in zip(tables, states[:, 0].tolist(), states.argmax(axis=1).tolist(), strict=True)
+    ]
+
+
+def _cell_values(table: Sequence[Sequence[float]], weights: Sequence[float]) -> CellValues:
+    values: list[float | None] = []
+    for column in table:
+        known = [value for value in column if not math.isnan(value)]
+        values.append(sum(known) / len(known) if known else None)
     applying = [(weight, value) for weight, value in zip(weights, values, strict=True) if value is not None]
     total = sum(weight for weight, _ in applying)
     return "scored", sum(weight * value for weight, value in applying) / total if total else None, values
@@ -331,7 +365,7 @@ def _add_entries(
 ) -> None:
     store = system.run.store
     version = f"{store.spec.task} {store.spec.task_version}"
-    for sample in store.samples():
+    for sample in counted(store.samples(), "reading samples"):
         key = (version, sample.id)
         if key not in gallery.truths:
             truth = store.truth(sample.id)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from knowgen.core.steps import counted, step
 from knowgen.report import payload
 from knowgen.report.folder import check_replaceable, report_draft
 from knowgen.report.gallery import Gallery, collect
@@ -99,13 +100,17 @@ def _fill(
     if len(shown.entries) < len(collected.entries):
         wanted = {*_digests(shown), *_effect_digests(effects.values())}
         shown.images = [entry for entry in collected.images if entry[0].sha256 in wanted]
-    images = output.images(shown.images)
+
+    def write_details() -> None:
+        for number, chunk in enumerate(counted(payload.chunks(shown), "writing details")):
+            output.data(f"chunk-{number}", chunk)
+
+    images = output.images(shown.images, meanwhile=write_details)
     output.data("index", payload.index(systems, views, shown, images))
-    for number, chunk in enumerate(payload.chunks(shown)):
-        output.data(f"chunk-{number}", chunk)
     for number, lines in payload.trajectories(shown, images):
         output.data(f"trajectories-{number}", lines)
-    output.page(render(output, systems, views, collected, len(shown.entries), images, leads, effects))
+    with step("writing the page"):
+        output.page(render(output, systems, views, collected, len(shown.entries), images, leads, effects))
 
 
 def _digests(gallery: Gallery) -> Iterator[str]:
@@ -118,7 +123,7 @@ def _digests(gallery: Gallery) -> Iterator[str]:
             yield cell.image
             if cell.trajectory is not None:
                 details = cell.trajectory.details()
-                yield from (each["image"] for step in details["steps"] for each in step["images"])
+                yield from (each["image"] for taken in details["steps"] for each in taken["images"])
                 yield from (each["image"] for each in details["chosen"])
 
 

@@ -1,4 +1,6 @@
-"""Image files of a report: for each image a small WebP for the page and a larger file to open, written in threads.
+"""Image files of a report: for each image a small WebP for the page and a larger file to open.
+
+A few images are written by threads, many by worker processes.
 
 File names contain the digest of the original. Files of an earlier report are therefore reused, and an image that many
 samples share is written once.
@@ -6,12 +8,14 @@ samples share is written once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,8 @@ from PIL import Image
 
 from knowgen.core.images import OPENING_VERSION, UnreadableImageError, open_image
 from knowgen.core.records import ImageRef
+from knowgen.core.steps import counted
+from knowgen.report.worker_pool import image_workers
 
 SMALL = 512
 LARGE = 1600
@@ -26,6 +32,12 @@ COPY_BELOW = 400_000
 """Originals of at most this many bytes are copied, if every browser shows them as they were scored (`_ENDINGS`, without
 notes of `open_image`); others are re-encoded with at most `LARGE` pixels a side.
 """
+
+MAX_WORKERS = 8
+"""Maximum number of threads or processes that write images."""
+
+IN_PROCESSES_FROM = 400
+"""Number of images from which they are written by processes: it pays for their start, of about half a second."""
 
 RECIPE = f"webp-{SMALL}-{LARGE}-{OPENING_VERSION}"
 """Name of the encoding; files of an earlier report are reused only if it is the same."""
@@ -72,7 +84,12 @@ def image_entry(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
 
 
 def make_images(
-    images: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None, *, large: bool = True
+    images: Iterable[tuple[ImageRef, Path | None]],
+    folder: Path,
+    earlier: Path | None = None,
+    *,
+    large: bool = True,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> dict[str, ShownImage]:
     """Write the files of each image.
 
@@ -82,22 +99,33 @@ def make_images(
         folder: Existing folder to write to.
         earlier: Image folder of an earlier report, from which files are linked or copied.
         large: Whether the larger file is written; without it, its name is empty.
+        meanwhile: What this thread does while the files are written.
 
     Returns:
         Files by digest; an image that is missing or cannot be decoded has a `fault` instead of files.
 
     Raises:
         OSError: The folder cannot be written (a full disk).
+        DataError: A worker process ended before its time.
     """
     once: dict[str, tuple[ImageRef, Path | None]] = {}
     for ref, path in images:
         once.setdefault(ref.sha256, (ref, path))
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda entry: _make(entry[0], entry[1], folder, earlier, large), once.values())
-        return dict(zip(once, results, strict=True))
+    workers = min(MAX_WORKERS, os.cpu_count() or 1)
+    made: Iterable[ShownImage]
+    with contextlib.ExitStack() as stack:
+        if workers > 1 and len(once) >= IN_PROCESSES_FROM:
+            started = image_workers(list(once.values()), folder, earlier, large=large, workers=workers)
+            made = starmap(ShownImage, stack.enter_context(started))
+        else:
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            made = pool.map(lambda one: make_image(one[0], one[1], folder, earlier, with_large=large), once.values())
+        meanwhile()
+        return dict(zip(once, counted(made, "writing images", len(once)), strict=True))
 
 
-def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None, with_large: bool) -> ShownImage:
+def make_image(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None, *, with_large: bool) -> ShownImage:
+    """Write the files of one image; see `make_images`."""
     if not _DIGEST.fullmatch(ref.sha256):
         return ShownImage(fault="not a stored image")
     if path is None:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +32,9 @@ GENERATOR = "knowgen report"
 
 BLOCK = 50
 """Number of images in one block of a single file; the page decodes a block when it shows one of its images."""
+
+AT_ONCE = 2_000
+"""Number of images whose files exist at a time, before they are put into the page."""
 
 LEFT_OUT = "images are left out of this file"
 """Why an image is not shown in a page without images."""
@@ -71,8 +74,10 @@ class PageOutput(ABC):
         """Return the address of the icon."""
 
     @abstractmethod
-    def images(self, images: Iterable[tuple[ImageRef, Path | None]]) -> dict[str, ShownImage]:
-        """Add images and return them by digest; see `make_images`."""
+    def images(
+        self, images: Iterable[tuple[ImageRef, Path | None]], meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, ShownImage]:
+        """Add images and return them by digest; `meanwhile` adds other things. See `make_images`."""
 
     @abstractmethod
     def data(self, name: str, value: Any) -> None:
@@ -121,9 +126,11 @@ class FolderOutput(PageOutput):
         """Return the address of the icon in the folder."""
         return "static/icon.svg"
 
-    def images(self, images: Iterable[tuple[ImageRef, Path | None]]) -> dict[str, ShownImage]:
+    def images(
+        self, images: Iterable[tuple[ImageRef, Path | None]], meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, ShownImage]:
         """Write the files of each image, and reuse those of an earlier report."""
-        return make_images(images, self._draft.folder / "img", self._draft.earlier)
+        return make_images(images, self._draft.folder / "img", self._draft.earlier, meanwhile=meanwhile)
 
     def data(self, name: str, value: Any) -> None:
         """Write a script of its own, which the page adds when the data are shown."""
@@ -196,15 +203,18 @@ class SingleFileOutput(PageOutput):
         """Return the icon as a data URL."""
         return _data_url("image/svg+xml", _static_text("icon.svg").encode())
 
-    def images(self, images: Iterable[tuple[ImageRef, Path | None]]) -> dict[str, ShownImage]:
+    def images(
+        self, images: Iterable[tuple[ImageRef, Path | None]], meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, ShownImage]:
         """Put each image into a block of images; their names are their numbers."""
+        meanwhile()
         once = {ref.sha256: (ref, path) for ref, path in images}
         if self._keep == "none":
             left_out = ShownImage(fault=LEFT_OUT)
             return dict.fromkeys(once, left_out)
         new = [entry for digest, entry in once.items() if digest not in self._shown]
-        for start in range(0, len(new), BLOCK):
-            self._add_images(make_images(new[start : start + BLOCK], self._scratch, large=False))
+        for start in range(0, len(new), AT_ONCE):
+            self._add_images(make_images(new[start : start + AT_ONCE], self._scratch, large=False))
         return {digest: self._shown[digest] for digest in once}
 
     def _add_images(self, made: dict[str, ShownImage]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def _trajectory(cell: GalleryCell | None, shown: Mapping[str, ShownImage]) -> di
 
 GLOBAL = "KNOWGEN_DATA"
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+_UNSAFE = re.compile("[<>&\u2028\u2029]")
 
 
 def as_script_json(value: Any) -> str:
@@ -169,8 +171,16 @@ def as_script_json(value: Any) -> str:
     Numbers that JSON does not have (NaN, infinities) and lone surrogates become text, so that an unusual stored value
     cannot break the page.
     """
-    text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
-    return text.translate(_ESCAPES)
+    try:
+        text = _dumped(value)
+        text.encode()
+    except (ValueError, TypeError):  # a UnicodeEncodeError is a ValueError
+        text = _dumped(_plain(value))
+    return text.translate(_ESCAPES) if _UNSAFE.search(text) else text
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
 
 
 def _plain(value: Any) -> Any:

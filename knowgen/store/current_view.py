@@ -58,6 +58,9 @@ _NO_ANSWER = AnswerState()
 
 _AnswerStates = dict[tuple[str, int], AnswerState]
 _Generations = dict[tuple[str, int], tuple[str, Generation]]
+_Images = dict[tuple[str, int], str]
+"""Digest of the current image of each sample and repeat; empty if the generation has none."""
+
 _Scores = dict[tuple[str, int, int], tuple[str, Score]]
 
 
@@ -132,14 +135,20 @@ class CurrentView:
         """Yield key and score, one scorer after the other."""
         for spec in scorers:
             for page in self.pages():
-                yield from self._page_scores(page, spec, self._page_generations(page)).values()
+                yield from self._page_scores(page, spec, self._page_images(page)).values()
 
-    def expected_generations(self, scorer: ScorerSpec) -> Iterator[ExpectedGeneration]:
-        """Yield every selected sample and repeat exactly once, in order."""
+    def expected_generations(self, scorer: ScorerSpec, *, paths: bool = True) -> Iterator[ExpectedGeneration]:
+        """Yield every selected sample and repeat exactly once, in order.
+
+        Args:
+            scorer: The scorer.
+            paths: Whether generations name the files of their images, which takes longer than to read the rest.
+        """
         numbers = range(self._spec.judge_repeats_of(scorer))
         for page in self.pages():
-            generations = self._page_generations(page)
-            scores = self._page_scores(page, scorer, generations)
+            generations = self._page_generations(page, paths=paths)
+            images = {place: _digest(generation) for place, (_, generation) in generations.items()}
+            scores = self._page_scores(page, scorer, images)
             answers = self._page_answer_states(page)
             for sample in page:
                 for repeat in range(self._spec.repeats):
@@ -155,7 +164,7 @@ class CurrentView:
 
     def rows(self, scorer: ScorerSpec) -> Iterator[Row]:
         """Yield every selected sample x repeat x judge repeat exactly once, in order."""
-        for expected in self.expected_generations(scorer):
+        for expected in self.expected_generations(scorer, paths=False):
             yield from expected.rows()
 
     def _page_answers(self, page: list[Sample], columns: str) -> list[tuple[Any, ...]]:
@@ -179,20 +188,29 @@ class CurrentView:
             for row in rows
         }
 
-    def _page_generations(self, page: list[Sample]) -> _Generations:
+    def _page_generations(self, page: list[Sample], *, paths: bool = True) -> _Generations:
+        latest = {(row[0], row[1]): (row[2], row[3]) for row in self._generation_rows(page, "key, record")}
+        places = ((sample.id, repeat) for sample in page for repeat in range(self._spec.repeats))
+        return {
+            place: (latest[place][0], self.read_generation(latest[place][1], paths=paths))
+            for place in places
+            if place in latest
+        }
+
+    def _page_images(self, page: list[Sample]) -> _Images:
+        """Return the digests of the current images of some samples, without reading their records."""
+        return {(row[0], row[1]): row[2] for row in self._generation_rows(page, "image")}
+
+    def _generation_rows(self, page: list[Sample], columns: str) -> list[tuple[Any, ...]]:
+        """Return sample, repeat and further columns of the generations of some samples, the latest last."""
         marks = ",".join("?" * len(page))
-        rows = self._database.read(
-            f"select sample_id, repeat, key, record from generations where sample_id in ({marks}) and repeat < ?"
+        return self._database.read(
+            f"select sample_id, repeat, {columns} from generations where sample_id in ({marks}) and repeat < ?"
             " order by number",
             (*(sample.id for sample in page), self._spec.repeats),
         )
-        latest = {(row[0], row[1]): (row[2], row[3]) for row in rows}
-        places = ((sample.id, repeat) for sample in page for repeat in range(self._spec.repeats))
-        return {
-            place: (latest[place][0], self.read_generation(latest[place][1])) for place in places if place in latest
-        }
 
-    def _page_scores(self, page: list[Sample], scorer: ScorerSpec, generations: _Generations) -> _Scores:
+    def _page_scores(self, page: list[Sample], scorer: ScorerSpec, images: _Images) -> _Scores:
         marks = ",".join("?" * len(page))
         repeats, judge_repeats = self._spec.repeats, self._spec.judge_repeats_of(scorer)
         rows = self._database.read(
@@ -202,8 +220,7 @@ class CurrentView:
         )
         latest: dict[tuple[str, int, int], tuple[str, str]] = {}
         for sample_id, repeat, judge_repeat, image, key, record in rows:
-            entry = generations.get((sample_id, repeat))
-            if entry is not None and image == (entry[1].image.sha256 if entry[1].image else ""):
+            if image == images.get((sample_id, repeat)):
                 latest[sample_id, repeat, judge_repeat] = (key, record)
         return {
             place: (latest[place][0], from_json(Score, latest[place][1]))
@@ -213,9 +230,16 @@ class CurrentView:
             if (place := (sample.id, repeat, number)) in latest
         }
 
-    def read_generation(self, record: str) -> Generation:
-        """Return a stored generation, with the paths of its image and of references that are stored in this run."""
+    def read_generation(self, record: str, *, paths: bool = True) -> Generation:
+        """Return a stored generation, with the paths of its image and of references that are stored in this run.
+
+        Args:
+            record: Its JSON text.
+            paths: Whether the paths are wanted.
+        """
         generation = from_json(Generation, record)
+        if not paths:
+            return generation
         updates: dict[str, Any] = {}
         if generation.image is not None:
             updates["image"] = self._placed(generation.image)
@@ -262,6 +286,10 @@ class CurrentView:
             value = fingerprint({"name": scorer.name, "args": scorer.args, "version": scorer.version})
             known = self._hashes[id(scorer)] = (scorer, value)
         return known[1]
+
+
+def _digest(generation: Generation) -> str:
+    return generation.image.sha256 if generation.image else ""
 
 
 def _cause(score: Score | None) -> FailureCause | None:

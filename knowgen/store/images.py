@@ -35,6 +35,7 @@ class ImageFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._created: set[str] = set()
+        self._folders: dict[str, Path] = {}
         self._numbers = itertools.count()
 
     def path(self, ref: ImageRef) -> Path:
@@ -43,7 +44,11 @@ class ImageFolder:
         Raises:
             DataError: The digest is not a SHA-256, or the format is not one of `EXTENSIONS`.
         """
-        return Path(self._name(ref.sha256, ref.format))
+        name = self._name(ref.sha256, ref.format)
+        folder = self._folders.get(ref.sha256[:2])
+        if folder is None:  # a path is parsed once per folder, because a report asks for those of all images
+            folder = self._folders[ref.sha256[:2]] = self.root / ref.sha256[:2]
+        return folder / name.rpartition("/")[2]
 
     def _name(self, digest: str, format: str) -> str:
         if not _DIGEST.fullmatch(digest):

@@ -13,6 +13,7 @@ from typing import Any
 from knowgen.core.errors import DataError
 from knowgen.core.records import AgentAnswer, Generation, ImageRef
 from knowgen.core.spec import RunSpec
+from knowgen.core.steps import counted
 from knowgen.store.database import Database
 from knowgen.store.files import explain_os_error, write_text
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, SOURCE_FILE
@@ -85,7 +86,8 @@ class RunPart:
         """Return a digest of the specification and of all results of the selected samples."""
         digest = hashlib.sha256(self.manifest.spec.model_dump_json().encode())
         for table, columns in _STATE.items():
-            for row in self.rows(table, columns) if self.columns(table) else ():
+            rows = self.rows(table, columns) if self.columns(table) else iter(())
+            for row in counted(rows, f"reading {table} of {self.path.name}"):
                 digest.update(json.dumps([table, *row]).encode())
         return digest.hexdigest()
 
@@ -149,7 +151,7 @@ def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content:
         write_text(target / MANIFEST_FILE, _manifest(spec, parts).model_dump_json(indent=2) + "\n")
         images = ImageFolder(target.absolute() / IMAGE_FOLDER)
         for part in parts:
-            for sample_id, image, path in part.images():
+            for sample_id, image, path in counted(part.images(), f"copying images of {part.path.name}"):
                 _copy_image(images, sample_id, image, path, part.path)
             source = part.path / SOURCE_FILE
             if source.is_file():
@@ -188,7 +190,8 @@ def _write_rows(path: Path, parts: Sequence[RunPart], content: str) -> None:
                     extra = ", place" if table == "samples" else ""
                     marks = ", ".join("?" * (len(names) + bool(extra)))
                     sql = f"insert into {table} ({', '.join(names)}{extra}) values ({marks})"
-                    for place, row in enumerate(part.rows(table, ", ".join(names))):
+                    rows = counted(part.rows(table, ", ".join(names)), f"copying {table} of {part.path.name}")
+                    for place, row in enumerate(rows):
                         connection.execute(sql, (*row, number + place * len(parts)) if extra else row)
             note = {"content": content, "parts": [_origin(part) for part in parts]}
             sql = "insert into notes (at, who, what, record) values (?, ?, ?, ?)"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
+from knowgen.core.records import Row, Score
 from knowgen.core.spec import RunSpec
+from knowgen.core.steps import counted
 from knowgen.core.text import count, parse_json
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
@@ -22,6 +24,7 @@ from knowgen.store.run import UNPRICED_NOTE, RunStore
 if TYPE_CHECKING:
     from knowgen.report.output import ImageChoice
     from knowgen.stats.agent_figures import AgentFigures
+    from knowgen.store.current_view import ExpectedGeneration
 
 SUMMARY_FILE = "summary.json"
 TABLES = "tables"
@@ -41,26 +44,33 @@ class OneFile:
     samples: int | None = None
 
 
-def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float | None) -> Summary:
-    """Aggregate a run directory under one protocol and scorer.
+def summarise(
+    path: Path, spec: RunSpec, protocols: Sequence[str], scorer: str, cost: float | None
+) -> tuple[Summary, ...]:
+    """Aggregate a run directory for one scorer, under each of some protocols; the results are read once.
 
     Args:
         path: The run directory.
         spec: Specification of the run.
-        protocol: Name of the scoring protocol, such as strict or official.
+        protocols: Names of scoring protocols, such as strict or official.
         scorer: Name of the scorer.
         cost: Cost in US dollars from `cost_of`; None when unknown.
 
     Raises:
-        UsageError: The scorer or protocol is unknown.
+        UsageError: The scorer or a protocol is unknown.
     """
     known = {each.name: each for each in spec.scorers}
     if scorer not in known:
         raise UsageError(f"no scorer {scorer!r} in this run", where=str(path), fix=f"it has {', '.join(known)}")
     scorer_spec = known[scorer]
     with RunStore.read(path) as store:
+        replies, seconds = _Replies(), store.seconds()
+        expected = counted(store.expected_generations(scorer, paths=False), f"reading results of {scorer}")
+        rows = list(replies.passing(expected))
+    summaries = []
+    for protocol in counted(protocols, f"computing figures of {scorer}"):
         summary = aggregate(
-            store.rows(scorer),
+            rows,
             protocol,
             dimensions=scorer_spec.dimensions,
             system=spec.system,
@@ -71,31 +81,46 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
             scorer_note=scorer_spec.note,
             selection=spec.selection.label,
             cost=cost,
-            seconds=store.seconds(),
+            seconds=seconds,
         )
-        cached, replies = _cached_replies(store, scorer)
-        changes = _decoding_changes(store, scorer)
-    notes = [f"decoding: {', '.join(changes)}"] if changes else []
-    if cached:
-        of = count(replies, "reply", "replies")
-        notes.append(f"{cached} of {of} of the judge come from the reply cache; --fresh asks again")
-    return summary.model_copy(update={"notes": (*summary.notes, *notes)}) if notes else summary
+        summaries.append(summary.model_copy(update={"notes": (*summary.notes, *replies.notes())}))
+    return tuple(summaries)
 
 
-def _cached_replies(store: RunStore, scorer: str) -> tuple[int, int]:
-    """Return how many replies of a judge came from the cache, and how many there are."""
-    cached = replies = 0
-    for _, score in store.scores(scorer):
+class _Replies:
+    """Counts the replies of a judge while its results are read.
+
+    Attributes:
+        cached: Replies that came from the cache.
+        total: All replies.
+        changes: How requests differed from what was asked for, because the endpoint does not accept it.
+    """
+
+    def __init__(self) -> None:
+        self.cached = self.total = 0
+        self.changes: dict[str, None] = {}
+
+    def passing(self, expected: Iterable[ExpectedGeneration]) -> Iterator[Row]:
+        """Yield the rows of results, and count their replies."""
+        for each in expected:
+            for score in each.scores:
+                if score is not None:
+                    self._add(score)
+            yield from each.rows()
+
+    def _add(self, score: Score) -> None:
         for attempt in score.attempts:
-            replies += bool(attempt.reply)
-            cached += attempt.cached
-    return cached, replies
+            self.total += bool(attempt.reply)
+            self.cached += attempt.cached
+        self.changes.update(dict.fromkeys(map(str, score.details.get("decoding", ()))))
 
-
-def _decoding_changes(store: RunStore, scorer: str) -> list[str]:
-    """Return how requests to a judge differed from what was asked for, because its endpoint does not accept it."""
-    found = (score.details.get("decoding", ()) for _, score in store.scores(scorer))
-    return list(dict.fromkeys(str(change) for changes in found for change in changes))
+    def notes(self) -> list[str]:
+        """Return what a summary says about the replies."""
+        notes = [f"decoding: {', '.join(self.changes)}"] if self.changes else []
+        if self.cached:
+            of = count(self.total, "reply", "replies")
+            notes.append(f"{self.cached} of {of} of the judge come from the reply cache; --fresh asks again")
+        return notes
 
 
 def cost_of(path: Path) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from knowgen.core.errors import UsageError
 from knowgen.core.spec import AgentSpec, GeneratorSpec, RunSpec
+from knowgen.core.steps import showing_steps, step
 from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
@@ -35,8 +36,6 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
             tracker is not set up.
         DataError: The task's data or the directory is damaged, or the disk is full.
     """
-    from knowgen.engine.progress import announce
-
     path, config = Path(out).absolute(), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would delete the images to be scored", where=str(path), fix="remove --fresh")
@@ -51,7 +50,7 @@ def execute(plan: Plan, out: Path | str, before_calls: Callable[[], None] = lamb
         interrupted = outcome.stopped == "interrupted"
         complete = outcome.all_cached and artifacts.complete(path, plan.spec)
         if plan.scorers and not interrupted and not complete:
-            with announce("writing the report", enabled=config.progress):
+            with showing_steps(config.progress), step("writing the report"):
                 run.write_outputs()
         if not interrupted:
             log_results(tracking, run)

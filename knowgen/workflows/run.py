@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,11 +60,18 @@ class Run:
         Raises:
             UsageError: The scorer or protocol is unknown.
         """
-        key = protocol or self.protocol, self.label(scorer)
-        if key not in self._cache:
-            summary = artifacts.summarise(self.path, self.spec, *key, self.cost)
-            self._cache[key] = summary.model_copy(update={"notes": (*summary.notes, *self._image_notes)})
-        return self._cache[key]
+        return self._summaries_of(self.label(scorer), [protocol or self.protocol])[0]
+
+    def _summaries_of(self, scorer: str, protocols: Iterable[str]) -> list[Summary]:
+        """Return the summaries of one scorer; the results are read once for all that are missing."""
+        wanted = list(protocols)
+        missing = [name for name in wanted if (name, scorer) not in self._cache]
+        if missing:
+            made = artifacts.summarise(self.path, self.spec, missing, scorer, self.cost)
+            for name, summary in zip(missing, made, strict=True):
+                noted = summary.model_copy(update={"notes": (*summary.notes, *self._image_notes)})
+                self._cache[name, scorer] = noted
+        return [self._cache[name, scorer] for name in wanted]
 
     @cached_property
     def cost(self) -> float | None:
@@ -86,7 +93,7 @@ class Run:
     def summaries(self, protocols: Sequence[str] = PROTOCOLS) -> tuple[Summary, ...]:
         """Return a summary per scorer and protocol, the headline's first."""
         order = dict.fromkeys((self.protocol, *protocols)) if protocols == PROTOCOLS else protocols
-        return tuple(self.summarise(protocol, scorer.name) for scorer in self.spec.scorers for protocol in order)
+        return tuple(summary for scorer in self.spec.scorers for summary in self._summaries_of(scorer.name, order))
 
     def rows(self, scorer: str | None = None) -> list[Row]:
         """Return the rows that the statistics read, one per generation and score."""

@@ -31,6 +31,7 @@ from knowgen.core.records import (
     ScoreStatus,
 )
 from knowgen.core.spec import RunSpec, ScorerSpec, answer_key, fingerprint, generation_key, score_key, select, text_hash
+from knowgen.core.steps import counted, step
 from knowgen.core.text import count, parse_json
 from knowgen.engine.work_plan import WorkItem, image_key, inputs_hash, use_answer
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
@@ -115,7 +116,8 @@ def verify(path: Path | str) -> Verification:
     run = load_run(path)
     checker = _Checker(run)
     with RunStore.read(run.path) as store:
-        rows = [Discrepancy("rows", f"run.sqlite, {fault.where}", fault.what) for fault in store.row_faults()]
+        with step("checking rows"):
+            rows = [Discrepancy("rows", f"run.sqlite, {fault.where}", fault.what) for fault in store.row_faults()]
         unreadable = any("cannot be read" in finding.what for finding in rows)
         rest = [] if unreadable else [*checker.selection(store), *checker.results(store)]
     written = [] if unreadable else [*checker.outputs()]
@@ -146,19 +148,19 @@ class _Checker:
         samples = {sample.id: sample for sample in store.samples()}
         hashes = {
             key: fingerprint([sample.model_dump(mode="json"), store.truth(key).model_dump(mode="json")])
-            for key, sample in samples.items()
+            for key, sample in counted(samples.items(), "reading samples")
         }
         answers = {(each.sample_id, each.repeat): (key, each) for key, each in store.answers()}
         for answer_of_sample in answers.values():
             yield from self._answer_images(store, answer_of_sample[1])
         current: dict[tuple[str, int], Generation] = {}
-        for key, generation in store.generations():
+        for key, generation in counted(store.generations(), "checking generations"):
             current[generation.sample_id, generation.repeat] = generation
             answer = answers.get((generation.sample_id, generation.repeat))
             yield from self._generation(store, key, generation, samples[generation.sample_id], answer)
         for scorer in self.spec.scorers:
             capabilities = self._capabilities(scorer)
-            for key, score in store.scores(scorer.name):
+            for key, score in counted(store.scores(scorer.name), f"checking scores of {scorer.name}"):
                 sample, generation = samples[score.sample_id], current[score.sample_id, score.repeat]
                 where = f"sample {sample.id!r}, repeat {score.repeat}, scorer {scorer.name!r}"
                 yield from self._score(scorer, score, where)

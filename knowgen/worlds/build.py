@@ -11,17 +11,19 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from knowgen.core.atomic import folder_draft
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.import_path import child_environment, module_command
+from knowgen.core.steps import LongStep, step
 from knowgen.tasks.folder import SEARCH_FOLDER
 from knowgen.worlds import shard_files
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
 from knowgen.worlds.content.seeds import WorldSeed, check_seed
 from knowgen.worlds.shard import SHARD_SIZE
-from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard
+from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, samples_of, write_shard
 
 
 def build_world(
@@ -88,23 +90,24 @@ def _write_shards(folder: Path, seed: WorldSeed, samples: int, workers: int) -> 
     from a pipe, because the arguments of a process are public on its machine.
     """
     if workers == 1:
-        for number in range(-(-samples // SHARD_SIZE)):
-            write_shard(folder, seed, number, samples)
+        with step("building samples", samples) as shown:
+            for number in range(-(-samples // SHARD_SIZE)):
+                write_shard(folder, seed, number, samples)
+                shown.advance(samples_of(number, samples))
         return
     started: list[subprocess.Popen[str]] = []
     try:
         for first in range(workers):
             command = module_command(shard_files.__name__, *map(str, (folder, samples, first, workers)))
+            pipe = subprocess.PIPE
             started.append(
-                subprocess.Popen(
-                    command, env=child_environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-                )
+                subprocess.Popen(command, env=child_environment(), text=True, stdin=pipe, stdout=pipe, stderr=pipe)
             )
         for process in started:
             _give_seed(process, seed)
-        for process in started:
-            stderr = process.stderr.read() if process.stderr is not None else ""
-            process.wait()
+        with step("building samples", samples) as shown, ThreadPoolExecutor(workers) as pool:
+            errors = list(pool.map(lambda process: _followed(process, shown), started))
+        for process, stderr in zip(started, errors, strict=True):
             if process.returncode:
                 reason = stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
                 raise ConfigError(f"a worker failed: {reason[0]}", where="world build", fix="try with one worker")
@@ -113,6 +116,16 @@ def _write_shards(folder: Path, seed: WorldSeed, samples: int, workers: int) -> 
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def _followed(process: subprocess.Popen[str], shown: LongStep) -> str:
+    """Wait for a worker, which writes the number of samples of each shard, and return its errors."""
+    assert process.stdout is not None and process.stderr is not None
+    for line in process.stdout:
+        shown.advance(int(line))
+    errors = process.stderr.read()
+    process.wait()
+    return errors
 
 
 def _give_seed(process: subprocess.Popen[str], seed: WorldSeed) -> None:

@@ -38,6 +38,11 @@ def part_path(folder: Path, file: str, number: int) -> Path:
     return folder / PARTS / f"{number:06d}-{Path(file).name}"
 
 
+def samples_of(number: int, samples: int) -> int:
+    """Return the number of samples of a shard of a world with so many."""
+    return min(SHARD_SIZE, samples - number * SHARD_SIZE)
+
+
 def write_shard(folder: Path, seed: WorldSeed, number: int, samples: int) -> None:
     """Render and write a shard.
 
@@ -48,7 +53,7 @@ def write_shard(folder: Path, seed: WorldSeed, number: int, samples: int) -> Non
         samples: Number of samples in the whole world; the last shard may have fewer than a full one.
     """
     shard = make_shard(seed, number)
-    planned = shard.samples[: samples - number * SHARD_SIZE]
+    planned = shard.samples[: samples_of(number, samples)]
     rows: dict[str, Iterable[dict[str, Any]]] = {
         SAMPLES: (plan.sample.model_dump(mode="json") for plan in planned),
         TRUTH: (_truth_row(plan, folder) for plan in planned),
@@ -140,13 +145,16 @@ def main(arguments: list[str]) -> int:
     The seed comes as JSON on standard input: other users of the machine can read the arguments of a process.
 
     Returns:
-        0, or 3 with one line on standard error if a shard cannot be written.
+        0, after the number of samples of each shard in a line on standard output; or 3 with one line on standard error
+        if a shard cannot be written.
     """
     folder, (samples, first, step) = Path(arguments[0]), map(int, arguments[1:])
     seed: WorldSeed = json.loads(sys.stdin.read())
     try:
         for number in range(first, -(-samples // SHARD_SIZE), step):
             write_shard(folder, seed, number, samples)
+            sys.stdout.write(f"{samples_of(number, samples)}\n")
+            sys.stdout.flush()
     except (KnowgenError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 3

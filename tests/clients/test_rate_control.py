@@ -102,9 +102,33 @@ def drive(
 
 
 def test_the_concurrency_starts_low_and_doubles_while_the_throughput_rises() -> None:
-    seconds, history = drive(SimulatedEndpoint(), 4000, callers=300, concurrency=128)
+    seconds, history = drive(SimulatedEndpoint(spread=1.0), 4000, callers=300, concurrency=128)
     assert [event["at_once"] for event in history[:4]] == [16, 32, 64, 128]
-    assert seconds < 1.25 * 4000 / 128 * 0.2
+    assert seconds < 1.25 * 4000 / 128 * 0.3
+
+
+def test_the_first_step_is_larger_where_no_call_had_to_queue() -> None:
+    seconds, history = drive(SimulatedEndpoint(spread=0.2), 4000, callers=300, concurrency=128)
+    assert [event["at_once"] for event in history[:3]] == [16, 64, 128]
+    assert seconds < 1.1 * 4000 / 128 * 0.22
+    queueing = drive(SimulatedEndpoint(capacity=5), 400, callers=300)[1]
+    assert [event["at_once"] for event in queueing[:2]] == [16, 32]
+
+
+def test_a_short_pass_gets_nearly_what_latency_and_capacity_allow() -> None:
+    """Also where the capacity lies between two steps: the throughput shows how many calls are in work."""
+    for capacity in (20, 64):
+        seconds, history = drive(SimulatedEndpoint(capacity=capacity, spread=0.2), 1000, callers=600)
+        assert seconds < 1.09 * 1000 / capacity * 0.22
+        assert max(event["at_once"] for event in history) <= 4 * capacity
+
+
+def test_the_first_step_over_a_rate_limit_is_rejected_once() -> None:
+    endpoint = SimulatedEndpoint(rejects_above=24, retry_after=0.5)
+    _, history = drive(endpoint, 300)
+    assert endpoint.max_in_flight == 4 * INITIAL_CONCURRENCY
+    assert endpoint.rejected <= 4 * INITIAL_CONCURRENCY - 24 + 2
+    assert [event["at_once"] for event in history[:3]] == [16, 64, 16]
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0])

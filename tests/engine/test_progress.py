@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import threading
 
 import pytest
 
 from knowgen.core.records import AgentAnswer
-from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts, WaitingNotice, announce
+from knowgen.core.steps import LINE_SECONDS
+from knowgen.engine.progress import Progress, RunCounts, WaitingNotice
 
 
 def example_counts() -> RunCounts:
@@ -77,21 +77,6 @@ def test_nothing_is_shown_when_progress_is_off(capsys: pytest.CaptureFixture[str
     progress = Progress(False)
     progress.show(example_counts(), 0.0)
     progress.close()
-    assert capsys.readouterr().err == ""
-
-
-def test_a_step_without_a_display_is_announced_when_it_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
-    written = threading.Event()
-    with announce("writing the report", enabled=True, after=0.0):
-        for _ in range(1000):
-            if "writing" in (text := capsys.readouterr().err):
-                break
-            written.wait(0.01)
-    assert text == "writing the report\n"
-    with announce("writing the report", enabled=True, after=60.0):
-        pass
-    with announce("writing the report", enabled=False, after=0.0):
-        pass
     assert capsys.readouterr().err == ""
 
 

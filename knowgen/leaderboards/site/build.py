@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from knowgen.core.errors import DataError, UsageError
+from knowgen.core.steps import counted
 from knowgen.leaderboards.exports import ExportFile, write_exports
 from knowgen.leaderboards.figures import BoardFigures, board_figures, board_protocol
 from knowgen.leaderboards.folder import BOARD_FILE, Board, Submission, read_board, read_boards
@@ -70,7 +71,7 @@ def build_site(boards: Sequence[Board], out: Path, *, processes: int = 1) -> Pat
         shown = [_site_board(figures, facts, markers) for figures, facts in content]
         pages = SitePages(shown)
         (fresh / "index.html").write_text(pages.front(), encoding="utf-8", newline="\n")
-        for site_board in shown:
+        for site_board in counted(shown, "writing boards"):
             _write_board(site_board, pages, fresh / site_board.name)
     return out / "index.html"
 
@@ -95,7 +96,7 @@ def _content(board: Board, fresh: Path, processes: int) -> tuple[BoardFigures, _
     if figures.systems or board_has_samples(board):
         folder.mkdir()
     facts = {}
-    for system in figures.systems:
+    for system in counted(figures.systems, f"writing systems of {board.name}"):
         submission = system.submission
         result = submission.read_result()
         facts[submission.slug] = _facts(board, submission, result, folder, fresh / IMAGES_FOLDER)
