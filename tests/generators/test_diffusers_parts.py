@@ -134,6 +134,7 @@ def test_bfloat16_is_chosen_only_where_the_hardware_computes_in_it(monkeypatch: 
         return including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda including_emulation: True)
     assert auto_dtype("cuda:0") == "float16"
     assert auto_dtype("cuda:0", "float32") == "float32"
     assert (auto_dtype("xpu:0"), auto_dtype("cpu")) == ("bfloat16", "float32")
