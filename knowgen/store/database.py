@@ -1,22 +1,15 @@
-"""One SQLite connection for all threads. Writes are committed in groups; results are queued and inserted with these."""
+"""One SQLite connection for all threads. Writes are executed at once and committed in groups."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError
-
-_ROWS_AT_ONCE = 64
-"""Number of rows that one statement inserts."""
-
-_LONGEST_QUEUE = 1000
-"""Number of queued rows from which the caller inserts them itself, so that memory does not grow."""
 
 COMMIT_SECONDS = 0.15
 """Maximum delay between a write and the start of its commit."""
@@ -47,7 +40,6 @@ class Database:
         self._connection = connection
         self._before_commit = before_commit
         self._lock = threading.RLock()
-        self._queue: deque[tuple[str, Sequence[Any]]] = deque()
         self._failure: KnowgenError | None = None
         self._pending = threading.Event()
         self._stop = threading.Event()
@@ -65,7 +57,6 @@ class Database:
         with self._lock:
             self._raise_failure()
             try:
-                self._insert_queue()
                 if not self._connection.in_transaction:
                     self._connection.execute("begin immediate")
                     self._pending.set()
@@ -75,56 +66,6 @@ class Database:
             except sqlite3.DatabaseError as error:
                 raise self._fail(error) from error
 
-    def write_later(self, sql: str, parameters: Sequence[Any]) -> None:
-        """Queue a row to be inserted and committed with the next group. The caller does not wait for the database.
-
-        Rows of one statement are inserted many at a time: each call of SQLite hands the interpreter to another thread,
-        which costs more than the insertion. All other methods insert the queue first, so that reads include it.
-
-        Args:
-            sql: Statement that ends with the marks of one row, such as `insert into t (a, b) values (?, ?)`.
-            parameters: The row.
-
-        Raises:
-            DataError, ConfigError: An earlier write failed: the disk is full or cannot be written.
-            OverflowError, UnicodeEncodeError: A value cannot be stored.
-        """
-        if self._ticker is None or self._stop.is_set():
-            self.write(sql, parameters)
-            return
-        self._raise_failure()
-        _check_values(parameters)
-        self._queue.append((sql, parameters))
-        if not self._pending.is_set():
-            self._pending.set()
-        if len(self._queue) > _LONGEST_QUEUE:
-            with self._lock:
-                self._insert_queue()
-
-    def _insert_queue(self) -> None:
-        """Insert the queued rows, in the order of each statement's; the lock is held.
-
-        Raises:
-            DataError, ConfigError: The disk is full or cannot be written.
-        """
-        groups: dict[str, list[Sequence[Any]]] = {}
-        while self._queue:
-            sql, parameters = self._queue.popleft()
-            groups.setdefault(sql, []).append(parameters)
-        if not groups:
-            return
-        try:
-            if not self._connection.in_transaction:
-                self._connection.execute("begin immediate")
-                self._pending.set()
-            for sql, rows in groups.items():
-                for start in range(0, len(rows), _ROWS_AT_ONCE):
-                    some = rows[start : start + _ROWS_AT_ONCE]
-                    marks = f", ({', '.join('?' * len(some[0]))})" * (len(some) - 1)
-                    self._connection.execute(sql + marks, [value for row in some for value in row])
-        except sqlite3.DatabaseError as error:
-            raise self._fail(error) from error
-
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query, including writes that are not committed yet.
 
@@ -132,8 +73,6 @@ class Database:
             DataError: The file is damaged.
         """
         with self._lock:
-            if self._failure is None:  # after a failure, what was committed can still be read
-                self._insert_queue()
             try:
                 return self._connection.execute(sql, parameters).fetchall()
             except sqlite3.DatabaseError as error:
@@ -148,7 +87,6 @@ class Database:
         with self._lock:
             self._raise_failure()
             self._pending.clear()
-            self._insert_queue()
             if not self._connection.in_transaction:
                 return
             try:
@@ -229,16 +167,6 @@ class Database:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise type(self._failure)(self._failure.what, where=self._failure.where, fix=self._failure.fix)
-
-
-def _check_values(parameters: Sequence[Any]) -> None:
-    """Raise the error of a value that SQLite cannot store, to its caller and not to those whose rows it is among."""
-    for value in parameters:
-        if isinstance(value, str):
-            if not value.isascii():
-                value.encode()
-        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            raise OverflowError(f"{value} needs more than 64 bits")
 
 
 def has_table(database: Database, name: str) -> bool:

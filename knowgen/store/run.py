@@ -242,7 +242,7 @@ class RunStore:
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
         """
-        self._database.write_later(*answer_row(key, answer))
+        self._database.write(*answer_row(key, answer))
 
     def latest_answer(self, sample_id: str, repeat: int) -> AgentAnswer | None:
         """Return the latest answer of a sample and repeat, whether or not it is selected; None if there is none."""
@@ -269,7 +269,7 @@ class RunStore:
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
         """
-        self._database.write_later(*generation_row(key, generation))
+        self._database.write(*generation_row(key, generation))
 
     def latest_generation(self, sample_id: str, repeat: int) -> Generation | None:
         """Return the latest generation of a sample and repeat, whether or not it is selected; None if there is none."""
@@ -300,7 +300,7 @@ class RunStore:
             ValueError: A strict value is not a finite number.
             DataError, ConfigError: The disk is full or cannot be written.
         """
-        self._database.write_later(*score_row(key, score, self._current.scorer_hash(scorer)))
+        self._database.write(*score_row(key, score, self._current.scorer_hash(scorer)))
 
     def scores(self, scorer: str | None = None) -> Iterator[tuple[str, Score]]:
         """Yield key and score of the current scores, those that `rows` uses.
