@@ -232,7 +232,8 @@ def longcat() -> Parts:
             patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=[4, 4, 8],
         ),
-        "vae": _wide_vae(16, 4, shift_factor=0.1, scaling_factor=0.4), "scheduler": _scheduler(use_dynamic_shifting=True), "tokenizer": qwen_tokenizer(),
+        "vae": _wide_vae(16, 4, shift_factor=0.1, scaling_factor=0.4),
+        "scheduler": _scheduler(use_dynamic_shifting=True), "tokenizer": qwen_tokenizer(),
         "text_encoder": _qwen_text(), "text_processor": _qwen2_vl_processor(),
     }  # fmt: skip
 
