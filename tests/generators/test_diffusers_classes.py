@@ -66,7 +66,6 @@ REFERENCES = [
     "Flux2KleinPipeline",
     "Flux2Pipeline",
     "FluxKontextPipeline",
-    "GlmImagePipeline",
     "QwenImage21Pipeline",
     "ZImageOmniPipeline",
 ]

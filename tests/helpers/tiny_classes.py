@@ -232,7 +232,8 @@ def longcat() -> Parts:
             patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=[4, 4, 8],
         ),
-        "vae": _vae(16), "scheduler": _scheduler(use_dynamic_shifting=True), "tokenizer": qwen_tokenizer(),
+        "vae": _wide_vae(16, 4, shift_factor=0.1, scaling_factor=0.4),
+        "scheduler": _scheduler(use_dynamic_shifting=True), "tokenizer": qwen_tokenizer(),
         "text_encoder": _qwen_text(), "text_processor": _qwen2_vl_processor(),
     }  # fmt: skip
 
@@ -549,7 +550,7 @@ def glm_image() -> Parts:
     encoder.generation_config.eos_token_id = None
     template = (
         "{% for message in messages %}{% for part in message.content %}"
-        "{{ '<|image|>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
+        "{{ '<|im_start|><|image|><|im_end|>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
     )
     return {
         "transformer": GlmImageTransformer2DModel(
@@ -618,7 +619,7 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     parts = BUILDERS[name]()
-    _reading_text(parts.get("transformer") or parts["unet"])
+    _reading_text(parts.get("transformer") or parts["unet"], 4.0 if name == "PRXPipeline" else 2.0)
     getattr(diffusers, name)(**parts).save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -628,15 +629,15 @@ def enlarge(name: str, folder: Path) -> None:
     import diffusers
 
     pipeline = getattr(diffusers, name).from_pretrained(folder, local_files_only=True)
-    _reading_text(pipeline.transformer)
+    _reading_text(pipeline.transformer, 4.0 if name.startswith("Qwen") else 2.0)
     pipeline.transformer.save_pretrained(folder / "transformer")
 
 
-def _reading_text(denoiser: Any) -> None:
+def _reading_text(denoiser: Any, factor: float) -> None:
     """Enlarge the weights of a random denoiser, some of which start as zeros, so that its images follow its prompt."""
     import torch
 
     with torch.no_grad():
         for weights in denoiser.parameters():
             if weights.dim() > 1:
-                weights.mul_(2.0) if weights.any() else weights.normal_(0, 0.1)
+                weights.mul_(factor) if weights.any() else weights.normal_(0, 0.1)
