@@ -326,10 +326,12 @@ def test_every_figure_of_every_step_is_logged_and_a_stop_too(vlm: Path, data: Pa
 
     config, log = config_of(vlm, data), [f"tensorboard:{tmp_path / 'curves'}"]
     assert fine_tune(config, tmp_path / "run", name="test", report=stopped_after(2), log=log).stopped == "interrupted"
-    first = EventAccumulator(str(tmp_path / "curves")).Reload()
+    (folder,) = (tmp_path / "curves").iterdir()
+    first = EventAccumulator(str(folder)).Reload()
     assert first.Tensors("ending")[0].tensor_proto.string_val[0] == b"interrupted"
     fine_tune(config, tmp_path / "run", name="test", log=log)
-    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert list((tmp_path / "curves").iterdir()) == [folder]
+    events = EventAccumulator(str(folder)).Reload()
     stored = TrainingRun(tmp_path / "run").metrics()
     assert list(stored) == [1, 2, 3, 4]
     for name in stored[1]:
