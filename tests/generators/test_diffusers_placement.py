@@ -156,6 +156,7 @@ def test_a_large_model_on_a_cpu_is_said_before_it_is_loaded(
     monkeypatch.setattr(on_cpu, "host_memory", lambda: HostMemory(total=10**5, free=10**5))
     with pytest.raises(ConfigError, match=r"take 0 GB of memory, and this machine has 0 GB.*dtype=bfloat16"):
         DiffusersGenerator(folder).setup("cpu")
+    pytest.importorskip("torchao")
     generator = DiffusersGenerator(folder, quantization="torchao_int8wo", size="32x32", steps=1)
     generator.setup("cpu")  # its weights take less
     results = list(generator.generate_batch([GenerationRequest(id="a", prompt="x", seed=0)]))
