@@ -122,9 +122,10 @@ def test_the_number_of_references_is_that_of_the_class_unless_set() -> None:
 
 
 def test_the_seed_is_recorded_as_published() -> None:
-    seeds = {entry.name: entry.published_seed for entry in presets() if not entry.unsupported}
+    seeds = {entry.name: entry.published_seed for entry in presets() if entry.row and not entry.unsupported}
     assert {name for name, seed in seeds.items() if seed is None} == {"flux.1-krea", "sd-3.5-medium", "sd-3.5-large"}
     assert set(seeds.values()) == {0, None}
+    assert {entry.published_seed for entry in presets() if not entry.row} == {None}
 
 
 def test_bfloat16_is_chosen_only_where_the_hardware_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

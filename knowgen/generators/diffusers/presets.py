@@ -63,7 +63,7 @@ class Preset(PipelineSettings):
     Attributes:
         name: Name, as in `diffusers:NAME`.
         row: Its row in the published table, empty when it has none.
-        published_seed: Seed of the published images; None where it was not fixed.
+        published_seed: Seed of the published images; None where it was not fixed, and without published images.
         edit: Settings for requests with reference images; None for those of its class, see `edit_settings`.
         billions: Published parameters in billions, of `denoiser` and `text` encoders.
         license: License of the weights; empty where it is not confirmed.
@@ -173,7 +173,7 @@ def _preset_file() -> _PresetFile:
     data = yaml.safe_load(text)
     for name, entry in data["presets"].items():
         entry["name"] = name
-        if entry.get("published_seed") == "none":
+        if "row" not in entry or entry.get("published_seed") == "none":
             entry["published_seed"] = None
     return _PresetFile.model_validate(data)
 
