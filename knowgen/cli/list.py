@@ -27,6 +27,8 @@ DESCRIPTIONS = {
     },
     "generators": {
         "ark": "Seedream models of the Ark API",
+        "hub": "models at the inference providers of the Hugging Face hub: fal, Replicate, Together and others",
+        "served": "published models that diffusers cannot run, through a server of vLLM-Omni",
         "closed_book": "baseline painter without search",
         "diffusers": "diffusers pipelines on a local GPU",
         "gemini": "Gemini image models",

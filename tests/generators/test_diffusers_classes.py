@@ -14,6 +14,7 @@ from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.diffusers import presets as presets_module
 from knowgen.generators.diffusers.generator import DiffusersGenerator
+from knowgen.generators.diffusers.pipeline import to_image
 from knowgen.generators.diffusers.presets import (
     Preset,
     edit_settings,
@@ -112,7 +113,7 @@ def drawn_at_once(generator: DiffusersGenerator, seeds: Sequence[int], prompts: 
     """Return the images of one call of the pipeline, whatever the facts about its class say."""
     pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
     images = pipeline.generate(prompts, seeds, [()] * len(prompts), "cpu")
-    return [np.asarray(image).astype(int) for image in images]
+    return [np.asarray(to_image(image)).astype(int) for image in images]
 
 
 def largest(first: np.ndarray, second: np.ndarray) -> int:

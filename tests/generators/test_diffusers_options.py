@@ -266,6 +266,8 @@ def _is_int8(model: Any) -> bool:
 
 
 def test_quantization_that_does_not_fit_is_an_error(tiny: Callable[[str], str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("torchao")
     with pytest.raises(ConfigError, match="bitsandbytes_8bit needs an accelerator"):
         loaded(tiny("flux"), quantization="bitsandbytes_8bit")
     with pytest.raises(UsageError, match="the pipeline has no text_encoder_3; its parts are"):
@@ -276,6 +278,7 @@ def test_quantization_that_does_not_fit_is_an_error(tiny: Callable[[str], str]) 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_of_four_bits_compute_in_the_format_of_the_pipeline(dtype: str) -> None:
+    pytest.importorskip("bitsandbytes")
     import torch
 
     from knowgen.generators.diffusers.quantization import Quantization, quantization_config

@@ -144,7 +144,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_as_if_nothing_had_happene
         for name in ("loss", "grad_norm", "learning_rate", "clipped", "entropy", "without_spread"):
             expected = whole.figures[step][name]
             assert killed.figures[step][name] == pytest.approx(expected, rel=1e-4, abs=1e-5), name
-    assert distance(weights(whole.folder / "model"), weights(result.weights)) < 1e-5
+    assert distance(weights(whole.folder / "model"), weights(result.weights)) < 5e-5  # sums of threads are rounded
 
 
 @pytest.mark.slow
