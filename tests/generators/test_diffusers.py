@@ -30,15 +30,7 @@ SMALL: dict[str, Any] = {"size": "32x32", "steps": 2}
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    root = tmp_path_factory.mktemp("tiny")
-
-    def folder(name: str) -> str:
-        path = root / name
-        if not path.exists():
-            getattr(tiny_pipelines, name)(path)
-        return str(path)
-
-    return folder
+    return tiny_pipelines.builder(tmp_path_factory.mktemp("tiny"))
 
 
 def requests(prompts: Sequence[str], references: Sequence[ImageRef] = (), seed: int = 0) -> list[GenerationRequest]:

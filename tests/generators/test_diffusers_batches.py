@@ -134,15 +134,7 @@ def test_every_class_whose_prompts_are_kept_is_tested() -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    root = tmp_path_factory.mktemp("kept")
-
-    def folder(name: str) -> str:
-        path = root / name
-        if not path.exists():
-            getattr(tiny_pipelines, name)(path)
-        return str(path)
-
-    return folder
+    return tiny_pipelines.builder(tmp_path_factory.mktemp("kept"))
 
 
 def without_kept_prompts(generator: DiffusersGenerator, *, encodes_itself: bool = False) -> DiffusersGenerator:

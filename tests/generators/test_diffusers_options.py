@@ -22,15 +22,7 @@ SMALL: dict[str, Any] = {"size": "32x32", "steps": 4, "batch": 1}
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    root = tmp_path_factory.mktemp("tiny")
-
-    def folder(name: str) -> str:
-        path = root / name
-        if not path.exists():
-            getattr(tiny_pipelines, name)(path)
-        return str(path)
-
-    return folder
+    return tiny_pipelines.builder(tmp_path_factory.mktemp("tiny"))
 
 
 def loaded(model: str, **args: Any) -> DiffusersGenerator:

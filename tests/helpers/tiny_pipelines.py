@@ -7,6 +7,7 @@ Their images are noise, but every component is there: tokenizers, text encoders,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ QWEN_SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>",
 )  # fmt: skip
+
+
+def builder(root: Path) -> Callable[[str], str]:
+    """Return a function that returns the folder of a pipeline by name, which is built at the first call."""
+
+    def folder(name: str) -> str:
+        path = root / name
+        if not path.exists():
+            globals()[name](path)
+        return str(path)
+
+    return folder
 
 
 def _letters() -> list[str]:
