@@ -187,7 +187,9 @@ def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[
     generator = GeneratorHandle(
         GeneratorSpec(name="noise"), capabilities_of(NoiseGenerator), lambda: NoiseGenerator(size)
     )
-    judge = resolve.resolve_scorer("vlm:measured", {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0})
+    # replies of a server on this machine are kept for other directories only on request
+    args = {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0, "endpoint_id": "benchmark", "cache": True}
+    judge = resolve.resolve_scorer("vlm:measured", args)
     _run(task, generator, [], folder / "run")
     if size == LARGE:
         subprocess.run(["sync"], check=False)
