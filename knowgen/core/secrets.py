@@ -291,7 +291,31 @@ def _written_forms(secret: str) -> tuple[str, ...]:
 
 
 def _known_secrets() -> set[str]:
-    known = set(_in_use)
+    return _in_use | _secrets_of_environment()
+
+
+class _Environment:
+    """The secrets of the environment, read again only after a variable has changed: every stored record needs them."""
+
+    def __init__(self) -> None:
+        self.read: dict[Any, Any] | None = None
+        self.secrets: frozenset[str] = frozenset()
+
+
+_environment = _Environment()
+
+
+def _secrets_of_environment() -> frozenset[str]:
+    # iterating over `os.environ` decodes every variable; its dictionary is compared in a hundredth of that time
+    raw: dict[Any, Any] | None = getattr(os.environ, "_data", None)
+    if raw is None or raw != _environment.read:
+        secrets = _read_environment()
+        _environment.read, _environment.secrets = None if raw is None else dict(raw), secrets
+    return _environment.secrets
+
+
+def _read_environment() -> frozenset[str]:
+    known: set[str] = set()
     for name, raw in os.environ.items():
         value = raw.strip()
         if len(value) < _SHORTEST_VALUE or not _SECRET_VARIABLE.search(name):
@@ -299,7 +323,7 @@ def _known_secrets() -> set[str]:
         # a path or an ordinary word under such a name is not a secret
         if not re.search(r"\s|^[/~.]", value) and (len(value) >= 20 or re.search(r"\d", value)):
             known.add(value)
-    return known
+    return frozenset(known)
 
 
 def _in_pairs(

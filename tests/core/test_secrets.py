@@ -405,6 +405,10 @@ def test_a_key_in_use_is_masked_without_being_named(monkeypatch: pytest.MonkeyPa
     assert mask_secrets(f"got {key}") == "got [key]"
     monkeypatch.setenv("SOME_API_KEY", "an-environment-key-7")
     assert mask_secrets("an-environment-key-7") == "[key]"
+    monkeypatch.setenv("SOME_API_KEY", "another-environment-key-8")
+    assert mask_secrets("an-environment-key-7 another-environment-key-8") == "an-environment-key-7 [key]"
+    monkeypatch.delenv("SOME_API_KEY")
+    assert mask_secrets("another-environment-key-8") == "another-environment-key-8"
 
 
 def test_a_short_key_does_not_damage_the_base64_of_an_image() -> None:
