@@ -1,17 +1,19 @@
 """Measure the throughput and the memory of scoring with a language-model judge behind a slow endpoint.
 
     python benchmarks/judge.py [--sizes 1000 3000 10000] [--latency 0.2] [--slots 64] [--large 300]
-        [--times 1] [--against COMMIT]
+        [--concurrency N] [--times 1] [--against COMMIT]
 
 A server in another process answers each call after `--latency` seconds, `--slots` calls at a time, and queues further
-calls. This allows slots / latency scores per second, which rate control must discover. Images are generated before the
+calls. This allows slots / latency scores per second, in whole rounds of the latency, which rate control must discover;
+with `--concurrency` the judge is given that number of calls, which is reached sooner. Images are generated before the
 measurement. Each measurement runs in a process of its own, which gives its peak memory.
 
-Prints for each number of samples the seconds, the scores per second, their share of the allowed rate, the peak memory,
+Prints for each number of samples the seconds, the scores per second, the share that the allowed time has in the time
+taken, in all and from the first call on, without what a process needs to start, the peak memory,
 the maximum number of concurrent calls, and the calls of a first run, of a repeated run and of a run in another folder
 (the last two should be 0). Then prints whether the goals are met. With `--against` both commits score the first size in
-turn, `--times` times, and the figures of this one are printed with their ratio to the other: the share of the allowed
-rate, that share from the first call on, without what a process needs to start, and the processor time.
+turn, `--times` times, and the figures of this one are printed with their ratio to the other: both shares, and the
+processor time.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import os
 import random
 import resource
@@ -174,7 +177,7 @@ class NoiseGenerator:
             yield GeneratedImage(image=noise_png(int(request.id[:8], 16), self._size), request_id=request.id)
 
 
-def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[str, float]:
+def measure(count: int, size: tuple[int, int], port: int, folder: Path, concurrency: int = 0) -> dict[str, float]:
     """Generate `count` samples, score them three times, and return the figures of one line.
 
     Returns:
@@ -189,6 +192,8 @@ def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[
     )
     # replies of a server on this machine are kept for other directories only on request
     args = {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0, "endpoint_id": "benchmark", "cache": True}
+    if concurrency:
+        args["concurrency"] = concurrency
     judge = resolve.resolve_scorer("vlm:measured", args)
     _run(task, generator, [], folder / "run")
     if size == LARGE:
@@ -226,15 +231,16 @@ def _run(task: NoiseTask, generator: GeneratorHandle, scorers: list[ScorerHandle
     return time.perf_counter() - start
 
 
-def _in_process(count: int, image_size: str, port: int, tree: Path = ROOT) -> dict[str, Any]:
+def _in_process(count: int, image_size: str, port: int, concurrency: int, tree: Path = ROOT) -> dict[str, Any]:
     """Measure with the package of a folder, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        output = python(tree, __file__, "--one", str(count), image_size, str(port), folder).output
+        arguments = ["--one", str(count), image_size, str(port), folder, "--concurrency", str(concurrency)]
+        output = python(tree, __file__, *arguments).output
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
 
-def _compare(commit: str, count: int, port: int, times: int, allowed: float) -> None:
+def _compare(commit: str, count: int, port: int, times: int, allowed: float, concurrency: int) -> None:
     """Print the figures of this commit and their ratios to an earlier one."""
     shares: dict[str, list[float]] = {}
     from_first_call: dict[str, list[float]] = {}
@@ -242,11 +248,11 @@ def _compare(commit: str, count: int, port: int, times: int, allowed: float) -> 
     with checkouts(commit) as trees:
         for _ in range(times):
             for name, tree in trees.items():
-                row = _in_process(count, "small", port, tree)
-                shares.setdefault(name, []).append(count / row["seconds"] / allowed)
-                from_first_call.setdefault(name, []).append(count / (row["seconds"] - row["start"]) / allowed)
+                row = _in_process(count, "small", port, concurrency, tree)
+                shares.setdefault(name, []).append(allowed / row["seconds"])
+                from_first_call.setdefault(name, []).append(allowed / (row["seconds"] - row["start"]))
                 cpu.setdefault(name, []).append(row["cpu"] / count * 1000)
-    print(compared(f"share of the allowed rate, {count} samples", shares, ""))
+    print(compared(f"share of the allowed time, {count} samples", shares, ""))
     print(compared("  from the first call on", from_first_call, ""))
     print(compared("processor time of a sample", cpu, "ms"))
 
@@ -258,6 +264,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2, help="seconds until the server answers a call")
     parser.add_argument("--slots", type=int, default=64, help="calls answered at the same time")
     parser.add_argument("--large", type=int, default=300, help="samples with images of 2 megapixels")
+    parser.add_argument("--concurrency", type=int, default=0, help="number of concurrent calls that the judge is given")
     parser.add_argument("--times", type=int, default=1, help="how often each commit is measured, with --against")
     parser.add_argument("--against", metavar="COMMIT", help=HELP)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -269,7 +276,7 @@ def main() -> None:
     if options.one:
         count, image_size, port, folder = options.one
         size = SMALL if image_size == "small" else LARGE
-        print(json.dumps(measure(int(count), size, int(port), Path(folder))))
+        print(json.dumps(measure(int(count), size, int(port), Path(folder), options.concurrency)))
         return
     arguments = ["--serve", "--latency", str(options.latency), "--slots", str(options.slots)]
     server = subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
@@ -278,38 +285,43 @@ def main() -> None:
         port = int(server.stdout.readline())
         print(load())
         if options.against:
-            allowed = options.slots / options.latency
-            _compare(options.against, options.sizes[0], port, options.times, allowed)
+            allowed = _allowed(options.sizes[0], options.slots, options.latency)
+            _compare(options.against, options.sizes[0], port, options.times, allowed, options.concurrency)
             return
-        small = [_in_process(count, "small", port) for count in options.sizes]
-        large = _in_process(options.large, "large", port) if options.large else None
+        small = [_in_process(count, "small", port, options.concurrency) for count in options.sizes]
+        large = _in_process(options.large, "large", port, options.concurrency) if options.large else None
     finally:
         server.kill()
-    report(small, large, options.slots / options.latency)
+    report(small, large, options.slots, options.latency)
 
 
-def report(small: list[dict[str, Any]], large: dict[str, Any] | None, allowed: float) -> None:
+def _allowed(count: int, slots: int, latency: float) -> float:
+    """Return the seconds in which a number of calls can be answered."""
+    return math.ceil(count / slots) * latency
+
+
+def report(small: list[dict[str, Any]], large: dict[str, Any] | None, slots: int, latency: float) -> None:
     """Print the figures and whether the goals are met."""
-    print(f"latency and slots allow {allowed:.0f} scores per second")
-    print(
-        f"{'samples':>8} {'images':>9} {'seconds':>8} {'per s':>7} {'share':>6} {'peak MB':>8} {'at once':>8}", end=""
-    )
-    print(f" {'calls':>6} {'again':>6} {'other dir':>9}")
+    print(f"latency and slots allow {slots / latency:.0f} scores per second, in rounds of {latency:g} s")
+    print(f"{'samples':>8} {'images':>9} {'seconds':>8} {'per s':>7} {'share':>6} {'calling':>8}", end="")
+    print(f" {'peak MB':>8} {'at once':>8} {'calls':>6} {'again':>6} {'other dir':>9}")
     for row in [*small, *([large] if large else [])]:
         rate = row["count"] / row["seconds"]
         kind = "2 MP" if row is large else "small"
-        print(f"{row['count']:8d} {kind:>9} {row['seconds']:8.1f} {rate:7.0f} {rate / allowed:6.2f}", end="")
+        print(f"{row['count']:8d} {kind:>9} {row['seconds']:8.1f} {rate:7.0f} ", end="")
+        allowed = _allowed(row["count"], slots, latency)
+        print(f"{allowed / row['seconds']:6.2f} {allowed / (row['seconds'] - row['start']):8.2f}", end="")
         print(f" {row['memory']:8.0f} {row['most']:8.0f} {row['calls']:6.0f} {row['again']:6.0f} {row['other']:9.0f}")
     per_sample = {row["count"]: row["seconds"] / row["count"] for row in small}
     ratio = per_sample[max(per_sample)] / per_sample[min(per_sample)]
     middle = sorted(small, key=lambda row: row["count"])[len(small) // 2]
-    share = middle["count"] / middle["seconds"] / allowed
+    share = _allowed(middle["count"], slots, latency) / (middle["seconds"] - middle["start"])
     memory = max(row["memory"] for row in [*small, *([large] if large else [])])
     repeated_calls = sum(row["again"] + row["other"] for row in small)
     met = share >= GOALS["share"] and ratio <= GOALS["ratio"] and memory < GOALS["memory"] and not repeated_calls
     print(f"time per sample, {max(per_sample)} to {min(per_sample)} samples: {ratio:.2f}")
-    print(f"goals (share {GOALS['share']} at {middle['count']}, ratio {GOALS['ratio']}, {GOALS['memory']:.0f} MB,")
-    print(f"no repeated calls): {'met' if met else 'MISSED'}")
+    goals = f"share {GOALS['share']} from the first call on at {middle['count']}, ratio {GOALS['ratio']}"
+    print(f"goals ({goals}, {GOALS['memory']:.0f} MB, no repeated calls): {'met' if met else 'MISSED'}")
 
 
 if __name__ == "__main__":

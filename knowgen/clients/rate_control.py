@@ -1,11 +1,12 @@
 """Adaptive concurrency for calls to one endpoint, with limits on requests and tokens per minute.
 
 The number of concurrent calls starts at `INITIAL_CONCURRENCY` and doubles while doubling raises the throughput (slow
-start). The first step is a larger one where the first calls took equally long, so that none of them had to queue. Where
-a step gained too little, the number becomes what the throughput and the latency of the first calls show to be in use.
-After that it is raised by a small step from time to time, and lowered again where the step did not raise the
-throughput (probing). A 429 response lowers it and pauses all calls for as long as the endpoint asks. A server error
-pauses all calls for a time that doubles with consecutive errors. The limits per minute apply in addition.
+start). The first step is a larger one where the first calls took equally long, so that none of them had to queue; at an
+endpoint that is known to answer many calls at once it is made before the first calls are answered, where none of them
+was refused. Where a step gained too little, the number becomes what the throughput and the latency of the first calls
+show to be in use. After that it is raised by a small step from time to time, and lowered again where the step did not
+raise the throughput (probing). A 429 response lowers it and pauses all calls for as long as the endpoint asks. A server
+error pauses all calls for a time that doubles with consecutive errors. The limits per minute apply in addition.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ INITIAL_CONCURRENCY = 16
 
 FIRST_FACTOR = 4
 """Factor of the first step of slow start, where the first calls took equally long."""
+
+EARLY_STEP = 0.1
+"""Seconds after the first call at which an early first step is made, where nothing was answered until then: an endpoint
+has no work with a refusal, which therefore comes sooner than an answer."""
 
 EQUALLY_LONG = 1.5
 """Ratio of the longest to the shortest latency up to which calls took equally long; where they queue it is larger."""
@@ -115,11 +120,14 @@ class RateLimits:
         concurrency: Maximum number of concurrent calls.
         rpm: Maximum number of requests per minute, 0 for no limit.
         tpm: Maximum number of tokens per minute, 0 for no limit.
+        many_at_once: Whether it is known that the endpoint answers many calls at once; else it may be a server that
+            queues them, where calls sent too early would exceed their time limit.
     """
 
     concurrency: int = 256
     rpm: float = 0
     tpm: float = 0
+    many_at_once: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -166,6 +174,8 @@ class RateControl:
         self._error_at = 0.0
         self._window = _Window(self._created)
         self._growth: _Growth = _SlowStart()
+        self._early_step_due = limits.many_at_once
+        self._answered = False
         on_change({"seconds": 0.0, "at_once": self.concurrency, "why": "start"})
 
     @asynccontextmanager
@@ -194,6 +204,9 @@ class RateControl:
         self._refuse_in_long_pause()
         if not self._waiting and not self._paused and self._in_flight < self.concurrency:
             self._in_flight += 1
+            if self._early_step_due:
+                self._early_step_due = False
+                self._loop.call_later(EARLY_STEP, self._step_early)
             return
         self._window.crowded = True
         waiter = self._loop.create_future()
@@ -227,6 +240,7 @@ class RateControl:
     def _leave(self, slot: CallSlot) -> None:
         """Free the slot of a call and admit others, even when adapting to the call's outcome fails."""
         self._in_flight -= 1
+        self._answered = self._answered or slot.signal is not LoadSignal.NONE
         try:
             self._adapt(slot, self._loop.time())
         finally:
@@ -250,6 +264,13 @@ class RateControl:
             if not waiter.done():
                 self._in_flight += 1
                 waiter.set_result(None)
+
+    def _step_early(self) -> None:
+        """Make the first step before the first calls are answered; the throughput decides whether it stays."""
+        if not self._answered and self._waiting:
+            concurrency = self._growth.first_step(self.concurrency, self._max_concurrency)
+            self._set(concurrency, "nothing was refused", self._loop.time())
+            self._wake()
 
     def _on_success(self, now: float, latency: float) -> None:
         window = self._window
@@ -394,6 +415,10 @@ class _Growth(ABC):
         """Return the number of responses in the next window."""
         return concurrency
 
+    def first_step(self, concurrency: int, max_concurrency: int) -> int:
+        """Return the concurrency of a first step before the first window has ended; the same where none is due."""
+        return concurrency
+
     @abstractmethod
     def next(self, concurrency: int, window: _Measured, max_concurrency: int) -> tuple[int, str]:
         """Return the new concurrency and the reason, which is empty where nothing changes.
@@ -412,9 +437,19 @@ class _SlowStart(_Growth):
         self._previous: tuple[int, float] | None = None
         self._latency = 0.0
         self._needed = MIN_DOUBLING_GAIN
+        self._stepped_from = 0
         self.successor = self
 
+    def window(self, concurrency: int) -> int:
+        return self._stepped_from or concurrency
+
+    def first_step(self, concurrency: int, max_concurrency: int) -> int:
+        self._stepped_from = self.proven = concurrency
+        return min(max_concurrency, concurrency * FIRST_FACTOR)
+
     def next(self, concurrency: int, window: _Measured, max_concurrency: int) -> tuple[int, str]:
+        stepped = self._stepped_from > 0
+        concurrency, self._stepped_from = self._stepped_from or concurrency, 0
         if self._previous is not None and window.rate < self._previous[1] * self._needed:
             self.successor = _Probing()
             in_work = math.ceil(window.rate * self._latency * HEADROOM)
@@ -425,7 +460,7 @@ class _SlowStart(_Growth):
         is_first = self._previous is None
         if is_first:
             self._latency = window.latency
-        factor = FIRST_FACTOR if is_first and window.alike else 2
+        factor = FIRST_FACTOR if is_first and (window.alike or stepped) else 2
         self._needed = MIN_DOUBLING_GAIN ** math.log2(factor)
         self._previous = (concurrency, window.rate)
         self.proven = concurrency if factor > 2 else math.inf

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from knowgen.clients.rate_control import INITIAL_CONCURRENCY, LoadSignal, RateControl, RateLimits
+from knowgen.clients.rate_control import EARLY_STEP, INITIAL_CONCURRENCY, LoadSignal, RateControl, RateLimits
 from knowgen.core.errors import UsageError
 from tests.helpers.virtual_time import run
 
@@ -127,6 +127,32 @@ def test_the_first_step_over_a_rate_limit_is_rejected_once() -> None:
     endpoint = SimulatedEndpoint(rejects_above=24, retry_after=0.5)
     _, history = drive(endpoint, 300)
     assert endpoint.max_in_flight == 4 * INITIAL_CONCURRENCY
+    assert endpoint.rejected <= 4 * INITIAL_CONCURRENCY - 24 + 2
+    assert [event["at_once"] for event in history[:3]] == [16, 64, 16]
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0])
+def test_an_endpoint_known_to_answer_many_calls_gets_them_before_the_first_answers(spread: float) -> None:
+    """What the first 16 answers show is what they would have shown without the early step."""
+    known, history = drive(SimulatedEndpoint(capacity=64, spread=spread), 1000, callers=600, many_at_once=True)
+    assert history[1] == {"seconds": EARLY_STEP, "at_once": 64, "why": "nothing was refused"}
+    assert [event["at_once"] for event in history[2:3]] == [128]
+    assert known < drive(SimulatedEndpoint(capacity=64, spread=spread), 1000, callers=600)[0] - 0.04
+    settled = drive(SimulatedEndpoint(capacity=20, spread=spread), 2000, callers=600, many_at_once=True)[1]
+    assert [event["at_once"] for event in settled[:2]] == [16, 64] and settled[-1]["at_once"] <= 4 * 20
+
+
+def test_no_early_step_is_made_after_a_refusal_or_an_answer_or_where_no_call_waits() -> None:
+    refusing = SimulatedEndpoint(rejects_above=8, retry_after=0.5)
+    assert "nothing was refused" not in {event["why"] for event in drive(refusing, 100, many_at_once=True)[1]}
+    for endpoint, callers in ((SimulatedEndpoint(latency=0.05), 200), (SimulatedEndpoint(), 16)):
+        history = drive(endpoint, 100, callers=callers, many_at_once=True)[1]
+        assert "nothing was refused" not in {event["why"] for event in history}
+
+
+def test_an_early_step_over_a_rate_limit_is_rejected_once() -> None:
+    endpoint = SimulatedEndpoint(rejects_above=24, retry_after=0.5)
+    _, history = drive(endpoint, 300, many_at_once=True)
     assert endpoint.rejected <= 4 * INITIAL_CONCURRENCY - 24 + 2
     assert [event["at_once"] for event in history[:3]] == [16, 64, 16]
 

@@ -104,6 +104,13 @@ class EncoderPool:
             self.files.added(encoded.size)
         return encoded
 
+    async def prepare(self) -> None:
+        """Start a first worker process, which takes a while, before there is anything to encode."""
+        if not self._running:
+            worker = await _Worker.start()
+            self._running.add(worker)
+            self._idle.append(worker)
+
     def _cached(self, key: str) -> EncodedImageFile | None:
         value = self._index.get(key)
         if value is None:

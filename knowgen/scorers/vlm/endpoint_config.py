@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
+from knowgen.clients.chat.identity import is_vendor
 from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, EncodedImageFile, ImageEncoding
 from knowgen.clients.endpoint_url import endpoint_url, is_loopback
 from knowgen.clients.preflight import check_endpoint
@@ -42,7 +43,8 @@ class EndpointConfig:
         price_call: US dollars per call; 0 for a free endpoint.
         key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for an endpoint on this
             machine.
-        concurrency: Maximum number of concurrent calls.
+        concurrency: Maximum number of concurrent calls. Calls start with 16 of them and rise to what the endpoint can
+            do; they rise sooner where this is given, or the endpoint is one of a known service.
         rpm: Maximum number of requests per minute, 0 for no limit.
         tpm: Maximum number of tokens per minute, 0 for no limit.
         timeout: Maximum duration of one call in seconds. A score whose calls took longer in total gets no further call.
@@ -100,7 +102,13 @@ class EndpointConfig:
             max_tokens=self.max_tokens,
             timeout=self.timeout,
             price=chat_price(self.model, self.base_url, self.price_in, self.price_out, self.price_call),
-            limits=RateLimits(self.concurrency, self.rpm, self.tpm),
+            limits=RateLimits(
+                self.concurrency,
+                self.rpm,
+                self.tpm,
+                # who gives a number of calls knows the server
+                many_at_once=is_vendor(endpoint_url(self.base_url, where)) or self.concurrency != MAX_CONCURRENCY,
+            ),
             encoding=ImageEncoding(self.max_side, self.quality),
             schema=self.schema,
             use_cache=not is_loopback(self.base_url) if self.cache is None else self.cache,
@@ -130,7 +138,9 @@ class EndpointConfig:
             AccountError: The endpoint rejects the key, or the address is wrong.
             ServiceUnavailableError: The endpoint cannot be reached, or is busy.
         """
-        return await check_endpoint(self.endpoint, self.label)
+        endpoint = self.endpoint
+        await endpoint.session().encoder.prepare()  # it starts while the call is under way
+        return await check_endpoint(endpoint, self.label)
 
     async def _as_sent(self, images: Sequence[EncodedImageFile]) -> list[EncodedImageFile]:
         """Return images as the endpoint takes them, after it has been asked: it may have rejected larger ones."""
