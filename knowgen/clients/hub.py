@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.core.secrets import mask_key_like, mask_secrets
+from knowgen.core.steps import LongStep, step
 from knowgen.core.text import one_line
 
 COMMIT_FILES = 100
@@ -164,13 +165,14 @@ class HubDataset:
         """
 
         def call() -> None:
-            with _quiet():
+            with _quiet(), step("fetching files", len(paths)) as fetching:
                 _api().snapshot_download(
                     self.name,
                     repo_type="dataset",
                     revision=commit,
                     local_dir=folder,
                     allow_patterns=[_literal(path) for path in paths],
+                    tqdm_class=_counting_bar(fetching),
                 )
 
         self._call(call)
@@ -272,6 +274,27 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             enable_progress_bars()
+
+
+def _counting_bar(shown: LongStep) -> Any:
+    """Return a class for the library's bars that draws none, and counts files as a step; bars of bytes are ignored."""
+    from huggingface_hub.utils import tqdm
+
+    class CountingBar(tqdm):  # type: ignore[misc] - the library names any subclass of tqdm as its type
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts_files = options.get("unit") != "B"
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            if self._counts_files:
+                shown.advance(int(n or 0))
+
+        def __iter__(self) -> Iterator[Any]:
+            for each in super().__iter__():
+                yield each
+                self.update()
+
+    return CountingBar
 
 
 def _literal(path: str) -> str:

@@ -196,7 +196,7 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
         cell = cells.setdefault(key, GalleryCell())
         cell.trajectory = pack(trajectory_details(answer, fallbacks.get(key, "")))
         gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
-    for _, generation in counted(store.generations(), "reading generations"):
+    for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
         if cell.trajectory is None:
@@ -207,7 +207,7 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
         _spend_generation(spending, generation)
-    for _, score in counted(store.scores(), "reading scores"):
+    for _, score in store.scores():
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
         cell.details.setdefault("scores", []).append(score_details(score))
         if (rubric := rubric_words(score)) and rubric not in rubrics.setdefault(score.scorer, []):
@@ -365,7 +365,7 @@ def _add_entries(
 ) -> None:
     store = system.run.store
     version = f"{store.spec.task} {store.spec.task_version}"
-    for sample in counted(store.samples(), "reading samples"):
+    for sample in store.samples():
         key = (version, sample.id)
         if key not in gallery.truths:
             truth = store.truth(sample.id)

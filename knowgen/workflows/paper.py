@@ -9,6 +9,7 @@ from statistics import median
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import GenerationStatus
+from knowgen.core.steps import step
 from knowgen.report.paper import charts, style, tables
 from knowgen.report.view import marks
 from knowgen.stats.compare.records import Comparison
@@ -57,11 +58,11 @@ def draw(
     layout = layout or style.Layout()
     if kind == "agreement":
         result = agree(runs, labels=labels, protocol=protocol)
-        with style.drawing():
+        with style.drawing(), step("drawing the figure"):
             style.save(charts.agreement(result, layout), out)
         return f"Agreement of {', '.join(result.raters)} on task {result.task} ({result.task_version})."
     systems = paper_systems(runs, protocol, scorer, names)
-    with style.drawing():
+    with style.drawing(), step("drawing the figure"):
         if kind == "ladder":
             chart = charts.ladder(systems, layout)
         elif kind in ("cost", "time"):
