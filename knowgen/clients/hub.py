@@ -146,7 +146,7 @@ class HubDataset:
         ]
 
         def call() -> Any:
-            with _quiet():
+            with quiet_hub():
                 return _api().create_commit(
                     self.name,
                     operations,
@@ -165,14 +165,14 @@ class HubDataset:
         """
 
         def call() -> None:
-            with _quiet(), step("fetching files", len(paths)) as fetching:
+            with quiet_hub(), step("fetching files", len(paths)) as fetching:
                 _api().snapshot_download(
                     self.name,
                     repo_type="dataset",
                     revision=commit,
                     local_dir=folder,
                     allow_patterns=[_literal(path) for path in paths],
-                    tqdm_class=_counting_bar(fetching),
+                    tqdm_class=counting_bar(fetching),
                 )
 
         self._call(call)
@@ -260,8 +260,8 @@ def _api() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep progress bars of the library and its warnings of repeated calls off the terminal."""
+def quiet_hub() -> Iterator[None]:
+    """Keep the progress bars of the library and its warnings of repeated calls off the terminal."""
     from huggingface_hub.utils import logging
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -276,18 +276,29 @@ def _quiet() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _counting_bar(shown: LongStep) -> Any:
-    """Return a class for the library's bars that draws none, and counts files as a step; bars of bytes are ignored."""
-    from huggingface_hub.utils import tqdm
+def counting_bar(shown: LongStep, *, megabytes: bool = False) -> Any:
+    """Return a class for the library's bars that draws none, and counts files as a step, or megabytes.
 
-    class CountingBar(tqdm):  # type: ignore[misc] - the library names any subclass of tqdm as its type
+    Args:
+        shown: The step. Its total is set where megabytes are counted.
+        megabytes: Whether to count the bytes of a file in units of 10^6, and not files.
+    """
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class CountingBar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
-            self._counts_files = options.get("unit") != "B"
-            super().__init__(*args, **{**options, "disable": True})
+            self._counts = (options.get("unit") == "B") is megabytes
+            self._units, self._scale = 0.0, 1e-6 if megabytes else 1.0
+            if self._counts and megabytes and options.get("total"):
+                shown.total = round(options["total"] * self._scale)
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self.update(options.get("initial") or 0)
 
         def update(self, n: float | None = 1) -> None:
-            if self._counts_files:
-                shown.advance(int(n or 0))
+            if self._counts:
+                before = int(self._units)
+                self._units += (n or 0) * self._scale
+                shown.advance(int(self._units) - before)
 
         def __iter__(self) -> Iterator[Any]:
             for each in super().__iter__():

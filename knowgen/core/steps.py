@@ -103,9 +103,7 @@ class StepDisplay:
         clock: Current time in seconds.
     """
 
-    def __init__(
-        self, terminal: bool, first: float, gap: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, terminal: bool, first: float, gap: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal, self._first, self._gap, self._clock = terminal, first, gap, clock
         self._steps: list[LongStep] = []
         self._changed = threading.Condition()
@@ -146,6 +144,19 @@ class StepDisplay:
             if not self._steps:
                 self._idle_since = self._clock()
                 self.clear()
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Draw nothing during the block."""
+        with self._changed:
+            steps, self._steps = self._steps, []
+            self.clear()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._steps = steps
+                self._changed.notify()
 
     def clear(self) -> None:
         """Remove the bar from the terminal, so that something else can be written; an update draws it again."""
@@ -232,6 +243,21 @@ def showing_steps(enabled: bool = True) -> Iterator[None]:
 def hide_steps() -> None:
     """Show no more steps of the current context, for work that shows its progress in another way."""
     _display.set(None)
+
+
+@contextlib.contextmanager
+def hidden_steps() -> Iterator[None]:
+    """Show no steps during the block, not even those that it is a part of, because it shows its progress itself."""
+    display = _display.get()
+    if display is None:
+        yield
+        return
+    token = _display.set(None)
+    try:
+        with display.hidden():
+            yield
+    finally:
+        _display.reset(token)
 
 
 if hasattr(os, "register_at_fork"):  # the thread that draws is not there in the child

@@ -16,7 +16,7 @@ from contextvars import copy_context
 from knowgen.core.errors import KnowgenError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.spec import RunSpec
-from knowgen.core.steps import counted, hide_steps
+from knowgen.core.steps import counted, hidden_steps, hide_steps
 from knowgen.engine.answering import AnswerStep, AnswerWriter
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
@@ -390,7 +390,7 @@ def run(
     store.note_session("start")
     ending = ""
     try:
-        with SignalHandler(engine.interrupt) as signals:
+        with hidden_steps(), SignalHandler(engine.interrupt) as signals:
             threading.Thread(target=engine.main, name="knowgen engine", daemon=True).start()
             outcome = engine.wait(progress, signals)
         ending = outcome.stopped or "done"
