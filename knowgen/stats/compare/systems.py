@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, Row
-from knowgen.core.steps import counted
+from knowgen.core.steps import counted, step
 from knowgen.stats.aggregate import NO_SCORES, sampled_values
 from knowgen.stats.bootstrap import seeded
 from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
@@ -74,6 +74,7 @@ def _as_text(value: str | Sequence[str]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
+@step("comparing two systems")
 def compare(
     a: Iterable[Row],
     b: Iterable[Row],
