@@ -1,4 +1,4 @@
-"""Estimate the work, cost and duration of a run for `--dry-run`. Nothing is built, sent or written."""
+"""Check a run and estimate its work, cost and duration for `--dry-run`. Nothing is loaded, sent or written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from knowgen.engine.placement import scorer_slots
 from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts
 from knowgen.store.rows import answer_cost
 from knowgen.store.run import RunStore
+from knowgen.workflows.dry_run import check_dry
 from knowgen.workflows.plan import Plan
 
 SAMPLED = 64
@@ -21,7 +22,12 @@ SAMPLED = 64
 
 
 def forecast(plan: Plan, out: Path) -> str:
-    """Return a few lines on a plan: what it would do, what is stored already, and cost and duration of the rest."""
+    """Return a few lines on a plan: what it would do, what is stored already, and cost and duration of the rest.
+
+    Raises:
+        UsageError, ConfigError, MissingDependencyError: The run would be refused; see `check_dry`.
+    """
+    missing_keys = check_dry(plan, out)
     expected = plan.spec.selection.n * plan.spec.repeats
     lines = [
         f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}{_shard(plan)}",
@@ -41,6 +47,7 @@ def forecast(plan: Plan, out: Path) -> str:
         lines += _agent_lines(plan, plan.agent, out, expected)
     for handle in plan.scorers:
         lines += _scorer_lines(plan, handle, stored.get(handle.spec.name, []), expected)
+    lines += missing_keys
     return "\n".join(line.replace("\n", "\\n") for line in lines)  # a name does not make a line of its own
 
 
