@@ -39,6 +39,7 @@ def forecast(plan: Plan, out: Path) -> str:
         f"images     {expected}",
         f"scores     {expected * sum(plan.spec.judge_repeats_of(scorer.spec) for scorer in plan.scorers)}",
         f"directory  {out}",
+        *missing_keys,
     ]
     stored: dict[str, list[Score]] = {}
     if (out / "run.json").exists():
@@ -47,7 +48,6 @@ def forecast(plan: Plan, out: Path) -> str:
         lines += _agent_lines(plan, plan.agent, out, expected)
     for handle in plan.scorers:
         lines += _scorer_lines(plan, handle, stored.get(handle.spec.name, []), expected)
-    lines += missing_keys
     return "\n".join(line.replace("\n", "\\n") for line in lines)  # a name does not make a line of its own
 
 
