@@ -160,7 +160,7 @@ class StepDisplay:
 
     def clear(self) -> None:
         """Remove the bar from the terminal, so that something else can be written; an update draws it again."""
-        if self._bar is None:
+        if not self._terminal:
             return
         with self._changed:
             if self._bar is not None and not self._is_drawing:
@@ -176,13 +176,16 @@ class StepDisplay:
         if self._thread is not None:
             self._thread.join()
 
+    def seconds_left(self) -> float:
+        """Return the seconds until the next update, if a step runs then."""
+        return max(self._working_since + self._first, self._drawn + self._gap) - self._clock()
+
     def _draw_until_closed(self) -> None:
         with self._changed:
             while not self._closed:
-                wait = max(self._working_since + self._first, self._drawn + self._gap) - self._clock()
                 if not self._steps:
                     self._changed.wait()
-                elif wait > 0:
+                elif (wait := self.seconds_left()) > 0:
                     self._changed.wait(wait)
                 else:
                     with self._drawing():
