@@ -16,7 +16,7 @@ from contextvars import copy_context
 from knowgen.core.errors import KnowgenError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.spec import RunSpec
-from knowgen.core.steps import counted, hidden_steps, hide_steps
+from knowgen.core.steps import hidden_steps, hide_steps
 from knowgen.engine.answering import AnswerStep, AnswerWriter
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
@@ -83,8 +83,7 @@ class Engine:
         self._context = copy_context()
         self._context.run(hide_steps)  # the run has its own display
         whole: Task = getattr(task, "whole", task)  # the same images are blocked in each part of a task
-        samples = counted(whole.samples(), f"reading ground truths of {spec.task}")
-        self._context.run(current_leak_guard.set, TruthGuard(whole.truth(sample.id) for sample in samples))
+        self._context.run(current_leak_guard.set, TruthGuard(whole.truth(sample.id) for sample in whole.samples()))
         self._bridge = LoopBridge(self._loop, self._context)
         self._state = RunState()
         self._services: list[Service] = []
