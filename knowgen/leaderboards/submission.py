@@ -233,7 +233,8 @@ def _masked(score: ParsedScore) -> ParsedScore:
 def _costs(store: RunStore, scorer: str, total: float | None) -> SubmittedCost:
     agent = _total(answer_cost(answer) for _, answer in store.answers())
     generation = _total(
-        None if cost_unknown(each.usage, called=False) else each.usage.cost or 0.0 for _, each in store.generations()
+        None if cost_unknown(each.usage, called=False) else each.usage.cost or 0.0
+        for _, each in store.generations(paths=False)
     )
     scoring = _total(
         None

@@ -278,9 +278,13 @@ class RunStore:
         rows = self._database.read(sql, (sample_id, repeat))
         return self._current.read_generation(rows[0][0]) if rows else None
 
-    def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Yield key and current generation of every selected sample and repeat that has one."""
-        return counted(self._current.generations(), "reading generations")
+    def generations(self, *, paths: bool = True) -> Iterator[tuple[str, Generation]]:
+        """Yield key and current generation of every selected sample and repeat that has one.
+
+        Args:
+            paths: As in `expected_generations`.
+        """
+        return counted(self._current.generations(paths=paths), "reading generations")
 
     # -- scores ----------------------------------------------------------------------------------------------------
 

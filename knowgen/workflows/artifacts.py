@@ -136,7 +136,7 @@ def cost_of(path: Path) -> float | None:
             if cost is None:
                 return None
             total += cost
-        for _, generation in store.generations():
+        for _, generation in store.generations(paths=False):
             if cost_unknown(generation.usage, called=False):
                 return None
             total += generation.usage.cost or 0.0

@@ -145,7 +145,7 @@ def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
         if differs := sorted(key for key in theirs if theirs[key] != ours[key]):
             lines.append(f"           contains another run ({', '.join(differs)} differ); --fresh would delete it")
             return {}
-        generated = sum(1 for _, each in store.generations() if each.status == "ok")
+        generated = sum(1 for _, each in store.generations(paths=False) if each.status == "ok")
         specs = {spec.name: spec for spec in store.spec.scorers}
         reusable: dict[str, list[Score]] = {spec.name: [] for spec in plan.spec.scorers}
         scored = 0

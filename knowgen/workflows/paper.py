@@ -163,7 +163,7 @@ def _spent(run: Run) -> tuple[float | None, float | None]:
         for _, answer in store.answers():
             answered[answer.sample_id, answer.repeat] = answer.seconds
             total = _sum(total, answer_cost(answer))
-        for _, generation in store.generations():
+        for _, generation in store.generations(paths=False):
             usage = generation.usage
             free = usage.cost is None and not usage.input_tokens + usage.output_tokens
             total = _sum(total, 0.0 if free else usage.cost)
