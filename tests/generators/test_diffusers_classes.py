@@ -24,7 +24,7 @@ from knowgen.generators.diffusers.presets import (
     presets,
 )
 from tests.generators.test_diffusers import generate, max_difference, reference, requests
-from tests.helpers import tiny_classes, tiny_pipelines
+from tests.helpers import tiny_classes
 
 TOLERANCE = 1
 """Maximum difference of pixel values (0-255) by float32 rounding between batches. Measured: 0 or 1."""
@@ -36,15 +36,6 @@ SIDES = (96, 64)
 """Size of reference images; FLUX.2 refuses those with a side under 64 pixels."""
 
 PROMPTS = ['a lamp "on"', "a much longer prompt about a tower by the sea with fourteen windows", "x"]
-
-OLDER_BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "Flux2KleinPipeline": tiny_pipelines.flux2_klein,
-    "FluxKontextPipeline": tiny_pipelines.kontext,
-    "FluxPipeline": tiny_pipelines.flux,
-    "QwenImageEditPlusPipeline": tiny_pipelines.qwen_image_edit,
-    "QwenImagePipeline": tiny_pipelines.qwen_image,
-    "StableDiffusion3Pipeline": tiny_pipelines.sd3,
-}
 
 EXACT_SIZE: dict[str, Any] = {"arguments": {"use_resolution_binning": False}}
 """Otherwise the class draws at a size that its model was trained on, and resizes."""
@@ -82,25 +73,9 @@ def drawable_presets() -> list[Preset]:
 
 TEXT_CLASSES = sorted(
     name
-    for name in {*tiny_classes.BUILDERS, *OLDER_BUILDERS} - {"FluxKontextPipeline"}
+    for name in {*tiny_classes.BUILDERS, *tiny_classes.OLDER_BUILDERS} - {"FluxKontextPipeline"}
     if not pipeline_traits(name).needs_image
 )
-
-
-@pytest.fixture(scope="session")
-def tiny_class(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    root = tmp_path_factory.mktemp("classes")
-
-    def folder(name: str) -> str:
-        path = root / name
-        if not path.exists():
-            if name in OLDER_BUILDERS:
-                tiny_classes.enlarge(name, OLDER_BUILDERS[name](path))
-            else:
-                tiny_classes.build(name, path)
-        return str(path)
-
-    return folder
 
 
 def loaded(folder: str, name: str, **args: Any) -> DiffusersGenerator:
@@ -124,7 +99,7 @@ def largest(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def test_every_preset_of_diffusers_has_a_class_that_is_drawn_with_here() -> None:
-    drawn = {*tiny_classes.BUILDERS, *OLDER_BUILDERS}
+    drawn = {*tiny_classes.BUILDERS, *tiny_classes.OLDER_BUILDERS}
     assert {entry.pipeline for entry in drawable_presets()} <= drawn
     assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn
     assert {entry.pipeline for entry in drawable_presets()} <= set(known_traits())

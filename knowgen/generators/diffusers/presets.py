@@ -128,6 +128,7 @@ class PipelineTraits(Record):
         guidance: Argument that sets how closely the prompt is followed.
         global_random: Whether it samples from torch's global random state.
         negative_prompt: The model's own negative prompt; None if it has none.
+        padded: Whether a batch takes as long as its longest prompt; otherwise all prompts have one length.
     """
 
     since: str = ""
@@ -138,6 +139,7 @@ class PipelineTraits(Record):
     guidance: str = "guidance_scale"
     global_random: bool = False
     negative_prompt: str | None = None
+    padded: bool = False
 
     @property
     def takes_images(self) -> bool:
