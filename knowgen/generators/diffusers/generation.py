@@ -6,6 +6,7 @@ on, and the engine makes their files.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -34,6 +35,8 @@ Load = Callable[[Role, LoadedPipeline | None], LoadedPipeline]
 Shape = Hashable
 R = TypeVar("R")
 T = TypeVar("T")
+
+_log = logging.getLogger("knowgen.generators")
 
 _OUT_OF_MEMORY = "out of memory with a single image; try -g offload=model, slicing=true or a smaller size"
 
@@ -135,7 +138,7 @@ class PipelineRunner:
             return True
         if count == 1:
             raise ConfigError(_OUT_OF_MEMORY, where=self._where)
-        self._sizes.did_not_fit(count, "text")
+        self._did_not_fit(count, "text")
         return False
 
     def close(self) -> None:
@@ -207,7 +210,7 @@ class PipelineRunner:
         while running is not None:
             done = self._finished(running)
             if done.made is None and done.error is None and len(done.batch) > 1:  # out of memory
-                self._sizes.did_not_fit(len(done.batch), shape)
+                self._did_not_fit(len(done.batch), shape)
                 waiting.extendleft(reversed(done.batch))
                 running = start()
                 continue
@@ -221,6 +224,13 @@ class PipelineRunner:
                 if running is not None:
                     running()  # nothing may be loaded while a pass runs
                 raise
+
+    def _did_not_fit(self, count: int, shape: Shape) -> None:
+        """Halve the size of batches, and say so: images of a smaller batch than was set are drawn slightly otherwise."""
+        self._sizes.did_not_fit(count, shape)
+        _log.warning(
+            "%s: memory ran out with %d images at once; from now on at most %d", self._where, count, count // 2
+        )
 
     def _start(self, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> Callable[[], _Pass]:
         """Start a pass; return the function that waits for what comes of it. Pipelines are loaded in this thread."""
