@@ -226,11 +226,10 @@ class PipelineRunner:
                 raise
 
     def _did_not_fit(self, count: int, shape: Shape) -> None:
-        """Halve the size of batches, and say so: images of a smaller batch than was set are drawn slightly otherwise."""
+        """Halve the size of batches, and say so: in bfloat16 the size moves an image."""
         self._sizes.did_not_fit(count, shape)
-        _log.warning(
-            "%s: memory ran out with %d images at once; from now on at most %d", self._where, count, count // 2
-        )
+        message = "%s: memory ran out with %d images at once; from now on at most %d"
+        _log.warning(message, self._where, count, count // 2)
 
     def _start(self, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> Callable[[], _Pass]:
         """Start a pass; return the function that waits for what comes of it. Pipelines are loaded in this thread."""
