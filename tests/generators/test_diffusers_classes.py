@@ -24,6 +24,7 @@ from knowgen.generators.diffusers.presets import (
     presets,
 )
 from tests.generators.test_diffusers import generate, max_difference, reference, requests
+from tests.generators.test_diffusers_batches import passes_of
 from tests.helpers import tiny_classes
 
 TOLERANCE = 1
@@ -180,7 +181,7 @@ def test_a_batch_changes_an_image_only_where_the_facts_say_so(tiny_class: Callab
     alone = [drawn_at_once(generator, [seed], [prompt])[0] for seed, prompt in zip(seeds, PROMPTS, strict=True)]
     other = drawn_at_once(generator, [0], [PROMPTS[1]])[0]
     assert largest(alone[0], other) > VISIBLE, "the image does not follow its prompt, so that this test cannot fail"
-    if pipeline_traits(name).batch != "none":
+    if pipeline_traits(name).batch == "text":
         at_once = drawn_at_once(generator, seeds, PROMPTS)
         assert max(map(largest, alone, at_once)) <= TOLERANCE
     batched = generate(generator, requests(PROMPTS))
@@ -189,11 +190,24 @@ def test_a_batch_changes_an_image_only_where_the_facts_say_so(tiny_class: Callab
 
 
 @pytest.mark.parametrize("name", each_class(["CogView4Pipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]))
-def test_a_class_that_generates_one_at_a_time_has_to(tiny_class: Callable[[str], str], name: str) -> None:
-    assert pipeline_traits(name).batch == "none"
-    generator = loaded(tiny_class(name), name)
-    alone = drawn_at_once(generator, [0], PROMPTS[:1])[0]
-    assert largest(alone, drawn_at_once(generator, [0, 1], PROMPTS[:2])[0]) > VISIBLE
+def test_a_class_whose_batches_have_one_prompt_needs_that(tiny_class: Callable[[str], str], name: str) -> None:
+    """Requests of several prompts are drawn apart, those of one prompt together, as repeats of a sample are."""
+    assert pipeline_traits(name).batch == "prompt"
+    generator = loaded(tiny_class(name), name, batch=2, negative_prompt="fog")
+    first, second = PROMPTS[:2]
+    alone = drawn_at_once(generator, [0], [first])[0]
+    assert largest(alone, drawn_at_once(generator, [0, 1], [first, second])[0]) > VISIBLE
+    made = passes_of(generator)
+    repeated = [
+        request.model_copy(update={"id": f"{request.id}-{seed}", "seed": seed})
+        for seed in range(3)
+        for request in requests([first, second])
+    ]
+    images = {id: np.asarray(result.image).astype(int) for id, result in generate(generator, repeated).items()}
+    assert made == [[first, first], [first], [second, second], [second]]
+    for request in repeated:
+        same = drawn_at_once(generator, [request.seed], [request.prompt])[0]
+        assert largest(images[request.id], same) <= TOLERANCE
 
 
 # --- references ------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_every_class_that_draws_without_references_keeps_its_prompts() -> None:
     for name, other in SAME_ENCODER.items():
         methods = [getattr(diffusers, each).encode_prompt.__code__ for each in (name, other)]
         assert methods[0].co_code == methods[1].co_code and JOINING[name] == JOINING[other]
-    assert all((JOINING[name] == "alone") == (pipeline_traits(name).batch == "none") for name in TEXT_CLASSES)
+    assert all((JOINING[name] == "alone") == (pipeline_traits(name).batch != "text") for name in TEXT_CLASSES)
 
 
 @pytest.mark.parametrize("name", each_class())
@@ -58,7 +58,7 @@ def test_an_image_is_the_same_whether_its_prompt_was_kept_or_not(tiny_class: Cal
     """Images alone equal those of the library's own encoder in every bit, those of a batch up to rounding."""
     generator = loaded(tiny_class(name), name, **GUIDED.get(name, {}))
     prompts, seeds = [SHORT, LONG, SHORT], [3, 4, 5]
-    batches = pipeline_traits(name).batch != "none"
+    batches = pipeline_traits(name).batch == "text"
 
     def alone() -> list[Any]:
         return [drawn_at_once(generator, [seed], [prompt])[0] for seed, prompt in zip(seeds, prompts, strict=True)]
@@ -168,7 +168,7 @@ def operations(generator: DiffusersGenerator, prompts: Sequence[str]) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", [each for each in each_class() if pipeline_traits(each.values[0]).batch != "none"])
+@pytest.mark.parametrize("name", [each for each in each_class() if pipeline_traits(each.values[0]).batch == "text"])
 def test_a_batch_takes_as_long_as_its_longest_prompt_only_where_the_facts_say_so(
     tiny_class: Callable[[str], str], name: str
 ) -> None:

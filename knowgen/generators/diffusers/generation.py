@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import takewhile
 from typing import Any, Literal, TypeVar
 
 from knowgen.core.errors import ConfigError, KnowgenError
@@ -198,12 +199,12 @@ class PipelineRunner:
 
         While the images of a batch are handed on, the next one runs; no further one starts until they have been taken.
         """
-        waiting = deque(self._by_length(role, requests))
+        waiting = deque(self._in_order(role, requests))
 
         def start() -> Callable[[], _Pass] | None:
             if not waiting:
                 return None
-            size = 1 if alone else self._sizes.size(shape, waiting=len(waiting))
+            size = 1 if alone else self._sizes.size(shape, waiting=self._joining(role, waiting))
             return self._start(role, shape, [waiting.popleft() for _ in range(size)])
 
         running = start()
@@ -236,8 +237,8 @@ class PipelineRunner:
         pipeline = self._guarded(lambda: self._pipeline(role))
         return self._passes.start(lambda: self._pass(pipeline, role, shape, batch)).result
 
-    def _by_length(self, role: Role, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
-        """Return requests with those of like length side by side, where a batch is as long as its longest prompt.
+    def _in_order(self, role: Role, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """Return requests with those side by side that should share a batch: of like length, or of one prompt.
 
         The longest come first, so that later batches need no more memory. All are generated in this call, so none waits
         for requests that arrive later.
@@ -245,8 +246,17 @@ class PipelineRunner:
         pipeline = self._pipelines.get(role)
         if pipeline is None or len(requests) < 2:
             return list(requests)
+        if pipeline.traits.batch == "prompt":
+            return [request for _, group in grouped(requests, lambda request: request.prompt) for request in group]
         pipe = pipeline.pipe
         return sorted(requests, key=lambda request: -text_length(pipe, request.prompt))
+
+    def _joining(self, role: Role, waiting: Sequence[GenerationRequest]) -> int:
+        """Return how many of the requests that wait, from the first on, may share a batch."""
+        pipeline = self._pipelines.get(role)
+        if pipeline is None or pipeline.traits.batch != "prompt":
+            return len(waiting)
+        return sum(1 for _ in takewhile(lambda request: request.prompt == waiting[0].prompt, waiting))
 
     def _finished(self, result: Callable[[], _Pass]) -> _Pass:
         """Return what came of a pass.

@@ -20,7 +20,7 @@ Joining = Literal["rows", "layers", "lists", "padded", "alone"]
 """How what `encode_prompt` returns for single prompts is joined to what it returns for a batch: tensors with a row for
 each prompt (`rows`); the same, where those of four dimensions begin with the layers of a text encoder (`layers`); lists
 with an entry for each prompt (`lists`); `rows` that are filled up with zeros to the longest prompt, with a mask
-(`padded`); or not at all, for a class that generates one image at a time (`alone`)."""
+(`padded`); or not at all, for a class whose batches have one prompt, or one image (`alone`)."""
 
 JOINING: dict[str, Joining] = {
     "AuraFlowPipeline": "rows",
@@ -89,7 +89,7 @@ class PromptEncoder:
         """Return the embeddings of a batch of prompts, as the pipeline's own method does."""
         arguments = dict(self._signature.bind(*args, **kwargs).arguments)
         rows = _rows(arguments)
-        if rows is None:
+        if rows is None or (len(rows) > 1 and self._joining == "alone"):
             return self._encode(*args, **kwargs)
         joined = _joined([self._row(row) for row in rows], self._joining)
         return self._encode(*args, **kwargs) if joined is None else joined
@@ -170,8 +170,6 @@ def _joined(rows: Sequence[Encoded], joining: Joining) -> Encoded | None:
     """Return the embeddings of a batch; None where those of its prompts cannot be joined."""
     if len(rows) == 1:
         return _copied(rows[0])
-    if joining == "alone":
-        return None
     if joining == "lists":
         return _chained(rows)
     if joining == "padded":
