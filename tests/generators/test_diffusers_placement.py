@@ -90,7 +90,10 @@ def test_a_model_that_is_spread_gives_the_images_of_one_that_is_not(
         ({"offload": "model"}, "gpus_per_worker and offload do not go together"),
         ({"device_map": "balanced"}, "gpus_per_worker and device_map do not go together"),
         ({"compile": True}, "gpus_per_worker and compile do not go together"),
-        ({"quantization": "bitsandbytes_4bit"}, "bitsandbytes cannot be spread"),
+        (
+            {"quantization": "bitsandbytes_4bit"},
+            "gpus_per_worker and quantization=bitsandbytes_4bit do not go together",
+        ),
         ({}, "gpus_per_worker=2, and this process has 0 GPUs"),
     ],
 )
