@@ -139,15 +139,20 @@ def versions(*packages: str) -> dict[str, str]:
     return installed
 
 
-def require_packages(where: str, *modules: str) -> None:
+def require_packages(where: str, *modules: str, extra: str = "models") -> None:
     """Check that packages are installed, without importing them.
+
+    Args:
+        where: Names the plugin in errors.
+        modules: Their modules.
+        extra: Extra of this project that installs them.
 
     Raises:
         MissingDependencyError: A package is not installed.
     """
     if missing := [module for module in modules if find_spec(module) is None]:
         raise MissingDependencyError(
-            f"needs {', '.join(missing)}, which is not installed", where=where, fix="pip install 'knowgen[models]'"
+            f"needs {', '.join(missing)}, which is not installed", where=where, fix=f"pip install 'knowgen[{extra}]'"
         )
 
 

@@ -10,8 +10,10 @@ from knowgen.core.errors import ConfigError, MissingDependencyError
 from knowgen.generators.diffusers.attention import set_attention
 from knowgen.generators.diffusers.options import LoadingOptions
 from knowgen.generators.diffusers.placement import DENOISERS, gpus_of
+from knowgen.generators.diffusers.quantization import check_backend
 from knowgen.generators.diffusers.step_cache import cache_config, check_class
 from knowgen.generators.diffusers.weights import PipelineFiles
+from knowgen.local_models.weights import require_packages
 
 
 def check_before_loading(pipeline: type, files: PipelineFiles, options: LoadingOptions, where: str) -> None:
@@ -30,6 +32,10 @@ def check_before_loading(pipeline: type, files: PipelineFiles, options: LoadingO
     """
     check_combinations(options, files.denoiser, where)
     _check_device(options, where)
+    if options.quantization is not None:
+        check_backend(options.quantization.backend, options.device, where)
+    if options.gguf is not None:
+        require_packages(where, "gguf", extra="quantization")
     if options.adapters:
         _check_adapters(pipeline, where)
     _check_vae(pipeline, files, options, where)

@@ -59,9 +59,9 @@ def load_pipeline(
     except KnowgenError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(
-            error_message(error, 300), where=where, fix="pip install -U 'knowgen[models]'"
-        ) from error
+        what = error_message(error, 300)
+        fix = "" if "pip install" in what else "pip install -U 'knowgen[models]'"
+        raise MissingDependencyError(what, where=where, fix=fix) from error
     except Exception as error:
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
@@ -104,7 +104,7 @@ def _gguf_denoiser(files: PipelineFiles, path: Path, dtype: str, where: str) -> 
     import diffusers
     import torch
 
-    require_packages(where, "gguf")
+    require_packages(where, "gguf", extra="quantization")
     name = files.denoiser
     denoiser_class = getattr(diffusers, files.classes.get(name, ""), None)
     if not callable(getattr(denoiser_class, "from_single_file", None)):
