@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from knowgen.generators.diffusers.weights import PipelineFiles
 from knowgen.local_models.devices import auto_dtype, is_gpu_fault
 from knowgen.local_models.memory import is_out_of_memory
 from knowgen.local_models.on_cpu import report_on_cpu
+from knowgen.local_models.read_ahead import read_ahead
 from knowgen.local_models.weights import offline, require_packages
 
 
@@ -48,7 +49,7 @@ def load_pipeline(
         report_on_cpu(sum(files.parameters(options.variant).values()), dtype, where, quantized=quantized)
     _warn_once()
     try:
-        with _quiet(), offline(), _parallel_loading():  # all files are in the folder
+        with _quiet(), offline(), _side_by_side(files.weight_files(options.variant)):  # all files are in the folder
             loads = _loading_class(pipeline_class, settings.pipeline)
             pipe = loads.from_pretrained(str(files.folder), **_arguments(files, options, dtype, where))
             pipe.set_progress_bar_config(disable=True)
@@ -139,8 +140,12 @@ def _accelerate(loaded: LoadedPipeline, options: LoadingOptions, where: str) -> 
 
 
 @contextmanager
-def _parallel_loading() -> Iterator[None]:
-    """Have diffusers read the files of a model side by side, unless its variable in the environment says otherwise."""
+def _side_by_side(paths: Sequence[Path]) -> Iterator[None]:
+    """Read the files of a model side by side, unless diffusers' variable in the environment says otherwise.
+
+    Args:
+        paths: The files.
+    """
     from diffusers.models import modeling_utils
 
     name = "HF_ENABLE_PARALLEL_LOADING"
@@ -150,7 +155,8 @@ def _parallel_loading() -> Iterator[None]:
         return
     setattr(modeling_utils, name, True)
     try:
-        yield
+        with read_ahead(paths):
+            yield
     finally:
         setattr(modeling_utils, name, before)
 
