@@ -47,7 +47,7 @@ def read_ahead(files: Sequence[Path]) -> Iterator[None]:
 
 
 def _read(waiting: SimpleQueue[Path], stop: threading.Event) -> None:
-    """Read files until none waits, or until told to stop."""
+    """Read files until none waits, or until `stop` is set."""
     block = bytearray(BLOCK_BYTES)
     while not stop.is_set():
         try:

@@ -51,7 +51,7 @@ def test_files_are_read_side_by_side(files: list[Path], opened: list[str], monke
 
 
 @pytest.mark.parametrize("memory", [HostMemory(10**6, 3000), None])
-def test_files_for_which_there_is_no_room_are_not_read(
+def test_files_are_left_where_memory_has_too_little_room(
     files: list[Path], opened: list[str], monkeypatch: pytest.MonkeyPatch, memory: HostMemory | None
 ) -> None:
     monkeypatch.setattr(module, "host_memory", lambda: memory)
