@@ -151,9 +151,10 @@ def generator_executor(
     workers = generator_workers(handle, options)
     if handle.component_ref is not None and workers:
         calls = -(-generator_slots(handle, options)[0] // workers)
+        each = handle.capabilities.gpus_per_worker
         launch = WorkerLaunch(
             handle.component_ref, shape, where, folder, workers, calls,
-            accelerated=True, gpus=handle.capabilities.gpus_per_worker,
+            accelerated=True, gpus=each, emptiest=workers * each < options.gpus,
             build_timeout=options.build_timeout, reuse=not options.fresh,
         )  # fmt: skip
         return _in_workers(launch, options, bridge, meter)

@@ -35,6 +35,12 @@ class DeviceMemory:
         return int(self._library.mem_get_info(self.device)[0] + unused)
 
     @property
+    def of_others(self) -> int:
+        """Bytes of the card that are neither free nor torch's in this process: other programs, and the driver."""
+        free, total = self._library.mem_get_info(self.device)
+        return max(0, int(total - free - self._library.memory_reserved(self.device)))
+
+    @property
     def peak(self) -> int:
         """Maximum number of bytes that this process has had in tensors."""
         return max(int(self._library.max_memory_allocated(self.device)), _highest.get(self.device, 0))

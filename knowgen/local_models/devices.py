@@ -51,6 +51,17 @@ def device_name(device: str) -> str:
     return str(torch.backends.mps.get_name()) if device.startswith("mps") else ""
 
 
+def devices_of(device: str, number: int) -> list[str]:
+    """Return the devices of a model on several GPUs, of which the first is given.
+
+    Example:
+        >>> devices_of("cuda:0", 2), devices_of("mps", 1)
+        (['cuda:0', 'cuda:1'], ['mps'])
+    """
+    kind, _, first = device.partition(":")
+    return [device] if number == 1 else [f"{kind}:{int(first or 0) + each}" for each in range(number)]
+
+
 def platform_name(device: str) -> str:
     """Return the software of an accelerator with its version, such as `CUDA 13.0`, `ROCm 7.0`, `XPU` or `MPS`.
 

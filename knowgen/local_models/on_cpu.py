@@ -34,7 +34,8 @@ def report_on_cpu(parameters: int, dtype: str, where: str, *, quantized: bool = 
     size, memory = parameters * BYTES[dtype], host_memory()
     what = f"{parameters / 1e9:.1f} billion parameters in {dtype} take {size / 1e9:.0f} GB of memory"
     if memory is not None and not quantized and size > memory.total:
-        half = f", or dtype=bfloat16 ({size / 2e9:.0f} GB)" if dtype == "float32" else ""
+        halved = dtype == "float32" and size // 2 <= memory.total
+        half = f", or dtype=bfloat16 ({size / 2e9:.0f} GB)" if halved else ""
         total = f"{memory.total / 1e9:.0f} GB"
         raise ConfigError(f"{what}, and this machine has {total}", where=where, fix=f"use a GPU, a smaller model{half}")
     free = "" if memory is None else f"; {memory.free / 1e9:.0f} GB are free"

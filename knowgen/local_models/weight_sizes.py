@@ -39,8 +39,12 @@ def folder_parameters(folder: Path, variant: str = "") -> int:
         folder: Folder of a component.
         variant: Variant of the weights, such as `fp16`; empty for the default.
     """
-    files = [file for file in folder.glob(f"*{SAFETENSORS}") if file.is_file()]
-    return sum(map(parameter_count, _of_variant(files, variant)))
+    return sum(map(parameter_count, weight_files(folder, variant)))
+
+
+def weight_files(folder: Path, variant: str = "") -> list[Path]:
+    """Return the files with weights that are loaded from a component's folder, by name; arguments as above."""
+    return sorted(_of_variant([file for file in folder.glob(f"*{SAFETENSORS}") if file.is_file()], variant))
 
 
 def _of_variant(files: Iterable[Path], variant: str) -> list[Path]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -69,6 +71,13 @@ def refuse_pickles(names: Iterable[str], what: str, where: str) -> None:
         )
 
 
+_HASH_THREADS = 8
+"""Files that are hashed at once."""
+
+_NOTED_BYTES = 4 * 2**30
+"""Size of a file from which on it is said that it is hashed, because that takes seconds."""
+
+
 def file_digest(path: Path, cache: Cache | None = None) -> str:
     """Return the SHA-256 hex digest of a file's bytes.
 
@@ -94,6 +103,9 @@ def file_digest(path: Path, cache: Cache | None = None) -> str:
     if stored is not None:
         digest = stored.decode("ascii")
     else:
+        if status.st_size >= _NOTED_BYTES:
+            what = "%s: its %.0f GB are read once for their hash, which is part of the key"
+            logging.getLogger("knowgen.models").warning(what, path.name, status.st_size / 1e9)
         with real.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if cache is not None and path.suffix == SAFETENSORS:
@@ -118,13 +130,15 @@ def content_id(folder: Path, files: Iterable[Path]) -> str:
         folder: The model's folder.
         files: The files in it that decide what the model computes, in a fixed order.
     """
-    content_hash = hashlib.sha256()
+    content_hash, paths = hashlib.sha256(), list(files)
     cache = Cache("embeddings")
     try:
-        for file in files:
-            content_hash.update(f"{file.relative_to(folder).as_posix()}\0{file_digest(file, cache)}\n".encode())
+        with ThreadPoolExecutor(_HASH_THREADS) as pool:  # hashing lets other threads run
+            digests = list(pool.map(lambda path: file_digest(path, cache), paths))
     finally:
         cache.close()
+    for path, digest in zip(paths, digests, strict=True):
+        content_hash.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
     return content_hash.hexdigest()[:12]
 
 
@@ -139,15 +153,20 @@ def versions(*packages: str) -> dict[str, str]:
     return installed
 
 
-def require_packages(where: str, *modules: str) -> None:
+def require_packages(where: str, *modules: str, extra: str = "models") -> None:
     """Check that packages are installed, without importing them.
+
+    Args:
+        where: Names the plugin in errors.
+        modules: Their modules.
+        extra: Extra of this project that installs them.
 
     Raises:
         MissingDependencyError: A package is not installed.
     """
     if missing := [module for module in modules if find_spec(module) is None]:
         raise MissingDependencyError(
-            f"needs {', '.join(missing)}, which is not installed", where=where, fix="pip install 'knowgen[models]'"
+            f"needs {', '.join(missing)}, which is not installed", where=where, fix=f"pip install 'knowgen[{extra}]'"
         )
 
 

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from knowgen.core.errors import KnowgenError
 from knowgen.core.records import GenerationRequest
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
 from knowgen.generators.contract import GeneratedImage
-from knowgen.validation.findings import CheckStoppedError, FindingLog
+from knowgen.validation.findings import CheckStoppedError, FindingLog, error_and_fix
 from knowgen.validation.probe import (
     PeakMemory,
     ProbedImage,
@@ -137,7 +138,8 @@ class CheckedGenerator:
             if is_decline(error):
                 self.decline(check, describe(error))
             else:
-                self.notes.fail(check, f"it raises {describe(error)}", "fix what raises it")
+                what, fix = error_and_fix(error, "fix what raises it")
+                self.notes.fail(check, what if isinstance(error, KnowgenError) else f"it raises {what}", fix)
         else:
             if isinstance(image, ProbedImage):
                 return image

@@ -8,8 +8,8 @@ from statistics import median
 from knowgen.core.records import request_id
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import generator_workers, gpus_for
-from knowgen.local_models.device_memory import memory_of
-from knowgen.local_models.devices import device_name
+from knowgen.local_models.device_memory import DeviceMemory, memory_of
+from knowgen.local_models.devices import device_name, devices_of
 from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.probe import peak_megabytes
 
@@ -19,18 +19,33 @@ MAX_GROWTH = 20.0
 MAX_SHARE = 0.9
 """Share of the memory of a card, or of the machine, above which a run may fail."""
 
+NOTED_BYTES = 2**30
+"""Memory of other programs on a card from which on it is reported; the driver's own part of each process is less."""
+
+MAX_LOSS = 1.1
+"""Ratio of the time of an image in a call of many to that of one alone above which batches are said to cost time."""
+
+MAX_FIRST_SECONDS = 300.0
+"""Time of the first call of many requests above which it is not repeated."""
+
+MAX_BATCH_SECONDS, MAX_BATCH_CALLS = 30.0, 5
+"""Time after which sizes of batches are not measured further, and the maximum number of calls for it."""
+
 LEAST_GAIN = 1.03
 """Ratio of the time of an image alone to that in a batch from which on batches are said to pay."""
 
 
 def check_device(checked: CheckedGenerator) -> None:
     """Report where images are generated, as the generator records it, else as it was asked to."""
-    if not checked.handle.capabilities.wants_device:
+    capabilities = checked.handle.capabilities
+    if not capabilities.wants_device:
         return
     recorded = checked.settings
     device = str(recorded.get("device") or checked.device)
     name = str(recorded.get("device_name") or device_name(device))
     words = [f"{device} ({name})" if name else device]
+    if capabilities.gpus_per_worker > 1:
+        words.append(f"{capabilities.gpus_per_worker} GPUs for one model")
     if recorded.get("dtype"):
         words.append(str(recorded["dtype"]))
     if device.startswith("cpu"):
@@ -39,28 +54,73 @@ def check_device(checked: CheckedGenerator) -> None:
 
 
 def check_batches(checked: CheckedGenerator) -> None:
-    """Give as many requests at once as the generator takes, and report whether batches save time."""
+    """Give as many requests at once as the generator takes, and report whether batches save time.
+
+    At least twice, because the first time may include preparations; and as long as the generator measures sizes of its
+    own and has new ones, which it will use in a run.
+    """
     size = checked.handle.capabilities.batch_size
+    calls: list[float] = []
+    while True:
+        known = len(_measured(checked))
+        if (seconds := _whole_call(checked, size, len(calls))) is None:
+            return  # what is wrong with several requests at once has been reported
+        calls.append(seconds)
+        grew = len(_measured(checked)) > known
+        if len(calls) == 1 and calls[0] <= MAX_FIRST_SECONDS:
+            continue
+        if not grew or sum(calls) > MAX_BATCH_SECONDS or len(calls) >= MAX_BATCH_CALLS:
+            break
+    alone, together = median(checked.seconds[1:] or checked.seconds), min(calls) / size
+    checked.seconds_together = together
+    _report_batches(checked, size, alone, together)
+
+
+def _whole_call(checked: CheckedGenerator, size: int, number: int) -> float | None:
+    """Return the seconds of a call with as many requests as the generator takes; None if one has no result."""
     known = checked.requests
     batch = [
-        known[number % len(known)].model_copy(update={"id": request_id(f"batch {number}", 0)}) for number in range(size)
+        known[place % len(known)].model_copy(update={"id": request_id(f"batch {number}-{place}", 0)})
+        for place in range(size)
     ]
     result = checked.run("batches", batch)
     if result.errors or len(result.results) < size:
-        return  # what is wrong with several requests at once has been reported
+        return None
     checked.note_settings(value for _, value, _ in result.results)
-    alone, together = median(checked.seconds[1:] or checked.seconds), result.seconds / size
-    measured = {int(count): float(seconds) for count, seconds in checked.settings.get("batch_seconds", {}).items()}
+    return result.seconds
+
+
+def _measured(checked: CheckedGenerator) -> dict[int, float]:
+    """Return the seconds per image that the generator records by size of its batches; empty for none."""
+    recorded = checked.settings.get("batch_seconds") or {}
+    return {int(count): float(seconds) for count, seconds in recorded.items()}
+
+
+def _report_batches(checked: CheckedGenerator, size: int, alone: float, together: float) -> None:
+    """Report seconds per image by size of the batch, and whether batches pay.
+
+    Args:
+        checked: The check.
+        size: Requests of a call.
+        alone: Seconds of an image that is requested alone.
+        together: Seconds per image of a whole call.
+    """
+    measured = _measured(checked)
     if measured:
         best = min(measured, key=lambda count: (measured[count], count))
-        alone, together = measured.get(1, alone), measured[best]
+        gain = measured.get(1, alone) / measured[best]
         table = ", ".join(f"{count}: {duration(measured[count])}" for count in sorted(measured))
         what = f"seconds per image by batch size are {table}"
     else:
-        best, what = size, f"{size} at once take {duration(together)} each, one alone {duration(alone)}"
-    checked.seconds_together = together if checked.seconds_together is None else min(checked.seconds_together, together)
-    gain = alone / together
-    if best > 1 and gain >= LEAST_GAIN:
+        best, gain = size, alone / together
+        what = f"{size} at once take {duration(together)} each, one alone {duration(alone)}"
+    if together > alone * MAX_LOSS:
+        made = int(checked.settings.get("batch") or size)
+        if measured:
+            what += f"; a run, which requests {size} at once, takes {duration(together)} each"
+        fix = "declare a smaller batch_size (diffusers: -g batch=1)" if made > 1 else "find out what is slow there"
+        checked.notes.warn("batches", f"{what}; batches cost time here", fix)
+    elif best > 1 and gain >= LEAST_GAIN:
         checked.notes.ok("batches", f"{what}; batches of {best} pay ({gain:.1f} times as fast)")
     else:
         checked.notes.ok("batches", f"{what}; batches do not pay here")
@@ -72,14 +132,17 @@ def forecast(checked: CheckedGenerator, samples: int) -> None:
     gpus = gpus_for(handle)
     workers = max(1, generator_workers(handle, EngineOptions(gpus=gpus)))
     alone = median(checked.seconds[1:] or checked.seconds)
-    each = alone if checked.seconds_together is None else min(alone, checked.seconds_together)
-    size = checked.images[0].size
-    where = "on one GPU" if gpus else "in one process"
-    what = f"{samples} images of {size} take about {duration(each * samples)} {where}"
+    each = alone if checked.seconds_together is None else checked.seconds_together
+    if handle.capabilities.shape != "generate_batch":
+        each = min(each, alone)
+    loading, own = checked.load_seconds, handle.capabilities.gpus_per_worker
+    where = "in one process" if not gpus else "on one GPU" if own == 1 else f"on {own} GPUs"
+    what = f"{samples} images of {checked.images[0].size} take about {duration(loading + each * samples)} {where}"
     if gpus > 1 and workers > 1:
         share = -(-samples // workers)
-        what += f", {duration(each * share + checked.load_seconds)} on the {gpus} GPUs of this machine"
-    checked.notes.ok("time", f"{what} (first {duration(checked.seconds[0])}, then {duration(each)} each)")
+        what += f", {duration(loading + each * share)} on the {gpus} GPUs of this machine"
+    parts = f"loading {duration(loading)}, first image {duration(checked.seconds[0])}, then {duration(each)} each"
+    checked.notes.ok("time", f"{what} ({parts})")
     disk = sum(image.stored for image in checked.images) / len(checked.images) * samples / 2**20
     added = f"generation adds up to {checked.added_memory:,.0f} MB"
     checked.notes.ok("memory", f"{added}; {samples} images take {disk:,.0f} MB of disk")
@@ -94,12 +157,24 @@ def forecast(checked: CheckedGenerator, samples: int) -> None:
 
 def _check_card(checked: CheckedGenerator) -> None:
     """Report the peak of the accelerator's memory, compared with what the card has."""
-    memory = memory_of(checked.device)
-    if memory is None or not checked.accelerator_memory:
+    if checked.device.startswith("cpu") or not checked.handle.capabilities.wants_device:
         return
-    peak, total = checked.accelerator_memory / 2**10, memory.total / 2**30
-    what = f"up to {peak:,.1f} of the {total:,.1f} GiB of {checked.device} ({peak / total:.0%})"
-    if peak > MAX_SHARE * total:
+    for device in devices_of(checked.device, checked.handle.capabilities.gpus_per_worker):
+        memory = memory_of(device)
+        if memory is None:
+            checked.notes.ok("GPU memory", f"not known: {device} does not say how much of it is used")
+        elif peak := max(memory.peak, int(checked.accelerator_memory * 2**20) if device == checked.device else 0):
+            _report_card(checked, memory, peak)
+
+
+def _report_card(checked: CheckedGenerator, memory: DeviceMemory, peak: int) -> None:
+    total, others = memory.total, memory.of_others
+    what = f"up to {peak / 2**30:,.1f} of the {total / 2**30:,.1f} GiB of {memory.device} ({peak / total:.0%})"
+    if others > NOTED_BYTES:
+        what += f", of which other programs have {others / 2**30:,.1f}"
+    else:
+        others = 0
+    if peak > MAX_SHARE * (total - others):
         fix = "leave room for longer prompts: a smaller batch or size, or offload"
         checked.notes.warn("GPU memory", what, fix)
     else:

@@ -14,10 +14,9 @@ from knowgen.core.run_config import GENERATION_TIMEOUT
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.devices import own_device
 from knowgen.engine.executors.invoke import build_plugin
-from knowgen.engine.retry import describe
 from knowgen.generators.contract import capabilities_of
 from knowgen.validation.checked_generator import CheckedGenerator
-from knowgen.validation.findings import CheckStoppedError, Finding
+from knowgen.validation.findings import CheckStoppedError, Finding, error_and_fix
 from knowgen.validation.forecast import check_batches, check_device, duration, forecast
 from knowgen.validation.generator_behaviour import (
     check_close_twice,
@@ -156,7 +155,7 @@ def _build(checked: CheckedGenerator) -> None:
         )
         shape = capabilities_of(checked.plugin).shape
     except KnowgenError as error:
-        checked.stop("build", describe(error), fix)
+        checked.stop("build", *error_and_fix(error, fix))
     if shape != handle.capabilities.shape:
         what = f"the object has `{shape}`, but its class declares `{handle.capabilities.shape}`"
         checked.stop("build", what, "define the same method on the class and the object")

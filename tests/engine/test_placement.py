@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from knowgen import api
 from knowgen.core.records import GenerationRequest
 from knowgen.engine import placement as stages
+from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import generator_workers, gpus_for, scorer_workers
 from knowgen.generators.contract import GeneratedImage
@@ -37,6 +39,18 @@ class Batch(OnDevice):
 
 
 OURS = replace(PLAIN, bundled=True)
+
+
+@pytest.mark.parametrize(("workers", "emptiest"), [(2, True), (8, False), (None, False)])
+def test_workers_that_do_not_need_all_gpus_are_given_the_emptiest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, emptiest: bool
+) -> None:
+    launched: list[WorkerLaunch] = []
+    monkeypatch.setattr(stages, "_in_workers", lambda launch, *rest: launched.append(launch))
+    handle = generator_handle(Batch(), component_ref=PLAIN)
+    nothing: Any = None
+    stages.generator_executor(handle, EngineOptions(workers=workers, gpus=8), nothing, nothing, tmp_path)
+    assert (launched[0].workers, launched[0].emptiest) == (workers or 8, emptiest)
 
 
 @pytest.mark.parametrize(

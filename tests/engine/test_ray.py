@@ -166,6 +166,58 @@ def test_each_worker_has_a_gpu_of_its_own_and_keys_of_its_node(tmp_path: Path, m
     assert len(scores) == 8
 
 
+SEVERAL = """
+import os
+from PIL import Image
+from knowgen.plugin import GeneratedImage
+
+class Wide:
+    gpus_per_worker = 2
+
+    def setup(self, device):
+        self.settings = {"device": device, "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
+
+    def generate_batch(self, requests):
+        for request in requests:
+            image = Image.new("RGB", (16, 16), (request.seed % 256, len(request.prompt) % 256, 0))
+            yield GeneratedImage(image, request_id=request.id, settings=self.settings)
+
+class Judge:
+    local = True
+    workers = 1
+    dimensions = ("gpus",)
+
+    def setup(self, device):
+        self.gpus = len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")) / 10
+
+    def score(self, sample, truth, generation):
+        return self.gpus
+"""
+
+
+@pytest.mark.slow
+def test_a_model_on_two_gpus_runs_beside_a_judge_wherever_the_nodes_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "several.py").write_text(SEVERAL)
+    monkeypatch.chdir(tmp_path)
+    nodes = [{"num_cpus": 1, "num_gpus": gpus} for gpus in (1, 2)]
+    arguments: dict[str, Any] = {"task": "knowgen_mini", "generator": "several.py:Wide", "limit": 6}
+    with local_cluster(nodes) as cluster:
+        run = knowgen.evaluate(
+            **arguments, scorers=["several.py:Judge"], out=tmp_path / "run", executor=f"ray:{cluster.address}"
+        )
+    generations, scores = results(run.path)
+    assert len(generations) == len(scores) == 6
+    for one in generations.values():
+        assert one["settings"] == {"device": "cuda:0", "gpus": "0,1"}
+    assert [one["strict"]["values"] for one in scores.values()] == [{"gpus": 0.1}] * 6
+    with local_cluster(nodes[1:]) as cluster, pytest.raises(ConfigError, match="too few for all at the same time"):
+        knowgen.evaluate(
+            **arguments, scorers=["several.py:Judge"], out=tmp_path / "few", executor=f"ray:{cluster.address}"
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_workers_and_the_cluster_that_was_started(tmp_path: Path, number: signal.Signals) -> None:

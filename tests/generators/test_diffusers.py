@@ -635,12 +635,17 @@ def test_invalid_arguments_are_errors_before_anything_is_generated(
 
 
 def test_quantization_needs_its_backend(tiny: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
+    from knowgen.generators.diffusers import quantization
 
-    original = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else original(name))
-    with pytest.raises(MissingDependencyError, match="pip install bitsandbytes"):
-        load_generator(tiny("sd3"), quantization="bitsandbytes_4bit")
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    extra = r"pip install 'knowgen\[quantization\]'"
+    for backend, message in (
+        ("bitsandbytes_4bit", f"bitsandbytes_4bit needs bitsandbytes, which is not installed; {extra}"),
+        ("torchao_int8wo", f"torchao_int8wo needs torchao, which is not installed; {extra}"),
+        ({"backend": "quanto", "kwargs": {"weights_dtype": "int8"}}, "pip install optimum-quanto"),
+    ):
+        with pytest.raises(MissingDependencyError, match=message):
+            load_generator(tiny("sd3"), quantization=backend)
 
 
 def test_other_weights_in_the_same_folder_have_another_identity(tiny: Callable[[str], str], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import knowgen
+from knowgen.core.errors import KnowgenError
 from knowgen.core.records import Generation, GenerationStatus
 from knowgen.store.run import RunStore
 from tests.helpers import tiny_pipelines
@@ -79,6 +80,19 @@ def test_two_workers_generate_what_one_process_generates(model: str, tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers through /proc")
+def test_images_are_taken_over_only_where_an_option_keeps_them(model: str, tmp_path: Path) -> None:
+    """The directory of a run is bound to what decides its images."""
+    out = tmp_path / "run"
+    settings: dict[str, Any] = {"dtype": "float32", "batch": 1}
+    first = run(model, out, limit=2, **settings)
+    for same in ({"slicing": True}, {"compile": False}, {"batch": 2}, {"device_map": "cpu"}, {"attention": ""}):
+        again = run(model, out, limit=2, **{**settings, **same})
+        assert {name: one.seconds for name, one in again.items()} == {name: one.seconds for name, one in first.items()}
+    for other in ({"dtype": "bfloat16"}, {"cache": "first_block"}, {"attention": "native"}, {"tiling": True}):
+        with pytest.raises(KnowgenError, match="generator"):
+            run(model, out, limit=2, **{**settings, **other})
+
+
 def test_requests_of_a_killed_worker_are_generated_by_another(model: str, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     killed: list[int] = []

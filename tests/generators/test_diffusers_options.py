@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers.generator import DiffusersGenerator
 from knowgen.generators.diffusers.weight_files import WeightFile, parse_weight_file
+from knowgen.plugin import image_ref
 from tests.helpers import tiny_pipelines
 from tests.helpers.hub_server import HubServer
 
@@ -93,7 +95,7 @@ def test_missing_kernels_are_named_with_their_package(backend: str, package: str
         joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
     )  # fmt: skip
     with pytest.raises(MissingDependencyError, match=f"{backend} cannot be used.*pip install -U {package}"):
-        set_attention(object(), denoiser, backend, "cuda:0", "generator")
+        set_attention("FluxPipeline", denoiser, backend, "cuda:0", "generator")
 
 
 # --- caches ----------------------------------------------------------------------------------------------------------
@@ -120,6 +122,39 @@ def test_a_cache_gives_other_images_which_do_not_depend_on_earlier_ones(
     assert difference(cached[1:], images(loaded(tiny("flux"), steps=6, cache=cache), ["a ship"])) == 0
     recorded = cached[0].settings["cache"]
     assert {name: recorded[name] for name in cache} == cache
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=lambda cache: cache["kind"])
+def test_an_image_that_failed_leaves_nothing_in_the_cache(tiny: Callable[[str], str], cache: dict[str, Any]) -> None:
+    generator = loaded(tiny("flux"), steps=6, cache=cache)
+    expected = images(generator, ["a ship"])
+    scheduler = generator._runner._pipelines["text"].pipe.scheduler  # type: ignore[union-attr]
+    step, calls = scheduler.step, []
+
+    def fails_in_the_third(*args: Any, **kwargs: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 3:
+            raise ValueError("no more")
+        return step(*args, **kwargs)
+
+    scheduler.step = fails_in_the_third
+    (failed,) = generator.generate_batch([GenerationRequest(id="0", prompt="a lamp", seed=7)])
+    assert failed.status is GenerationStatus.FAILED and "no more" in failed.reason
+    assert difference(expected, images(generator, ["a ship"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("first_block", "FluxImg2ImgPipeline does not name its passes"), ("pyramid", "does not say its time step")],
+)
+def test_a_cache_that_does_not_fit_the_pipeline_for_references_ends_the_run_with_one_line(
+    tiny: Callable[[str], str], tmp_path: Path, kind: str, message: str
+) -> None:
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "red.png")
+    generator = loaded(tiny("flux"), cache=kind, edit=tiny("flux"))
+    request = GenerationRequest(id="0", prompt="a ship", seed=1, references=(image_ref(tmp_path / "red.png"),))
+    with pytest.raises(ConfigError, match=message):
+        list(generator.generate_batch([request]))
 
 
 def test_a_cache_that_decides_for_a_batch_generates_one_image_at_a_time(tiny: Callable[[str], str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus
 from knowgen.generators.contract import capabilities_of
-from knowgen.generators.diffusers import placement
+from knowgen.generators.diffusers import loading, placement
 from knowgen.generators.diffusers.generator import DiffusersGenerator
 from knowgen.generators.diffusers.placement import layers_by_device
+from knowgen.generators.diffusers.weights import find_files
 from knowgen.workflows.resolve import resolve_generator, resolve_scorer
 from tests.helpers import tiny_pipelines
 
@@ -90,7 +92,10 @@ def test_a_model_that_is_spread_gives_the_images_of_one_that_is_not(
         ({"offload": "model"}, "gpus_per_worker and offload do not go together"),
         ({"device_map": "balanced"}, "gpus_per_worker and device_map do not go together"),
         ({"compile": True}, "gpus_per_worker and compile do not go together"),
-        ({"quantization": "bitsandbytes_4bit"}, "bitsandbytes cannot be spread"),
+        (
+            {"quantization": "bitsandbytes_4bit"},
+            "gpus_per_worker and quantization=bitsandbytes_4bit do not go together",
+        ),
         ({}, "gpus_per_worker=2, and this process has 0 GPUs"),
     ],
 )
@@ -125,14 +130,24 @@ def test_files_of_a_model_are_read_side_by_side_unless_the_environment_says_othe
         return original(cls, *args, **kwargs)
 
     monkeypatch.setattr(modeling_utils.ModelMixin, "_load_pretrained_model", classmethod(recorded))
+    ahead: list[Path] = []
+
+    def noted(files: list[Path]) -> nullcontext[None]:
+        ahead.extend(files)
+        return nullcontext()
+
+    monkeypatch.setattr(loading, "read_ahead", noted)
     folder = str(tiny_pipelines.sd3(tmp_path / "sd3"))
     monkeypatch.delenv("HF_ENABLE_PARALLEL_LOADING", raising=False)
     DiffusersGenerator(folder).setup("cpu")
     assert set(used) == {True} and modeling_utils.HF_ENABLE_PARALLEL_LOADING is False
+    weights = list(Path(folder).rglob("*.safetensors"))
+    assert sorted(ahead) == sorted(weights)
     used.clear()
+    ahead.clear()
     monkeypatch.setenv("HF_ENABLE_PARALLEL_LOADING", "0")
     DiffusersGenerator(folder).setup("cpu")
-    assert set(used) == {False}
+    assert set(used) == {False} and ahead == []
 
 
 # --- a CPU -----------------------------------------------------------------------------------------------------------
@@ -153,8 +168,15 @@ def test_a_large_model_on_a_cpu_is_said_before_it_is_loaded(
     DiffusersGenerator(folder).setup("cpu")
     assert "runs on the CPU, where one result may take minutes to hours" in caplog.text
     assert "too little" in caplog.text
-    monkeypatch.setattr(on_cpu, "host_memory", lambda: HostMemory(total=10**5, free=10**5))
+    weights = find_files(folder, "", download=False, where="").parameters()
+    half = 2 * sum(weights.values())
+    monkeypatch.setattr(on_cpu, "host_memory", lambda: HostMemory(total=half, free=half))
     with pytest.raises(ConfigError, match=r"take 0 GB of memory, and this machine has 0 GB.*dtype=bfloat16"):
+        DiffusersGenerator(folder).setup("cpu")
+    monkeypatch.setattr(on_cpu, "host_memory", lambda: HostMemory(total=half - 1, free=half - 1))
+    with pytest.raises(
+        ConfigError, match=r"this machine has 0 GB; use a GPU, a smaller model$"
+    ):  # nor would half of it
         DiffusersGenerator(folder).setup("cpu")
     pytest.importorskip("torchao")
     generator = DiffusersGenerator(folder, quantization="torchao_int8wo", size="32x32", steps=1)

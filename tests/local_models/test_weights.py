@@ -61,6 +61,17 @@ def test_a_digest_is_the_hash_of_the_bytes_and_changes_with_them(tmp_path: Path)
     cache.close()
 
 
+def test_a_large_file_is_named_before_it_is_read_for_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(weights, "_NOTED_BYTES", 10)
+    for size in (9, 10):
+        path = tmp_path / f"model-{size}.safetensors"
+        path.write_bytes(bytes(size))
+        content_id(tmp_path, [path])
+    assert "model-10.safetensors: its 0 GB are read once" in caplog.text and "model-9" not in caplog.text
+
+
 def test_digests_of_weights_are_cached_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large, small = tmp_path / "model.safetensors", tmp_path / "config.json"
     for path in (large, small):

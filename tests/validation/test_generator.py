@@ -787,7 +787,7 @@ def test_the_forecast_is_the_time_of_an_image_times_their_number() -> None:
         checked.images, checked.seconds, checked.seconds_together = [image] * 3, [9.0, 0.4, 0.4, 0.5], together
         forecast(checked, 36_000)
         time_said, space_said = (the(checked.notes.findings, name, "ok").what for name in ("time", "memory"))
-        assert message in time_said and "512x512" in time_said and "first 9.00 s" in time_said
+        assert message in time_said and "512x512" in time_said and "first image 9.00 s" in time_said
         megabytes = int(space_said.partition("images take ")[2].split()[0].replace(",", ""))
         assert megabytes == pytest.approx(36_000 * 512 * 512 * 3 / 2**20, rel=0.01)
 

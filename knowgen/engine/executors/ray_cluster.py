@@ -69,8 +69,10 @@ class RayCluster:
 
     def nodes(self) -> list[NodeResources]:
         """Return the processors and GPUs of each node that is alive."""
-        every = (node.get("Resources", {}) for node in self.ray.nodes() if node.get("Alive"))
-        return [NodeResources(float(each.get("CPU", 0.0)), float(each.get("GPU", 0.0))) for each in every]
+        alive = [
+            (node.get("Resources", {}), str(node.get("NodeID", ""))) for node in self.ray.nodes() if node.get("Alive")
+        ]
+        return [NodeResources(float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0)), id) for has, id in alive]
 
     def place(self, where: str) -> Place:
         """Return what the workers of a plugin get."""
@@ -105,6 +107,8 @@ class RayCluster:
             others = [link for link in self._links if link is not besides]
         used_cpus, used_gpus = sum(link.cpus for link in others), sum(link.gpus for link in others)
         slack = 1e-6
+        if gpus > 1 and not any(node.gpus >= gpus for node in nodes):
+            return False  # all GPUs of a worker are on one node
         return (not cpus or used_cpus + cpus <= sum(node.cpus for node in nodes) + slack) and (
             not gpus or used_gpus + gpus <= sum(node.gpus for node in nodes) + slack
         )

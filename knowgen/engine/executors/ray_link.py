@@ -141,6 +141,7 @@ class RayHosts:
             gpus=gpus,
             threads=self._place.threads,
             code=self._code,
+            node=self._place.node_of(number),
         )
         return link
 
@@ -157,6 +158,7 @@ class RayLink:
         cpus: Processors that it takes.
         gpus: GPUs that it takes.
         threads: Threads of it for libraries that compute.
+        node: Id of its node; empty where the cluster may choose. Without that node it may choose too.
 
     Attributes:
         crowded_out: Whether it was given up because no node had room for it.
@@ -174,10 +176,12 @@ class RayLink:
         cpus: float,
         gpus: float,
         threads: int,
+        node: str = "",
     ) -> None:
         self.cpus, self.gpus, self.where = cpus, gpus, launch.where
         self.crowded_out, self._code = False, code
-        self.waits_for = f"it waits for a node with a free {'GPU' if gpus else 'processor'}"
+        needed = f"{gpus:g} free GPUs" if gpus > 1 else f"a free {'GPU' if gpus else 'processor'}"
+        self.waits_for = f"it waits for a node with {needed}"
         self._cluster, self._ray = cluster, cluster.ray
         self._started, self._ended = threading.Event(), threading.Event()
         self._received: deque[tuple[dict[str, Any], bytes]] = deque()
@@ -190,10 +194,16 @@ class RayLink:
             max_concurrency=_AT_ONCE,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy="SPREAD",
+            scheduling_strategy=self._strategy(node),
         )
         self._actor = actor.remote(cluster.run, str(Path.cwd()), device.name, threads)
         cluster.add(self)
+
+    def _strategy(self, node: str) -> Any:
+        """Return how Ray chooses the node of the worker."""
+        if not node:
+            return "SPREAD"
+        return self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
 
     # -- used by the thread that receives --------------------------------------------------------------------------
 

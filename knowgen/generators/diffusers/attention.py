@@ -37,13 +37,13 @@ def backends() -> list[str]:
     return [backend.value for backend in AttentionBackendName]
 
 
-def set_attention(pipe: Any, denoiser: Any, backend: str, device: str, where: str) -> None:
+def set_attention(pipeline: str, denoiser: Any, backend: str, device: str, where: str) -> None:
     """Have a denoiser compute its attention with a backend of diffusers.
 
     Only this denoiser changes: the library also makes the backend the default of the process, which is put back.
 
     Args:
-        pipe: The pipeline, for messages.
+        pipeline: Class of the pipeline, for messages.
         denoiser: Its transformer or U-Net.
         backend: Name of the backend, such as `native` or `flash_hub`.
         device: Device of the pipeline.
@@ -62,7 +62,7 @@ def set_attention(pipe: Any, denoiser: Any, backend: str, device: str, where: st
     if device.startswith("cpu") and backend not in _ON_CPU:
         raise ConfigError(f"attention={backend} needs an accelerator", where=where, fix="leave out attention")
     if not callable(getattr(denoiser, "set_attention_backend", None)):
-        raise ConfigError(f"{type(pipe).__name__} has no denoiser whose attention can be chosen", where=where)
+        raise ConfigError(f"{pipeline} has no denoiser whose attention can be chosen", where=where)
     default, _ = _AttentionBackendRegistry.get_active_backend()
     try:
         denoiser.set_attention_backend(backend)

@@ -6,7 +6,7 @@ MODEL is a preset (`diffusers:qwen-image`), a folder, or ORG/NAME on the hub. No
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -108,9 +108,9 @@ class DiffusersGenerator:
     references: ClassVar[bool] = True
     revision: ClassVar[str] = "2"
     identity_excludes: ClassVar[frozenset[str]] = frozenset(
-        {"download", "device_map", "gpus_per_worker", "offload", "slicing", "compile"}
+        {"download", "device_map", "gpus_per_worker", "offload", "slicing"}
     )
-    """Arguments on placement: they change images only by rounding, and are recorded with each image."""
+    """Arguments on placement: the same is computed elsewhere. They are recorded with each image."""
 
     model: str
     weights: str = ""
@@ -269,24 +269,32 @@ class DiffusersGenerator:
             return "+".join(digests)
         return "+".join(digests)
 
-    @staticmethod
+    @classmethod
     def excluded_from_identity(
-        batch: int | str = AUTO, dtype: str = "auto", cache: object = "", quantization: object = "", **_: Any
+        cls, batch: int | str = AUTO, dtype: str = "auto", cache: object = "", quantization: object = "", **args: Any
     ) -> frozenset[str]:
-        """Return further arguments that do not decide an image.
+        """Return further arguments that do not decide an image, such as those that have their default.
 
-        In float32 a batch changes an image by rounding alone. In other formats, and where the device chooses the
-        format, it changes it by more, as it does with a step cache or with quantized weights, which may be scaled for a
-        whole batch; a `batch` that is set is then part of the identity. The actual size is recorded with each image.
+        In float32 a batch and a compiled denoiser change an image by rounding alone. In other formats, and where the
+        device chooses the format, they change it by more, as they do with a step cache or with quantized weights, which
+        may be scaled for a whole batch; a `batch` that is set and `compile` are then part of the identity. The actual
+        size of a batch is recorded with each image.
 
         Example:
-            >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4, dtype="float32"))
-            ['batch']
-            >>> sorted(DiffusersGenerator.excluded_from_identity(batch=4))
-            []
+            >>> excluded = DiffusersGenerator.excluded_from_identity
+            >>> [{"batch", "compile"} <= excluded(batch=4, dtype=dtype) for dtype in ("float32", "bfloat16")]
+            [True, False]
+            >>> [name in excluded(attention="", steps=20) for name in ("attention", "steps")]
+            [True, False]
         """
-        rounds = dtype == "float32" and not cache and not quantization
-        return frozenset({"batch"}) if rounds or str(batch).strip().lower() == AUTO else frozenset()
+        given = {"dtype": dtype, "cache": cache, "quantization": quantization, **args}
+        defaults = {each.name: each.default for each in fields(cls)}
+        excluded = {name for name, value in given.items() if value == defaults.get(name, MISSING)}
+        if dtype == "float32" and not cache and not quantization:
+            excluded |= {"batch", "compile"}
+        elif str(batch).strip().lower() == AUTO:
+            excluded.add("batch")
+        return frozenset(excluded)
 
     @classmethod
     def batch_limit(cls, batch: int | str = AUTO, **_: Any) -> int:

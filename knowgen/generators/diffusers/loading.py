@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError
 from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.attention import set_attention
+from knowgen.generators.diffusers.checks import check_before_loading
 from knowgen.generators.diffusers.compilation import Compilation
 from knowgen.generators.diffusers.lora import load_adapters
 from knowgen.generators.diffusers.options import LoadingOptions
 from knowgen.generators.diffusers.pipeline import LoadedPipeline
-from knowgen.generators.diffusers.placement import check_options, denoiser_of, place
+from knowgen.generators.diffusers.placement import denoiser_of, place
 from knowgen.generators.diffusers.presets import PipelineSettings, missing_class
 from knowgen.generators.diffusers.quantization import quantization_config
 from knowgen.generators.diffusers.step_cache import StepCache
@@ -24,6 +25,7 @@ from knowgen.generators.diffusers.weights import PipelineFiles
 from knowgen.local_models.devices import auto_dtype, is_gpu_fault
 from knowgen.local_models.memory import is_out_of_memory
 from knowgen.local_models.on_cpu import report_on_cpu
+from knowgen.local_models.read_ahead import read_ahead
 from knowgen.local_models.weights import offline, require_packages
 
 
@@ -38,16 +40,18 @@ def load_pipeline(
         UsageError: An option is unknown.
         ConfigError: An option does not fit the device or the class.
     """
-    check_options(options, where)
     pipeline_class = _pipeline_class(settings.pipeline, files, where)
+    with _quiet(), offline():
+        check_before_loading(pipeline_class, files, options, where)
     dtype = auto_dtype(options.device, settings.dtype) if options.dtype == "auto" else options.dtype
     if options.device.startswith("cpu"):
         quantized = options.quantization is not None or options.gguf is not None
         report_on_cpu(sum(files.parameters(options.variant).values()), dtype, where, quantized=quantized)
     _warn_once()
     try:
-        with _quiet(), offline(), _parallel_loading():  # all files are in the folder
-            pipe = pipeline_class.from_pretrained(str(files.folder), **_arguments(files, options, dtype, where))
+        with _quiet(), offline(), _side_by_side(files.weight_files(options.variant)):  # all files are in the folder
+            loads = _loading_class(pipeline_class, settings.pipeline)
+            pipe = loads.from_pretrained(str(files.folder), **_arguments(files, options, dtype, where))
             pipe.set_progress_bar_config(disable=True)
             load_adapters(pipe, options.adapters, where)
             place(pipe, options, where)
@@ -56,9 +60,9 @@ def load_pipeline(
     except KnowgenError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(
-            error_message(error, 300), where=where, fix="pip install -U 'knowgen[models]'"
-        ) from error
+        what = error_message(error, 300)
+        fix = "" if "pip install" in what else "pip install -U 'knowgen[models]'"
+        raise MissingDependencyError(what, where=where, fix=fix) from error
     except Exception as error:
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
@@ -101,7 +105,7 @@ def _gguf_denoiser(files: PipelineFiles, path: Path, dtype: str, where: str) -> 
     import diffusers
     import torch
 
-    require_packages(where, "gguf")
+    require_packages(where, "gguf", extra="quantization")
     name = files.denoiser
     denoiser_class = getattr(diffusers, files.classes.get(name, ""), None)
     if not callable(getattr(denoiser_class, "from_single_file", None)):
@@ -125,11 +129,8 @@ def _accelerate(loaded: LoadedPipeline, options: LoadingOptions, where: str) -> 
     if not (options.attention or options.cache or options.compilation):
         return
     denoiser = denoiser_of(loaded.pipe)
-    if denoiser is None:
-        what = f"{loaded.name} has no denoiser for attention, cache or compile"
-        raise ConfigError(what, where=where, fix="leave them out")
     if options.attention:
-        set_attention(loaded.pipe, denoiser, options.attention, options.device, where)
+        set_attention(loaded.name, denoiser, options.attention, options.device, where)
     if options.cache:
         loaded.cache = StepCache(loaded.pipe, denoiser, options.cache, loaded.steps, loaded.passes, where)
         if loaded.cache.one_at_a_time:
@@ -139,8 +140,12 @@ def _accelerate(loaded: LoadedPipeline, options: LoadingOptions, where: str) -> 
 
 
 @contextmanager
-def _parallel_loading() -> Iterator[None]:
-    """Have diffusers read the files of a model side by side, unless its variable in the environment says otherwise."""
+def _side_by_side(paths: Sequence[Path]) -> Iterator[None]:
+    """Read the files of a model side by side, unless diffusers' variable in the environment says otherwise.
+
+    Args:
+        paths: The files.
+    """
     from diffusers.models import modeling_utils
 
     name = "HF_ENABLE_PARALLEL_LOADING"
@@ -150,7 +155,8 @@ def _parallel_loading() -> Iterator[None]:
         return
     setattr(modeling_utils, name, True)
     try:
-        yield
+        with read_ahead(paths):
+            yield
     finally:
         setattr(modeling_utils, name, before)
 
@@ -207,18 +213,24 @@ def _quiet() -> Iterator[None]:
 
 
 def _pipeline_class(requested: str, files: PipelineFiles, where: str) -> Any:
-    """Return the class that loads a folder: the requested one, else the one that diffusers or the folder names."""
+    """Return the class of a pipeline: the requested one, else the one that the folder names."""
     import diffusers
-    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
     name = requested or files.pipeline
     pipeline_class = getattr(diffusers, name, None) if name.isidentifier() else None
     if pipeline_class is None or not callable(getattr(pipeline_class, "from_pretrained", None)):
         problem, _, fix = missing_class(name).partition("; ")
         raise MissingDependencyError(problem, where=where, fix=fix)
-    if not requested and name in {known.__name__ for known in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}:
-        return diffusers.AutoPipelineForText2Image
     return pipeline_class
+
+
+def _loading_class(pipeline_class: Any, requested: str) -> Any:
+    """Return the class that loads a pipeline: one that was not requested may be replaced by diffusers."""
+    from diffusers import AutoPipelineForText2Image
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+    automatic = not requested and pipeline_class in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
+    return AutoPipelineForText2Image if automatic else pipeline_class
 
 
 def _dtype_argument() -> str:

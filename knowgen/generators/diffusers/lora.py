@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError
+from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.text import error_message
 from knowgen.generators.diffusers.weight_files import digest_of
 from knowgen.local_models.memory import is_out_of_memory
@@ -39,17 +38,11 @@ def load_adapters(pipe: Any, adapters: Sequence[LowRankAdapter], where: str) -> 
     """Load adapters into a pipeline, each with its scale.
 
     Raises:
-        MissingDependencyError: peft is not installed.
-        ConfigError: The class takes no adapters.
         DataError: An adapter was made for another model: some or all of its layers are not there.
     """
     if not adapters:
         return
     name = type(pipe).__name__
-    if not callable(getattr(pipe, "load_lora_weights", None)):
-        raise ConfigError(f"{name} takes no LoRA", where=where, fix="leave out lora")
-    if find_spec("peft") is None:
-        raise MissingDependencyError("lora needs peft, which is not installed", where=where, fix="pip install peft")
     labels = [f"lora_{number}" for number in range(len(adapters))]
     for label, adapter in zip(labels, adapters, strict=True):
         try:

@@ -143,7 +143,7 @@ class LoadedPipeline:
             generators = [torch.Generator(noise_device).manual_seed(seed) for seed in seeds]
             arguments["generator"] = generators if several else generators[0]
             if self.cache is not None:
-                self.cache.pipe = self.pipe
+                self.cache.start(self.pipe)
             with _seeded(seeds[0]) if self.traits.global_random else nullcontext():
                 output = self.pipe(**arguments)
             images = list(output.images if hasattr(output, "images") else output.image)  # Kandinsky 5 names it `image`
@@ -257,6 +257,7 @@ class LoadedPipeline:
 
         Raises:
             UsageError: diffusers has none for this class.
+            ConfigError: It cannot be cached between steps as this one is.
         """
         from diffusers import AutoPipelineForImage2Image
 
@@ -274,6 +275,8 @@ class LoadedPipeline:
     def _with(self, pipe: Any, settings: PipelineSettings, where: str) -> LoadedPipeline:
         """Return a pipeline of the same components with other settings."""
         loaded = LoadedPipeline(pipe, settings, self.files, self.dtype, where)
+        if self.cache is not None:
+            self.cache.check(pipe, loaded.passes)
         loaded.cache, loaded.compilation, loaded.options = self.cache, self.compilation, self.options
         return loaded
 

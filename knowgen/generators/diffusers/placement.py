@@ -17,46 +17,44 @@ def denoiser_of(pipe: Any) -> Any:
     return next((part for name in DENOISERS if (part := getattr(pipe, name, None)) is not None), None)
 
 
-def check_options(options: LoadingOptions, where: str) -> None:
-    """Check that the options of placement go together.
-
-    Raises:
-        ConfigError: They do not.
-    """
-    if options.gpus == 1:
-        return
-    if options.gpus < 1:
-        raise ConfigError("gpus_per_worker must be 1 or more", where=where)
-    others = {"offload": options.offload, "device_map": options.device_map, "compile": options.compilation}
-    if conflicts := [name for name, value in others.items() if value]:
-        what = f"gpus_per_worker and {conflicts[0]} do not go together"
-        raise ConfigError(what, where=where, fix=f"leave out one of them, such as {conflicts[0]}")
-    if options.quantization is not None and options.quantization.backend.startswith("bitsandbytes"):
-        what = "weights of bitsandbytes cannot be spread over several GPUs"
-        raise ConfigError(what, where=where, fix="give quantization=torchao_int8wo, or leave out gpus_per_worker")
-
-
 def place(pipe: Any, options: LoadingOptions, where: str) -> None:
-    """Move a pipeline to its devices, and apply the options that save memory.
+    """Move a pipeline to its devices, and apply the options that save memory; they have been checked.
 
     Raises:
-        ConfigError: An option does not fit the device or the class.
+        ConfigError: The weights do not fit into the memory of several GPUs.
     """
     if options.offload:
-        if options.device.startswith("cpu"):
-            raise ConfigError("offload needs an accelerator", where=where, fix="leave out offload")
         enable = pipe.enable_model_cpu_offload if options.offload == "model" else pipe.enable_sequential_cpu_offload
         enable(device=options.device)
     elif options.gpus > 1:
         spread(pipe, options.device, options.gpus, where)
     elif not options.device_map:
         pipe.to(options.device)
-    vae = getattr(pipe, "vae", None)
-    for requested, method in ((options.slicing, "enable_slicing"), (options.tiling, "enable_tiling")):
-        if requested:
-            if not callable(getattr(vae, method, None)):
-                raise ConfigError(f"{type(pipe).__name__} has no VAE with {method}", where=where)
-            getattr(vae, method)()
+    if options.slicing:
+        pipe.vae.enable_slicing()
+    if options.tiling:
+        pipe.vae.enable_tiling()
+
+
+def gpus_of(device: str, gpus: int, where: str) -> list[int]:
+    """Return the numbers of a pipeline's GPUs, its first device first.
+
+    Args:
+        device: Its first device, such as `cuda:0`.
+        gpus: Number of GPUs.
+        where: Names the generator in errors.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    import torch
+
+    kind, _, first = device.partition(":")
+    count = getattr(torch, kind).device_count() if kind in ("cuda", "xpu") else 0
+    if count < gpus:
+        what = f"gpus_per_worker={gpus}, and this process has {count} GPUs"
+        raise ConfigError(what, where=where, fix="ask for fewer")
+    return [(int(first or 0) + number) % count for number in range(gpus)]
 
 
 def spread(pipe: Any, device: str, gpus: int, where: str) -> None:
@@ -77,13 +75,7 @@ def spread(pipe: Any, device: str, gpus: int, where: str) -> None:
     from accelerate import dispatch_model
     from accelerate.utils import get_max_memory
 
-    kind, _, first = device.partition(":")
-    count = getattr(torch, kind).device_count() if kind in ("cuda", "xpu") else 0
-    if count < gpus:
-        raise ConfigError(
-            f"gpus_per_worker={gpus}, and this process has {count} GPUs", where=where, fix="ask for fewer"
-        )
-    devices = [(int(first or 0) + number) % count for number in range(gpus)]
+    devices = gpus_of(device, gpus, where)
     small: list[Any] = []
     large: list[Any] = []
     for name, part in pipe.components.items():

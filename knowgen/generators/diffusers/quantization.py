@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
@@ -22,6 +23,14 @@ _BITSANDBYTES: dict[str, dict[str, Any]] = {
     "bitsandbytes_4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
     "bitsandbytes_8bit": {"load_in_8bit": True},
 }
+
+_PACKAGES = {
+    "bitsandbytes": ("bitsandbytes", "pip install 'knowgen[quantization]'"),
+    "torchao": ("torchao", "pip install 'knowgen[quantization]'"),
+    "quanto": ("optimum", "pip install optimum-quanto"),
+    "modelopt": ("modelopt", "pip install 'nvidia-modelopt[hf]'"),
+}
+"""The module that a backend needs, and what installs it, by the first word of its name."""
 
 QUANTIZATIONS = (*_BITSANDBYTES, *_TORCHAO)
 """Quantizations with default arguments; other backends of diffusers are given as {backend, kwargs, parts}."""
@@ -86,8 +95,11 @@ def quantization_config(
     """
     from diffusers import PipelineQuantizationConfig
 
-    _check_backend(requested.backend, device, where)
+    check_backend(requested.backend, device, where)
     parts = requested.parts or tuple(part for part in ("transformer", "unet") if part in libraries)
+    if not parts:
+        what = "quantization: the pipeline has neither transformer nor unet"
+        raise UsageError(what, where=where, fix=f"name its parts: {', '.join(sorted(libraries))}")
     if unknown := [part for part in parts if part not in libraries]:
         what = f"quantization: the pipeline has no {unknown[0]}"
         raise UsageError(what, where=where, fix=f"its parts are {', '.join(sorted(libraries))}")
@@ -102,13 +114,22 @@ def quantization_config(
         raise UsageError(f"quantization: {error_message(error, 300)}", where=where) from error
 
 
-def _check_backend(backend: str, device: str, where: str) -> None:
-    from importlib.util import find_spec
+def check_backend(backend: str, device: str, where: str) -> None:
+    """Check that a quantization can be used.
 
-    package = backend.partition("_")[0]
-    if package in {"bitsandbytes", "torchao"} and find_spec(package) is None:
-        raise MissingDependencyError(f"{backend} is not installed", where=where, fix=f"pip install {package}")
-    if package == "bitsandbytes" and device.startswith("cpu"):
+    Args:
+        backend: As in `Quantization`.
+        device: Device of the pipeline.
+        where: Names the generator in errors.
+
+    Raises:
+        MissingDependencyError: Its package is not installed.
+        ConfigError: It does not run on this device.
+    """
+    module, install = _PACKAGES.get(backend.partition("_")[0], ("", ""))
+    if module and find_spec(module) is None:
+        raise MissingDependencyError(f"{backend} needs {module}, which is not installed", where=where, fix=install)
+    if module == "bitsandbytes" and device.startswith("cpu"):
         raise ConfigError(f"{backend} needs an accelerator", where=where, fix="give quantization=torchao_int8wo")
 
 

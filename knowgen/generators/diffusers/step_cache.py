@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from knowgen.core.errors import ConfigError, UsageError
@@ -75,10 +75,10 @@ class StepCache:
     def __init__(
         self, pipe: Any, denoiser: Any, cache: Mapping[str, Any], steps: int | None, passes: int, where: str
     ) -> None:
-        self.pipe, self._where = pipe, where
+        self.pipe, self._denoiser, self._where = pipe, denoiser, where
         self._kind, self._name = str(cache["kind"]), type(pipe).__name__
-        self._check_class(denoiser, passes)
-        config = self._config({name: value for name, value in cache.items() if name != "kind"}, steps)
+        check_class(self._kind, type(pipe), type(denoiser), passes, where)
+        config = cache_config(cache, self._name, steps, lambda: self.pipe.current_timestep, where)
         try:
             denoiser.enable_cache(config)
         except (ValueError, TypeError, AttributeError) as error:
@@ -92,74 +92,111 @@ class StepCache:
         """Whether images must not share a batch, because the cache decides for all of a batch."""
         return self._kind in _OF_BATCH
 
-    def _check_class(self, denoiser: Any, passes: int) -> None:
-        """Check that the pipeline and its denoiser can be cached.
+    def start(self, pipe: Any) -> None:
+        """Prepare for the images of a call: forget those before, also of one that ended in an error.
 
-        Raises:
-            ConfigError: They cannot.
+        Args:
+            pipe: The pipeline that is called.
         """
-        what = ""
-        if not callable(getattr(denoiser, "enable_cache", None)):
-            what = f"{type(denoiser).__name__} cannot be cached between steps"
-        elif self._kind in _ONE_PASS and passes > 1:
-            what = f"cache={self._kind} would mix the two passes that {self._name} makes at each step for guidance"
-        elif self._kind in _ONE_PASS and not hasattr(type(self.pipe), "current_timestep"):
-            what = f"{self._name} does not say its time step, which cache={self._kind} needs"
-        elif self._kind in _BY_CONTEXT and not _names_passes(self.pipe):
-            what = f"{self._name} does not name its passes, which cache={self._kind} needs"
-        if what:
-            raise ConfigError(what, where=self._where, fix="leave out cache, or choose another kind")
+        self.pipe = pipe
+        self._denoiser._reset_stateful_cache()
 
-    def _config(self, settings: dict[str, Any], steps: int | None) -> Any:
-        """Return the configuration of diffusers.
+    def check(self, pipe: Any, passes: int) -> None:
+        """Check that another pipeline with the same denoiser can be cached; arguments and errors as for the class."""
+        check_class(self._kind, type(pipe), type(self._denoiser), passes, self._where)
 
-        Raises:
-            UsageError: A setting is unknown or its value is invalid.
-        """
-        import diffusers
-        import torch
 
-        config_class = getattr(diffusers, KINDS[self._kind])
-        known = [field.name for field in dataclasses.fields(config_class) if not field.name.endswith("_callback")]
-        if unknown := [name for name in settings if name not in known]:
-            what = f"cache={self._kind} has no {unknown[0]}"
-            raise UsageError(what, where=self._where, fix=f"its settings are {', '.join(known)}")
-        if isinstance(dtype := settings.get("taylor_factors_dtype"), str):
-            settings["taylor_factors_dtype"] = getattr(torch, dtype, dtype)
-        if self._kind in _ONE_PASS:
-            settings["current_timestep_callback"] = lambda: self.pipe.current_timestep
-        if self._kind == "pyramid":
-            settings.setdefault("spatial_attention_block_skip_range", 2)
-        if self._kind == "faster":
-            settings.setdefault("tensor_format", "BCHW")
-            settings["is_guidance_distilled"] = True  # there is one pass, which has no unconditional half
-        if self._kind == "mag":
-            self._add_ratios(settings, steps)
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        try:
-            return config_class(**settings)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"cache={self._kind}: {error_message(error, 300)}", where=self._where) from error
+def cache_config(
+    cache: Mapping[str, Any], name: str, steps: int | None, time_step: Callable[[], Any], where: str
+) -> Any:
+    """Return the configuration of diffusers for a cache.
 
-    def _add_ratios(self, settings: dict[str, Any], steps: int | None) -> None:
-        """Add the number of steps, and for FLUX.1 the published ratios of magnitudes.
+    Args:
+        cache: What `parse_cache` returns.
+        name: Class of the pipeline.
+        steps: Denoising steps of its images; None where that is not known.
+        time_step: Returns the time step of the pipeline that is running.
+        where: Names the generator in errors.
 
-        Raises:
-            UsageError: The ratios of another model are missing.
-        """
-        from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
+    Raises:
+        UsageError: A setting is unknown or its value is invalid.
+    """
+    import diffusers
+    import torch
 
-        if steps is not None:
-            settings.setdefault("num_inference_steps", steps)
-        if self._name == "FluxPipeline":
-            settings.setdefault("mag_ratios", FLUX_MAG_RATIOS)
-        if settings.get("mag_ratios") is None or settings.get("calibrate"):
-            raise UsageError(
-                f"cache=mag needs mag_ratios, which depend on the model; diffusers has none for {self._name}",
-                where=self._where,
-                fix="measure them with MagCacheConfig(calibrate=True), and give {kind: mag, mag_ratios: […]}",
-            )
-        settings["mag_ratios"] = torch_values(settings["mag_ratios"])
+    kind, settings = str(cache["kind"]), {name: value for name, value in cache.items() if name != "kind"}
+    config_class = getattr(diffusers, KINDS[kind])
+    known = [field.name for field in dataclasses.fields(config_class) if not field.name.endswith("_callback")]
+    if unknown := [name for name in settings if name not in known]:
+        what = f"cache={kind} has no {unknown[0]}"
+        raise UsageError(what, where=where, fix=f"its settings are {', '.join(known)}")
+    for field in dataclasses.fields(config_class):
+        value = settings.get(field.name, field.default)
+        if type(field.default) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UsageError(f"cache={kind}: {field.name} must be a number, got {value!r}", where=where)
+    if isinstance(dtype := settings.get("taylor_factors_dtype"), str):
+        settings["taylor_factors_dtype"] = getattr(torch, dtype, dtype)
+    if kind in _ONE_PASS:
+        settings["current_timestep_callback"] = time_step
+    if kind == "pyramid":
+        settings.setdefault("spatial_attention_block_skip_range", 2)
+    if kind == "faster":
+        settings.setdefault("tensor_format", "BCHW")
+        settings["is_guidance_distilled"] = True  # there is one pass, which has no unconditional half
+    if kind == "mag":
+        _add_ratios(settings, name, steps, where)
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    try:
+        return config_class(**settings)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"cache={kind}: {error_message(error, 300)}", where=where) from error
+
+
+def _add_ratios(settings: dict[str, Any], name: str, steps: int | None, where: str) -> None:
+    """Add the number of steps, and for FLUX.1 the published ratios of magnitudes.
+
+    Raises:
+        UsageError: The ratios of another model are missing.
+    """
+    from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
+
+    if steps is not None:
+        settings.setdefault("num_inference_steps", steps)
+    if name == "FluxPipeline":
+        settings.setdefault("mag_ratios", FLUX_MAG_RATIOS)
+    if settings.get("mag_ratios") is None or settings.get("calibrate"):
+        raise UsageError(
+            f"cache=mag needs mag_ratios, which depend on the model; diffusers has none for {name}",
+            where=where,
+            fix="measure them with MagCacheConfig(calibrate=True), and give {kind: mag, mag_ratios: […]}",
+        )
+    settings["mag_ratios"] = torch_values(settings["mag_ratios"])
+
+
+def check_class(kind: str, pipeline: type, denoiser: type, passes: int, where: str) -> None:
+    """Check that the class of a pipeline and that of its denoiser can be cached.
+
+    Args:
+        kind: One of `KINDS`.
+        pipeline: Class of the pipeline.
+        denoiser: Class of its transformer or U-Net.
+        passes: Passes of the denoiser at each step; 1 where that is not known yet.
+        where: Names the generator in errors.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    what, name = "", pipeline.__name__
+    if not callable(getattr(denoiser, "enable_cache", None)):
+        what = f"{denoiser.__name__} cannot be cached between steps"
+    elif kind in _ONE_PASS and passes > 1:
+        what = f"cache={kind} would mix the two passes that {name} makes at each step for guidance"
+    elif kind in _ONE_PASS and not hasattr(pipeline, "current_timestep"):
+        what = f"{name} does not say its time step, which cache={kind} needs"
+    elif kind in _BY_CONTEXT and not _names_passes(pipeline):
+        what = f"{name} does not name its passes, which cache={kind} needs"
+    if what:
+        raise ConfigError(what, where=where, fix="leave out cache, or choose another kind")
 
 
 def torch_values(values: Any) -> Any:
@@ -169,10 +206,10 @@ def torch_values(values: Any) -> Any:
     return torch.as_tensor(values, dtype=torch.float32)
 
 
-def _names_passes(pipe: Any) -> bool:
+def _names_passes(pipeline: type) -> bool:
     """Return whether a pipeline's call tells its denoiser which pass it is in."""
     try:
-        return "cache_context(" in inspect.getsource(type(pipe).__call__)
+        return "cache_context(" in inspect.getsource(pipeline.__call__)
     except (OSError, TypeError):
         return False
 

@@ -11,7 +11,7 @@ from typing import Any
 from knowgen.core.errors import DataError, MissingDependencyError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.core.text import parse_json
-from knowgen.local_models.weight_sizes import folder_parameters
+from knowgen.local_models.weight_sizes import folder_parameters, weight_files
 from knowgen.local_models.weights import (
     SAFETENSORS,
     content_id,
@@ -69,6 +69,11 @@ class PipelineFiles:
             except (ValueError, KeyError, TypeError):
                 continue  # a damaged file, about which loading gives an error
         return counts
+
+    def weight_files(self, variant: str = "") -> list[Path]:
+        """Return the files with weights that are loaded; `variant` as above."""
+        own = [component for component in self.libraries if component not in self.replaced]
+        return [file for component in own for file in weight_files(self.folder / component, variant)]
 
     def digest(self) -> str:
         """Return a hash of the model's content: 12 hex digits over the files of its components."""
