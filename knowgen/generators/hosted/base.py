@@ -132,6 +132,7 @@ class ServiceFormat:
         key_header: Name of the HTTP header that carries the key.
         key_scheme: Word before the key in that header, empty for none.
         reference_limits: Limits of the service on reference images.
+        azure: Whether it is Azure behind another address, whose keys have a header of their own.
     """
 
     name: str
@@ -140,6 +141,7 @@ class ServiceFormat:
     key_header: str
     key_scheme: str
     reference_limits: ReferenceLimits
+    azure: bool = False
 
 
 class HostedImages(ServiceAccess, ABC):
@@ -178,7 +180,7 @@ class HostedImages(ServiceAccess, ABC):
             name=f"{service}:{self.model}",
             url=url,
             key=key,
-            headers=key_headers(url, key) if is_azure(url) else header,
+            headers=key_headers(url, key, azure=True) if service_format.azure or is_azure(url) else header,
             timeout=float(self.timeout),
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
         )
