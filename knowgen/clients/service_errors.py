@@ -27,9 +27,9 @@ Sources, looked up in November 2026:
   (Manual:Maxlag parameter, API:Etiquette).
 - vLLM-Omni: "Model mismatch: …" with status 400 where a request names another model than the one it serves; every error
   as `{error: {message, type, param, code}}` (vllm's server_utils.py), but `{error: "Unauthorized"}` for a wrong key.
-- LiteLLM: `{error: {message, type, param, code}}` with the status as a text in `code`; 400 "Invalid model name passed in
-  model=…"; `budget_exceeded` with 400 or 429 for a budget of the key that is used up; "ContentPolicyViolationError" with
-  400 (its exceptions.py and proxy/auth).
+- LiteLLM: `{error: {message, type, param, code}}` with the status as a text in `code`; 400 "Invalid model name passed
+  in model=…"; `budget_exceeded` with 400 or 429 for a budget of the key that is used up; "ContentPolicyViolationError"
+  with 400 (its exceptions.py and proxy/auth).
 - Z.ai: codes in digits; 1301 "unsafe or sensitive content", 1113 "Insufficient balance" with 429 (docs.z.ai).
 - Cloudflare: 520 to 524 and 530, the server behind it is away or answers too late.
 """

@@ -21,7 +21,7 @@ from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
 
 _FILTERED = re.compile(r"nsfw|safety|sensitive|moderation|flagged|inappropriate|content policy", re.IGNORECASE)
 _TARGET_SIZE = frozenset({"fal-ai", "hf-inference"})
-"""Providers whose helpers read the size of an edit as `target_size`; those of others pass it on, and nobody reads it."""
+"""Providers whose helpers read the size of an edit as `target_size`; those of others pass the name on unread."""
 
 _FAILED = frozenset({"failed", "canceled", "cancelled", "aborted", "fail", "error"})
 

@@ -17,7 +17,7 @@ from typing import Any
 from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL, endpoint_url
 from knowgen.clients.preflight import missing_model, raise_listing_error
 from knowgen.clients.pricing import TokenCounts
-from knowgen.core.errors import ConfigError, TransientError, UsageError
+from knowgen.core.errors import AccountError, ConfigError, TransientError, UsageError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
@@ -234,7 +234,8 @@ class OpenAiImages(HostedImages):
         if found.form.one_model and missing_model(self.model, found.names):
             runs = ", ".join(dict.fromkeys(found.names))
             what = f"{found.form.title} at {self._client.url} runs {runs}, not {self.model}"
-            raise AccountError(what, where=f"generator {self._client.name}", fix="write the name of the model that it runs")
+            fix = "write the name of the model that it runs"
+            raise AccountError(what, where=f"generator {self._client.name}", fix=fix)
         self._use(found.form, found.capabilities)
         self._settled = True
         return found

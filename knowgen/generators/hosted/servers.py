@@ -160,6 +160,7 @@ _SGLANG_EDIT = frozenset(
         "enable_upscaling", "upscaling_model_path", "upscaling_scale", "perf_dump_path", "num_frames",
     }
 )  # fmt: skip
+_LITELLM_GENERATION = frozenset({"prompt", "model", "n", "quality", "response_format", "size", "style", "user"})
 _LITELLM_EDIT = frozenset(
     {
         "prompt", "model", "background", "input_fidelity", "n", "quality", "response_format", "size", "user",
@@ -225,7 +226,7 @@ FORMS: Mapping[str, ServerForm] = {
             sent_by_default=frozenset({"moderation"}),
             fixed={"n": 1, "response_format": "b64_json"},
             seed_in_edits=False,
-            generation_fields=frozenset({"prompt", "model", "n", "quality", "response_format", "size", "style", "user"}),
+            generation_fields=_LITELLM_GENERATION,
             edit_fields=_LITELLM_EDIT,
             open_generations=True,
             open_edits=True,
