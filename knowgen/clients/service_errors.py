@@ -184,7 +184,7 @@ class ServiceError:
         if 300 <= self.status < 400:
             return f"{who} answered {self.status}, a redirect; it is not followed, because the key would go along"
         text = f"{who} answered {self.status}"
-        if self.code and self.code not in self.message:
+        if self.code and self.code != str(self.status) and self.code not in self.message:
             text += f" {self.code}"
         return f"{text}: {self.message}" if self.message else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,11 @@ def sglang_of(model: str) -> EngineProfile:
     return replace(SGLANG, free={"/v1/models": ({}, listing(SGLANG_CARD | {"id": model}))})
 
 
-RECOGNISED = {"vllm-omni": vllm_of, "sglang": sglang_of, "litellm": lambda model: LITELLM}
+RECOGNISED: dict[str, Callable[[str], EngineProfile]] = {
+    "vllm-omni": vllm_of,
+    "sglang": sglang_of,
+    "litellm": lambda model: LITELLM,
+}
 ONE_MODEL = {"vllm-omni": VLLM_OMNI, "sglang": SGLANG}
 
 
@@ -60,7 +65,7 @@ def test_a_server_is_recognised_by_its_free_calls_and_not_by_the_name_of_the_mod
         with EngineServer(profile) as server:
             generator = on(profile, server, model)
             asyncio.run(generator.check_service())
-            assert generator.form.name == name
+            assert generator.form.name == name and generator.service_facts().startswith(generator.form.title)
             assert server.asked[0] == "/v1/models" and not server.calls
 
 

@@ -154,6 +154,12 @@ class HubImages(HostedImages):
                 raise AccountError(error.what, where=f"generator {self._client.name}") from error
         return ""
 
+    def service_facts(self) -> str:
+        """Return how the provider is reached, in one line."""
+        seed = "a seed is sent" if self._sends_seed else "it takes no seed"
+        tasks = " and ".join(self._helpers)
+        return f"{self.provider} serves {self.hub_model} at {self._client.url}, which has {tasks}: {seed}"
+
     async def composed(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
         """Return the request as the provider takes it; the first one asks the hub for the provider's model name."""
         return await asyncio.to_thread(self.compose, request, references)

@@ -46,7 +46,8 @@ class ProviderTask:
 def size_parameters(provider: str, size: Mapping[str, int], *, edit: bool) -> dict[str, Any]:
     """Return the parameters of a size, as the helper of a provider or the provider itself reads them.
 
-    WaveSpeed has `size` in the form `1024*1024` (wavespeed.ai/docs, 2026-11-29), and its helper passes on what it gets.
+    Models of WaveSpeed have `size` as `1024*1024`, or width and height (wavespeed.ai/docs, 2026-11-29), and its
+    helper passes on what it gets.
 
     Args:
         provider: Name of the provider.
@@ -55,12 +56,12 @@ def size_parameters(provider: str, size: Mapping[str, int], *, edit: bool) -> di
 
     Example:
         >>> size_parameters("wavespeed", {"width": 1024, "height": 768}, edit=False)
-        {'size': '1024*768'}
+        {'width': 1024, 'height': 768, 'size': '1024*768'}
     """
     if not size:
         return {}
     if provider == "wavespeed":
-        return {"size": f"{size['width']}*{size['height']}"}
+        return {**size, "size": f"{size['width']}*{size['height']}"}
     return {"target_size": dict(size)} if edit and provider in _TARGET_SIZE else dict(size)
 
 

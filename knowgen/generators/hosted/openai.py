@@ -35,7 +35,7 @@ from knowgen.generators.hosted.errors import ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 from knowgen.generators.hosted.request_fields import checked_fields, merged, width_height
 from knowgen.generators.hosted.server_probe import Capabilities, Probe, probe
-from knowgen.generators.hosted.servers import AUTO, FORMS, Api, ServerForm, form_of_host
+from knowgen.generators.hosted.servers import ANY_NUMBER, AUTO, FORMS, Api, ServerForm, form_of_host
 
 FORMAT = ServiceFormat(
     name="openai",
@@ -255,6 +255,21 @@ class OpenAiImages(HostedImages):
         if found.error is not None:
             raise_listing_error(found.error, self._client.name)
         return self.warned(missing_model(self.model, found.names))
+
+    def service_facts(self) -> str:
+        """Return what is known about the server, in one line.
+
+        Example:
+            >>> OpenAiImages("m", base_url="http://127.0.0.1:8000/v1", server="sglang").service_facts()
+            'SGLang-Diffusion at http://127.0.0.1:8000/v1, through /images/…: a seed is sent; references as the model takes'
+        """
+        form, most = self.form, self._reference_limits.max_images
+        path = CHAT_PATH if self._api == "chat" else form.path.replace("/generations", "/…")
+        seeds = [self._sends_seed(edit=edit) for edit in (False, True)]
+        seed = {(True, True): "a seed is sent", (True, False): "a seed is sent, but not with reference images"}
+        said = seed.get((seeds[0], seeds[1]), "it takes no seed")
+        references = "references as the model takes" if most == ANY_NUMBER else f"up to {most} reference images"
+        return f"{form.title} at {self._client.url}, through {path}: {said}; {references}"
 
     def sent_prompt(self, request: GenerationRequest) -> str:
         """Return the prompt as it is sent."""

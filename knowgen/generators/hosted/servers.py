@@ -41,7 +41,7 @@ ARGUMENTS = frozenset({"size", "quality", "moderation", "output_format"})
 """Arguments of the generator that are fields of a request."""
 
 _OPENAI_EDIT_LIMIT = 16
-_ANY_NUMBER = 64
+ANY_NUMBER = 64
 """Maximum number of references for servers that have no limit of their own: the model behind them has one."""
 
 
@@ -203,7 +203,7 @@ FORMS: Mapping[str, ServerForm] = {
             further="extra_params",
             chat_further="extra_body",
             chat_modalities=("image",),
-            max_references=_ANY_NUMBER,
+            max_references=ANY_NUMBER,
             one_model=True,
             pixel_sizes=True,
         ),
@@ -216,7 +216,7 @@ FORMS: Mapping[str, ServerForm] = {
             generation_fields=_SGLANG_GENERATION,
             edit_fields=_SGLANG_EDIT,
             open_generations=True,
-            max_references=_ANY_NUMBER,
+            max_references=ANY_NUMBER,
             one_model=True,
             pixel_sizes=True,
         ),
@@ -245,7 +245,7 @@ FORMS: Mapping[str, ServerForm] = {
         ),
         ServerForm(
             name="other",
-            title="the server",
+            title="a server that is not recognised",
             fixed={"n": 1, "response_format": "b64_json"},
             open_generations=True,
             open_edits=True,
