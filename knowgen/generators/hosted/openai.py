@@ -260,15 +260,16 @@ class OpenAiImages(HostedImages):
         """Return what is known about the server, in one line.
 
         Example:
-            >>> OpenAiImages("m", base_url="http://127.0.0.1:8000/v1", server="sglang").service_facts()
-            'SGLang-Diffusion at http://127.0.0.1:8000/v1, through /images/…: a seed is sent; references as the model takes'
+            >>> OpenAiImages("m", base_url="http://127.0.0.1:8000/v1", server="azure").service_facts()
+            'Azure at http://127.0.0.1:8000/v1, through /images/…: it takes no seed; up to 16 reference images'
         """
         form, most = self.form, self._reference_limits.max_images
         path = CHAT_PATH if self._api == "chat" else form.path.replace("/generations", "/…")
         seeds = [self._sends_seed(edit=edit) for edit in (False, True)]
         seed = {(True, True): "a seed is sent", (True, False): "a seed is sent, but not with reference images"}
         said = seed.get((seeds[0], seeds[1]), "it takes no seed")
-        references = "references as the model takes" if most == ANY_NUMBER else f"up to {most} reference images"
+        some = {0: "no reference images", 1: "one reference image", ANY_NUMBER: "references as its model takes"}
+        references = some.get(most, f"up to {most} reference images")
         return f"{form.title} at {self._client.url}, through {path}: {said}; {references}"
 
     def sent_prompt(self, request: GenerationRequest) -> str:
