@@ -25,7 +25,7 @@ from tests.helpers.gateway_servers import (
     openrouter_moderated,
 )
 from tests.helpers.hosted_generation import PROMPT, Meter, generate, image, on, reference
-from tests.helpers.image_servers import KEY, Step
+from tests.helpers.image_servers import KEY, Call, Step, b64
 
 SEEDREAM, GPT_IMAGE = "bytedance-seed/seedream-4.5", "openai/gpt-image-2"
 
@@ -237,3 +237,16 @@ def test_the_cost_that_litellm_names_in_a_header_is_charged() -> None:
     with EngineServer(LITELLM) as server:
         (result,) = generate(on(LITELLM, server, LITELLM_MODEL, price=1.0), meter=meter)
     assert result.usage.cost == LITELLM_COST and meter.settled[-1] == LITELLM_COST
+
+
+@pytest.mark.parametrize("reported", ["", "0.0", "None"])
+def test_the_users_price_is_charged_where_litellm_does_not_know_one(reported: str) -> None:
+    def without_cost(call: Call) -> Step:
+        return Step(
+            response={"created": 1, "data": [{"b64_json": b64(drawn(call.prompt, 1))}]},
+            headers={"x-litellm-response-cost": reported},
+        )
+
+    with EngineServer(LITELLM, without_cost) as server:
+        (result,) = generate(on(LITELLM, server, LITELLM_MODEL, price=0.25), meter=Meter())
+    assert result.usage.cost == 0.25

@@ -35,7 +35,7 @@ from tests.helpers.engine_servers import (
 )
 from tests.helpers.gateway_servers import LITELLM, OPENROUTER
 from tests.helpers.hosted_generation import PROMPT, generate, image, on, reference
-from tests.helpers.image_servers import KEY, OPENAI, ImageServer
+from tests.helpers.image_servers import KEY, OPENAI, ImageServer, Step
 
 ROOT = Path(__file__).parents[2]
 SEEDREAM = "bytedance-seed/seedream-4.5"
@@ -108,6 +108,17 @@ def test_a_wrong_key_ends_the_run() -> None:
             asyncio.run(generator.check_service())
         with pytest.raises(AccountError, match="401: Unauthorized"):
             generate(on(VLLM_WITH_KEY, server, VLLM_MODEL, key_env="", server="vllm-omni"))
+
+
+def test_a_server_that_is_still_starting_does_not_pass_as_an_unknown_one() -> None:
+    with EngineServer(VLLM_OMNI) as server:
+        server.pages["/v1/models"] = Step(status=502, body=b"<html>Bad gateway</html>")
+        generator = on(VLLM_OMNI, server, VLLM_MODEL, fields={"cfg_interval": [0.4, 1.0]})
+        with pytest.raises(ServiceUnavailableError, match="502.*server=NAME"):
+            generate(generator)
+        del server.pages["/v1/models"]
+        (result,) = generate(generator)
+        assert image(result) and server.read[-1]["extra_params"] == {"cfg_interval": [0.4, 1.0]}
 
 
 def test_a_fault_of_the_scheduler_may_pass() -> None:

@@ -368,7 +368,7 @@ class OpenAiImages(HostedImages):
 
         A response without counts is charged at least the tokens of its quality and size.
         """
-        reported = _reported_cost(data, headers)
+        reported = _reported_cost(data, headers, self.price)
         if self._api == "chat":
             images = 1 if isinstance(data.get("choices"), list) else 0
             listed = self.prices.per_image * images if self.prices.per_image is not None else None
@@ -421,12 +421,17 @@ class OpenAiImages(HostedImages):
         return image
 
 
-def _reported_cost(data: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
-    """Return the cost in US dollars that a server reports, OpenRouter in `usage` and LiteLLM in a header; else None."""
+def _reported_cost(data: Mapping[str, Any], headers: Mapping[str, str], price: float | None) -> float | None:
+    """Return the cost in US dollars that a server reports, OpenRouter in `usage` and LiteLLM in a header; else None.
+
+    A gateway that reports 0 for a model whose price the user states does not know the price.
+    """
     usage = data.get("usage")
     value: Any = usage.get("cost") if isinstance(usage, Mapping) else None
     if value is None:
         value = headers.get(_COST_HEADER) or None
+        if price and value is not None and not value.strip("0."):
+            return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -96,13 +96,15 @@ async def probe(client: ServiceClient, model: str, form: ServerForm | None) -> P
         form: Its form, where that is known already.
 
     Raises:
-        ServiceUnavailableError: It cannot be reached, or is busy.
+        ServiceUnavailableError: It cannot be reached, is busy, or has a fault before it is known what it is.
         AccountError: The certificate of the server is not valid.
     """
     status, headers, body = await client.get(form.listing if form else "/models")
     error = None if 200 <= status < 300 else read_error(status, headers, body, client.key)
-    if error is not None and error.outcome is Outcome.BUSY:
+    if error is not None and (error.outcome is Outcome.BUSY or (form is None and error.outcome.transient)):
         what = error.describe("the service")
+        if error.outcome is not Outcome.BUSY:  # a server that is still starting must not pass as an unknown one
+            what += " for its list of models, so it is not known what it is; server=NAME names it"
         raise ServiceUnavailableError(what, service=client.name, busy=True, retry_after=error.retry_after)
     entries = _entries(body) if error is None else []
     found = form or _form_of(headers, entries)
