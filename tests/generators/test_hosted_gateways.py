@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import knowgen
 from knowgen.core.errors import AccountError, ConfigError, RefusalError, TransientError
 from knowgen.generators.hosted.openai import OpenAiImages
 from tests.helpers.engine_servers import EngineProfile, EngineServer, drawn
@@ -250,3 +251,14 @@ def test_the_users_price_is_charged_where_litellm_does_not_know_one(reported: st
     with EngineServer(LITELLM, without_cost) as server:
         (result,) = generate(on(LITELLM, server, LITELLM_MODEL, price=0.25), meter=Meter())
     assert result.usage.cost == 0.25
+
+
+def test_a_run_says_where_repeats_differ_by_chance_and_not_by_seed(tmp_path: Path) -> None:
+    with EngineServer(LITELLM) as server:
+        args = {"base_url": server.base, "key_env": "MY_KEY"}
+        run = knowgen.evaluate(
+            "knowgen_mini", f"openai:{LITELLM_MODEL}", ["pixels"], out=tmp_path / "run", generator_args=args, limit=2,
+            repeats=2, progress=False,
+        )  # fmt: skip
+    note = "all 4 images have no seed, because the service takes none: repeats differ by chance"
+    assert note in run.summary.notes

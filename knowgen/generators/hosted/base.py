@@ -33,7 +33,7 @@ from knowgen.core.metering import ReportedUsage, note
 from knowgen.core.records import GenerationRequest, GenerationStatus, Usage
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
-from knowgen.generators.contract import GeneratedImage
+from knowgen.generators.contract import SEED_NOT_TAKEN, GeneratedImage
 from knowgen.generators.hosted.client import ServiceClient, ServiceRequest, ServiceResponse
 from knowgen.generators.hosted.errors import ServiceRejectedError, refused_choice, refused_field, stated_reference_limit
 from knowgen.generators.hosted.images import (
@@ -52,9 +52,6 @@ DOWNLOAD_ATTEMPTS = 3
 
 ACCESS_ARGUMENTS = frozenset({"key_env", "concurrency", "timeout", "rpm", "tpm", "price"})
 """Arguments of `ServiceAccess` that do not decide what is generated, and are not part of keys."""
-
-SEED_NOT_TAKEN = "not taken"
-"""Recorded as the seed where the service takes none."""
 
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1000

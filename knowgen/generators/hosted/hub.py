@@ -28,7 +28,8 @@ from knowgen.core.errors import (
 )
 from knowgen.core.metering import ReportedUsage
 from knowgen.core.records import GenerationRequest
-from knowgen.generators.hosted.base import SEED_NOT_TAKEN, HostedImages, ResponseImage, ServiceFormat
+from knowgen.generators.contract import SEED_NOT_TAKEN
+from knowgen.generators.hosted.base import HostedImages, ResponseImage, ServiceFormat
 from knowgen.generators.hosted.client import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
 from knowgen.generators.hosted.hub_tasks import ProviderTask, image_of, size_parameters, task_of
