@@ -75,7 +75,7 @@ LITELLM_ENDINGS: dict[str, tuple[Step, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", list(LITELLM_ENDINGS))
-def test_what_litellm_turns_away_is_no_failure_of_the_model(name: str) -> None:
+def test_what_litellm_turns_away_does_not_count_as_a_failure_of_the_model(name: str) -> None:
     step, kind, words = LITELLM_ENDINGS[name]
     with EngineServer(LITELLM, lambda call: step) as server, pytest.raises(kind, match=words):
         generate(on(LITELLM, server, LITELLM_MODEL))

@@ -1,4 +1,4 @@
-"""One image for each seed from a generator behind a service, and what a budget was told."""
+"""One image for each seed from a generator behind a service, and what its calls cost."""
 
 from __future__ import annotations
 
