@@ -48,7 +48,7 @@ def test_where_no_seed_is_read_the_record_says_so() -> None:
         assert "seed" not in server.calls[0].fields and len(server.calls) == 1
     with EngineServer(AZURE) as server:
         (on_azure,) = generate(azure(server))
-        assert "seed" not in server.calls[0].fields and len(server.calls) == 1
+        assert not [call for call in server.calls if "seed" in call.fields] and len(server.read) == 1
     for result in (behind_litellm, again, on_openrouter, on_azure):
         assert image(result) and result.settings["seed"] == "not taken"
 
@@ -65,7 +65,7 @@ def test_an_edit_through_litellm_reads_no_seed_and_the_record_names_what_may_be_
     with EngineServer(LITELLM) as server:
         (plain,) = generate(on(LITELLM, server, LITELLM_MODEL, fields={"background": "opaque"}))
         assert server.calls[-1].fields["background"] == "opaque" and "background" not in server.read[-1]
-    assert {"background", "moderation"} <= set(plain.settings["fields_unchecked"])
+    assert plain.settings["fields_unchecked"] == ["background", "moderation"]  # the seed was refused
 
 
 LITELLM_ENDINGS: dict[str, tuple[Step, type[Exception], str]] = {
@@ -122,9 +122,11 @@ def azure(server: EngineServer, **args: Any) -> OpenAiImages:
 def test_azure_is_sent_openais_fields_whatever_the_deployment_is_called(tmp_path: Path) -> None:
     with EngineServer(AZURE) as server:
         generator = azure(server, size="1024x1024", fields={"background": "opaque"})
-        generate(generator)
+        (plain,) = generate(generator)
         generate(generator, reference(tmp_path, 1))
-    one, two = server.calls
+    refused, one, two = server.calls
+    assert refused.fields["moderation"] == "low" and plain.settings["fields_not_taken"] == ["moderation"]
+    assert "moderation" not in plain.settings and plain.settings["quality"] == "auto"
     assert one.fields == {
         "model": "paint",
         "prompt": PROMPT,

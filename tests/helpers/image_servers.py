@@ -192,6 +192,9 @@ _GENERATIONS = frozenset(
         "output_compression",
         "user",
         "stream",
+        "partial_images",
+        "safety_identifier",
+        "complexity",
     ]
 )
 _EDITS = frozenset(
@@ -207,6 +210,8 @@ _EDITS = frozenset(
         "output_compression",
         "user",
         "stream",
+        "partial_images",
+        "safety_identifier",
     ]
 )
 _ARK = frozenset(

@@ -306,7 +306,7 @@ class HostedImages(ServiceAccess, ABC):
             response, reference_settings = await self._answered(request)
             usage = response.usage
             settings |= reference_settings
-            settings |= self._left_out()
+            settings = self._as_sent(settings)
             image = self.read_image(await self.finished(response.data))
             settings |= image.settings
             data = image.content or await self._image_bytes(image)
@@ -352,12 +352,15 @@ class HostedImages(ServiceAccess, ABC):
                     note(self._client.name, "fields", {"not_taken": field_name, "refused": error.what})
                 self._not_taken.add(field_name)
 
-    def _left_out(self) -> dict[str, Any]:
-        """Return what is recorded of the fields that the service does not take."""
+    def _as_sent(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings without the fields that the service does not take, which they name."""
         if not self._not_taken:
-            return {}
+            return dict(settings)
+        sent = {name: value for name, value in settings.items() if name not in self._not_taken}
+        unchecked = [name for name in sent.pop("fields_unchecked", ()) if name not in self._not_taken]
         seed = {"seed": SEED_NOT_TAKEN} if "seed" in self._not_taken else {}
-        return {**seed, "fields_not_taken": sorted(self._not_taken)}
+        listed = {"fields_unchecked": unchecked} if unchecked else {}
+        return {**sent, **seed, **listed, "fields_not_taken": sorted(self._not_taken)}
 
     async def _image_bytes(self, image: ResponseImage) -> bytes:
         """Return the bytes of a response's image, after decoding them once as a check.

@@ -2,10 +2,11 @@
 
 The forms are published, and were looked up on 2026-11-29:
 
-- `openai`: the parameter types of the official client, openai 2 (`image_generate_params`, `image_edit_params`).
+- `openai`: the parameter types of the official client, openai 2 (`image_generate_params`, `image_edit_params`); an edit
+  as a form has no `moderation`, one as JSON has.
 - `azure`: Microsoft's guide to image generation models (learn.microsoft.com/azure/ai-services/openai/how-to/dall-e) and
-  the reference of the inference API, 2025-04-01-preview: OpenAI's fields without `moderation`, under a path with the
-  deployment and `api-version`; edits take PNG and JPEG files, no WebP.
+  the reference of the inference API: OpenAI's fields, without `moderation` under the path with the deployment and
+  `api-version` (2025-04-01-preview), where edits take PNG and JPEG files, no WebP.
 - `vllm-omni`: docs/serving/image_generation_api.md, image_edit_api.md and chat_completions_api.md of
   vllm-project/vllm-omni, and its entrypoints/openai/protocol/images.py and api_server.py. Fields that it does not know
   are ignored without an error; those of a model belong into `extra_params`.
@@ -187,7 +188,7 @@ FORMS: Mapping[str, ServerForm] = {
         ServerForm(
             name="azure",
             title="Azure",
-            sent_by_default=ARGUMENTS - {"moderation"},
+            sent_by_default=ARGUMENTS,
             fixed={"n": 1},
             seed=False,
             reference_formats=frozenset({"PNG", "JPEG"}),
