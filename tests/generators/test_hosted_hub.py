@@ -266,9 +266,14 @@ def test_a_model_that_the_provider_does_not_serve_is_found_before_anything_is_ge
             asyncio.run(make(server, "fal-ai", model).check_service())
     asyncio.run(make(server, "fal-ai").check_service())
     asyncio.run(make(server, "fal-ai", EDIT_MODEL).check_service())  # for agents, whose requests have references
-    (only_text,) = generate(make(server, "fal-ai"), reference(tmp_path))
-    assert only_text.status is GenerationStatus.FAILED and "edit_model=OWNER/MODEL" in only_text.reason
+    for provider in ("fal-ai", "nscale"):
+        with pytest.raises(ConfigError, match=r"edit_model=OWNER/MODEL|nscale has no image-to-image"):
+            generate(make(server, provider), reference(tmp_path))
+    (only_edits,) = generate(make(server, "fal-ai", EDIT_MODEL))
+    assert only_edits.status is GenerationStatus.FAILED and "for text-to-image" in only_edits.reason
     assert not server.calls
+    (without,) = generate(make(server, "fal-ai", max_references=0), reference(tmp_path))
+    assert without.status is GenerationStatus.OK and without.settings["operation"] == "text-to-image"
 
 
 def test_a_hub_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

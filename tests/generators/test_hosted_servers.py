@@ -12,7 +12,6 @@ import pytest
 
 import knowgen
 from knowgen.core.errors import AccountError, ConfigError, ServiceUnavailableError, UsageError
-from knowgen.core.records import GenerationStatus
 from knowgen.generators.hosted.openai import OpenAiImages
 from knowgen.store.run import RunStore
 from tests.helpers.engine_servers import (
@@ -252,10 +251,9 @@ def test_a_field_that_a_server_would_ignore_is_refused_before_anything_is_sent(t
         assert not server.calls
     with EngineServer(VLLM_OMNI) as server:  # known to the model, but its edits have no place for it
         generator = on(VLLM_OMNI, server, VLLM_MODEL, fields={"cfg_text_scale": 4.0})
-        (result,) = generate(generator, reference(tmp_path, 1))
+        with pytest.raises(ConfigError, match=r"does not read cfg_text_scale.*edit_fields.*api=chat"):
+            generate(generator, reference(tmp_path, 1))
         assert not server.calls
-    assert result.status is GenerationStatus.FAILED
-    assert "does not read cfg_text_scale" in result.reason and "api=chat" in result.reason
 
 
 def test_a_chosen_field_that_a_server_refuses_is_never_left_out() -> None:

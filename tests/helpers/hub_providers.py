@@ -92,7 +92,7 @@ def replicate(server: EngineServer, call: Call) -> Step:
     fields = server.keep(call.fields["input"], dict.fromkeys(REPLICATE_INPUT))
     assert call.headers["prefer"] == "wait"
     seed, count = fields.get("seed"), len(fields.get("input_images", []))
-    server.pages["/out.webp"] = drawn(fields["prompt"], seed, count, "WEBP")
+    server.pages[f"/out{call.number}.webp"] = server.pages["/out.webp"] = drawn(fields["prompt"], seed, count, "WEBP")
     get = "https://api.replicate.com/v1/predictions/p1"
     if "slow" in fields["prompt"]:
         return Step(status=201, response={"id": "p1", "status": "processing", "output": None, "urls": {"get": get}})
@@ -104,7 +104,8 @@ def replicate(server: EngineServer, call: Call) -> Step:
     return Step(
         status=201,
         response=lambda url: {
-            "id": "p1", "status": "succeeded", "output": [f"{url}/out.webp"], "error": None, "urls": {"get": get},
+            "id": "p1", "status": "succeeded", "output": [f"{url}/out{call.number}.webp"], "error": None,
+            "urls": {"get": get},
         },
     )  # fmt: skip
 
@@ -155,20 +156,21 @@ WAVESPEED = frozenset(
 def wavespeed(server: EngineServer, call: Call) -> Step:
     """Answer as WaveSpeed: a task, whose result is asked for at another path."""
     fields = server.keep(call.fields, dict.fromkeys(WAVESPEED))
-    server.pages["/out.png"] = drawn(fields["prompt"], fields.get("seed"), int("image" in fields))
-    get = "https://api.wavespeed.ai/api/v3/predictions/w1/result"
+    job = f"w{call.number}"
+    server.pages[f"/{job}.png"] = drawn(fields["prompt"], fields.get("seed"), int("image" in fields))
+    get = f"https://api.wavespeed.ai/api/v3/predictions/{job}/result"
     waiting = {"data": {"status": "processing", "urls": {"get": get}, "outputs": []}}
     ended = Step(
         response=lambda url: {
             "data": {
                 "status": "completed",
-                "outputs": [f"{url}/out.png"],
+                "outputs": [f"{url}/{job}.png"],
                 "has_nsfw_contents": ["blocked" in fields["prompt"]],
             }
         }
     )
-    server.pages["/wavespeed/api/v3/predictions/w1/result"] = [Step(response=waiting), ended]
-    return Step(response={"data": {"id": "w1", "status": "created", "urls": {"get": get}, "outputs": []}})
+    server.pages[f"/wavespeed/api/v3/predictions/{job}/result"] = [Step(response=waiting), ended]
+    return Step(response={"data": {"id": job, "status": "created", "urls": {"get": get}, "outputs": []}})
 
 
 def zai(server: EngineServer, call: Call) -> Step:
@@ -177,11 +179,12 @@ def zai(server: EngineServer, call: Call) -> Step:
         words = "System detected potentially unsafe or sensitive content in input or generation."
         return Step(status=400, error={"error": {"code": "1301", "message": words}})
     server.read.append(call.fields)
-    server.pages["/out.png"] = drawn(call.fields["prompt"], None)
-    ended = Step(response=lambda url: {"task_status": "SUCCESS", "image_result": [{"url": f"{url}/out.png"}]})
-    waiting: Step | bytes = Step(response={"id": "z1", "task_status": "PROCESSING"})
-    server.pages["/zai-org/api/paas/v4/async-result/z1"] = [waiting, ended]
-    return Step(response={"id": "z1", "task_status": "PROCESSING", "model": call.fields["model"]})
+    job = f"z{call.number}"
+    server.pages[f"/{job}.png"] = drawn(call.fields["prompt"], None)
+    ended = Step(response=lambda url: {"task_status": "SUCCESS", "image_result": [{"url": f"{url}/{job}.png"}]})
+    waiting: Step | bytes = Step(response={"id": job, "task_status": "PROCESSING"})
+    server.pages[f"/zai-org/api/paas/v4/async-result/{job}"] = [waiting, ended]
+    return Step(response={"id": job, "task_status": "PROCESSING", "model": call.fields["model"]})
 
 
 _ANSWERS: dict[str, Callable[[EngineServer, Call], Step]] = {

@@ -169,10 +169,11 @@ class HubImages(HostedImages):
         """Return the request as the provider takes it.
 
         Raises:
-            ServiceRejectedError: The provider does not serve the model for such a request.
+            ServiceRejectedError: The model edits only, and the request has no reference image.
             AccountError: The model does not exist, or the provider does not serve it.
             ServiceUnavailableError: The hub cannot be reached.
-            ConfigError: The provider is not sent one of the chosen parameters.
+            ConfigError: The provider is not sent one of the chosen parameters, or does not serve the model for requests
+                with reference images.
         """
         task = _EDIT if references else _TO_IMAGE
         if task not in self._tried:
@@ -215,7 +216,10 @@ class HubImages(HostedImages):
         """Return a request as a helper of huggingface_hub makes it."""
         helper = self._helpers.get(task)
         if helper is None:
-            raise ServiceRejectedError(f"{self.provider} has no {task}")
+            where = f"generator {self._client.name}"
+            raise ConfigError(
+                f"{self.provider} has no {task}", where=where, fix="use another provider, or max_references=0"
+            )
         model = self.edit_model or self.hub_model if task == _EDIT else self.hub_model
         try:
             made = helper.prepare_request(
@@ -224,8 +228,13 @@ class HubImages(HostedImages):
         except ValueError as error:  # the model is not served by this provider, or for another task
             where = f"generator {self._client.name}"
             if self._serves_other_task(str(error)):
-                fix = f"; name one with edit_model=OWNER/MODEL ({error})" if task == _EDIT else f" ({error})"
-                raise ServiceRejectedError(f"{self.provider} does not serve {model} for {task}{fix}") from error
+                what = f"{self.provider} does not serve {model} for {task} ({error})"
+                if task == _EDIT:
+                    fix = (
+                        "name one that edits with edit_model=OWNER/MODEL, or leave references out with max_references=0"
+                    )
+                    raise ConfigError(what, where=where, fix=fix) from error
+                raise ServiceRejectedError(what) from error
             raise AccountError(str(error), where=where, fix=f"see https://huggingface.co/{model}") from error
         except Exception as error:
             raise self._hub_error(error, model) from error

@@ -31,7 +31,6 @@ from knowgen.generators.hosted.base import (
 )
 from knowgen.generators.hosted.chat_images import CHAT_PATH, chat_image, chat_message, chat_usage
 from knowgen.generators.hosted.client import ServiceRequest
-from knowgen.generators.hosted.errors import ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 from knowgen.generators.hosted.request_fields import checked_fields, merged, width_height
 from knowgen.generators.hosted.server_probe import Capabilities, Probe, probe
@@ -280,7 +279,7 @@ class OpenAiImages(HostedImages):
         """Return the request in the form of the server.
 
         Raises:
-            ServiceRejectedError: The server does not read a chosen field in a request with references.
+            ConfigError: The server does not read a chosen field in a request with references.
         """
         form = self.form
         if self._api == "chat":
@@ -317,7 +316,7 @@ class OpenAiImages(HostedImages):
         """Return a request with the user's fields, where the server reads them.
 
         Raises:
-            ServiceRejectedError: The server does not read one of them in such a request.
+            ConfigError: The server does not read one of them in such a request.
         """
         form, fields = self.form, self._edit_further if edit else self._further
         known, nested = form.known_fields(self._api, edit=edit), form.nested_in(self._api, edit=edit)
@@ -327,8 +326,9 @@ class OpenAiImages(HostedImages):
         further = {name: value for name, value in fields.items() if name not in beside}
         if further and not nested:
             what = f"{form.title} does not read {', '.join(sorted(further))} in a request with reference images"
-            fix = "; api=chat takes it" if form.chat_further else ""
-            raise ServiceRejectedError(f"{what}, as it publishes{fix}")
+            fix = "name the fields of such requests with edit_fields={…}"
+            fix += ", or use api=chat, which takes it" if form.chat_further else ""
+            raise ConfigError(f"{what}, as it publishes", where=f"generator {self._client.name}", fix=fix)
         return merged(merged(body, beside), {nested: further} if further else {})
 
     def _sends_seed(self, *, edit: bool) -> bool:
