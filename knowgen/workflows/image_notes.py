@@ -26,8 +26,10 @@ def image_notes(store: RunStore) -> tuple[str, ...]:
             continue
         total += 1
         repeated |= generation.repeat > 0
-        unseeded += generation.settings.get("seed") == SEED_NOT_TAKEN
-        unsure += "seed" in generation.settings.get("fields_unchecked", ())
+        settings = generation.settings
+        unseeded += settings.get("seed") == SEED_NOT_TAKEN
+        confirmed = "returned_seed" in settings and settings["returned_seed"] == settings.get("seed")
+        unsure += "seed" in settings.get("fields_unchecked", ()) and not confirmed
         if generation.one_colour:
             colours[generation.one_colour] += 1
         else:
