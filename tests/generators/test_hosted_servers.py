@@ -272,6 +272,9 @@ def test_the_limit_on_references_that_a_server_states_is_kept_from_then_on(most:
         generator = on(profile, server, VLLM_MODEL)
         (first, second) = generate(generator, *references, seeds=(1, 2))
         assert [len(call.files) for call in server.calls] == [6, most, most]
+        generate(on(profile, server, VLLM_MODEL, api="chat"), *references)
+        parts = [call.fields["messages"][0]["content"] for call in server.calls[3:]]
+        assert [len(each) - 1 for each in parts] == [6, most]
     for result in (first, second):
         assert image(result) and result.settings["references_dropped"] == (
             f"{6 - most} past the service's limit of {most}"
