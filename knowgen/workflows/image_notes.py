@@ -21,7 +21,7 @@ def image_notes(store: RunStore) -> tuple[str, ...]:
     colours: Counter[str] = Counter()
     total, unseeded, unsure = 0, 0, 0
     repeated = False
-    for _, generation in store.generations():
+    for _, generation in store.generations(paths=False):
         if generation.image is None:
             continue
         total += 1

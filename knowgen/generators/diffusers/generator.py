@@ -103,6 +103,7 @@ class DiffusersGenerator:
     """
 
     batch_size: ClassVar[int] = LARGEST
+    groups_by_length: ClassVar[bool] = True
     concurrency: ClassVar[int] = 1
     references: ClassVar[bool] = True
     revision: ClassVar[str] = "2"
@@ -226,7 +227,7 @@ class DiffusersGenerator:
         base = base or edit_settings(text_class)
         if self.edit:
             named = PipelineSettings(model=self.edit, revision=self.edit_revision or "main")
-            edit_class = self.edit_pipeline or self._find(named).pipeline
+            edit_class = self.edit_pipeline or self._find(named, "edit").pipeline
             base = base if base is not None and base.pipeline == edit_class else named
         elif base is None:
             base = self._text_settings.model_copy(update={"model": "", "pipeline": ""})

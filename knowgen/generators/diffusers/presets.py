@@ -123,21 +123,24 @@ class PipelineTraits(Record):
         since: Release of diffusers that has it first; empty where it is not known.
         images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
         most_references: Maximum number of reference images; None for no maximum.
-        batch: Requests that may share a batch: `all`, those with `text` only, or `none`.
+        batch: Requests that may share a batch: `all`, those with `text` only, those with text only and one `prompt`, or
+            `none`.
         needs_image: Whether it cannot generate without a reference image.
         guidance: Argument that sets how closely the prompt is followed.
         global_random: Whether it samples from torch's global random state.
         negative_prompt: The model's own negative prompt; None if it has none.
+        padded: Whether a batch takes as long as its longest prompt; otherwise all prompts have one length.
     """
 
     since: str = ""
     images: Literal["one", "all"] = "one"
     most_references: int | None = None
-    batch: Literal["all", "text", "none"] = "text"
+    batch: Literal["all", "text", "prompt", "none"] = "text"
     needs_image: bool = False
     guidance: str = "guidance_scale"
     global_random: bool = False
     negative_prompt: str | None = None
+    padded: bool = False
 
     @property
     def takes_images(self) -> bool:
