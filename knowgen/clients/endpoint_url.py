@@ -87,12 +87,17 @@ def is_azure(url: str) -> bool:
     return (urlsplit(url).hostname or "").endswith(_AZURE_HOSTS)
 
 
-def key_headers(url: str, key: str) -> dict[str, str]:
+def key_headers(url: str, key: str, *, azure: bool = False) -> dict[str, str]:
     """Return the header that carries a key: `api-key` for a key of Azure, else a bearer token.
 
     Azure takes keys in `api-key` and tokens of Entra as bearer tokens (its REST reference, looked up in 2026-11).
+
+    Args:
+        url: URL of the endpoint.
+        key: The key.
+        azure: Whether the endpoint is Azure's behind another address.
     """
-    if is_azure(url) and not key.startswith(_TOKEN_START):
+    if (azure or is_azure(url)) and not key.startswith(_TOKEN_START):
         return {"api-key": key}
     return {"Authorization": f"Bearer {key}"}
 

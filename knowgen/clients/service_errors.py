@@ -25,7 +25,12 @@ Sources, looked up in November 2026:
   `RateLimitTriggeredError`; 403 `SecurityCompromiseError` and 422 `AssertionFailureError` are about the page.
 - MediaWiki: `{error: {code, info}}` with status 200 and `MediaWiki-API-Error`; `maxlag` with Retry-After, `ratelimited`
   (Manual:Maxlag parameter, API:Etiquette).
-- vLLM-Omni: `{detail: "Model mismatch: …"}` with status 400 where a request names another model than the one it serves.
+- vLLM-Omni: "Model mismatch: …" with status 400 where a request names another model than the one it serves; every error
+  as `{error: {message, type, param, code}}` (vllm's server_utils.py), but `{error: "Unauthorized"}` for a wrong key.
+- LiteLLM: `{error: {message, type, param, code}}` with the status as a text in `code`; 400 "Invalid model name passed
+  in model=…"; `budget_exceeded` with 400 or 429 for a budget of the key that is used up; "ContentPolicyViolationError"
+  with 400 (its exceptions.py and proxy/auth).
+- Z.ai: codes in digits; 1301 "unsafe or sensitive content", 1113 "Insufficient balance" with 429 (docs.z.ai).
 - Cloudflare: 520 to 524 and 530, the server behind it is away or answers too late.
 """
 
@@ -77,7 +82,7 @@ _REFUSAL_PARTS = ("sensitive", "riskdetection")
 
 _REFUSAL_MESSAGE = re.compile(
     r"safety system|content (?:management )?policy|usage polic(?:y|ies)|flagged (?:by|for|as)|requires? moderation|"
-    r"inappropriate content",
+    r"inappropriate content|ContentPolicyViolation|\bnsfw\b|unsafe or sensitive content",
     re.IGNORECASE,
 )
 
@@ -91,15 +96,15 @@ _ACCOUNT_CODES = frozenset(
         "accountoverdueerror", "setlimitexceeded", "unsupported_country_region_territory", "api_key_invalid",
         "ip_not_authorized", "subscription_token_invalid", "subscription_not_found", "quota_limited",
         "option_not_in_plan",
-        "insufficientbalanceerror", "authenticationfailederror", "readapidenied",
+        "insufficientbalanceerror", "authenticationfailederror", "readapidenied", "budget_exceeded",
     }
 )  # fmt: skip
 _ACCOUNT_MESSAGE = re.compile(
     r"(?:invalid|incorrect|expired|missing|no|bad) api[ _-]?key|api[ _-]?key (?:not (?:valid|found)|(?:is )?(?:invalid|"
     r"expired|missing))|credit balance is too low|(?:insufficient|not enough) (?:credits?|balance|funds)|billing|"
     r"overdue|spend(?:ing)? limit|model\b.{0,80}\b(?:does not exist|not found|is not (?:a )?valid|has been (?:retired|"
-    r"deprecated|shut down))|not a valid model|no such model|model mismatch|unknown model|location is not supported|"
-    r"country, region",
+    r"deprecated|shut down))|not a valid model|invalid model name|no such model|model mismatch|unknown model|"
+    r"location is not supported|country, region|budget has been exceeded|over budget",
     re.IGNORECASE,
 )
 _NO_QUOTA = re.compile(r"\blimit: 0\b(?!\.)")
@@ -179,7 +184,7 @@ class ServiceError:
         if 300 <= self.status < 400:
             return f"{who} answered {self.status}, a redirect; it is not followed, because the key would go along"
         text = f"{who} answered {self.status}"
-        if self.code and self.code not in self.message:
+        if self.code and self.code != str(self.status) and self.code not in self.message:
             text += f" {self.code}"
         return f"{text}: {self.message}" if self.message else text
 

@@ -35,6 +35,10 @@ GPU_FAULT_CODE = 70
 """Exit code of a worker process whose GPU failed. A GPU that fails repeatedly is disabled."""
 
 
+SEED_NOT_TAKEN = "not taken"
+"""What settings have as the seed where the service behind a generator takes none."""
+
+
 @dataclass
 class GeneratedImage:
     """What a generator returns for one request. The engine stores it as a `Generation`.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from knowgen.core.errors import KnowgenError
+from knowgen.core.errors import ConfigError, KnowgenError
 from knowgen.core.records import GenerationRequest
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
@@ -135,7 +135,9 @@ class CheckedGenerator:
         except ContractError as error:
             self.notes.fail(check, describe(error), "return a PIL image, the bytes of an image file, or its path")
         except Exception as error:  # noqa: BLE001 - a generator may raise anything
-            if is_decline(error):
+            if check == "references" and isinstance(error, ConfigError):
+                self.notes.warn(check, f"a request with a reference image ends a run: {describe(error)}", "")
+            elif is_decline(error):
                 self.decline(check, describe(error))
             else:
                 what, fix = error_and_fix(error, "fix what raises it")

@@ -105,6 +105,7 @@ def _steps(handle: GeneratorHandle) -> list[Step]:
     steps: list[Step] = [
         ("declarations", _check_declarations),
         ("build", _build),
+        *([("service", _check_service)] if capabilities.checks_service else []),
         ("first images", check_first),
         ("device", check_device),
         ("seeds", check_seeds),
@@ -161,3 +162,20 @@ def _build(checked: CheckedGenerator) -> None:
         checked.stop("build", what, "define the same method on the class and the object")
     checked.load_seconds = time.perf_counter() - started
     checked.notes.ok("build", f"built and set up on {checked.device} in {duration(checked.load_seconds)}")
+
+
+def _check_service(checked: CheckedGenerator) -> None:
+    """Check with free calls that its service would take calls, and say what the service is."""
+    notes = checked.notes
+    try:
+        warning = checked.call("service", checked.plugin.check_service, "find out what it waits for")
+    except KnowgenError as error:
+        checked.stop("service", describe(error), "" if error.fix else "correct the key, the address or the model")
+    described = getattr(checked.plugin, "service_facts", None)
+    facts = described() if callable(described) else ""
+    if facts:
+        notes.ok("service", str(facts))
+    if warning:
+        notes.warn("service", str(warning), "correct the name, unless the service has models that it does not list")
+    elif not facts:
+        notes.ok("service", "it answers")

@@ -1,4 +1,4 @@
-"""Notes of a run on its images: of one colour, and the same image for several prompts or repeats."""
+"""Notes of a run on its images: of one colour, the same for several prompts or repeats, or drawn without a seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from knowgen.core.text import count
+from knowgen.generators.contract import SEED_NOT_TAKEN
 from knowgen.store.run import RunStore
 
 
@@ -18,16 +19,30 @@ def image_notes(store: RunStore) -> tuple[str, ...]:
     prompts = {sample.id: sample.prompt for sample in store.samples()}
     samples: dict[str, list[str]] = defaultdict(list)
     colours: Counter[str] = Counter()
-    total = 0
+    total, unseeded, unsure = 0, 0, 0
+    repeated = False
     for _, generation in store.generations(paths=False):
         if generation.image is None:
             continue
         total += 1
+        repeated |= generation.repeat > 0
+        settings = generation.settings
+        unseeded += settings.get("seed") == SEED_NOT_TAKEN
+        confirmed = "returned_seed" in settings and settings["returned_seed"] == settings.get("seed")
+        unsure += "seed" in settings.get("fields_unchecked", ()) and not confirmed
         if generation.one_colour:
             colours[generation.one_colour] += 1
         else:
             samples[generation.image.sha256].append(generation.sample_id)
-    return (*_colour_notes(colours, total), *_repetition_notes(list(samples.values()), prompts, total))
+    seeds = _seed_notes(unseeded, unsure, total) if repeated else ()
+    return (*_colour_notes(colours, total), *_repetition_notes(list(samples.values()), prompts, total), *seeds)
+
+
+def _seed_notes(unseeded: int, unsure: int, total: int) -> Iterator[str]:
+    if unseeded:
+        yield f"{_share(unseeded, total)} no seed, because the service takes none: repeats differ by chance"
+    if unsure:
+        yield f"{_share(unsure, total)} a seed that was sent without knowing whether the service reads it"
 
 
 def _colour_notes(colours: Counter[str], total: int) -> Iterator[str]:
@@ -64,6 +79,6 @@ def _repetition_notes(groups: list[list[str]], prompts: dict[str, str], total: i
         else:
             others = f", and {count(len(several) - 1, 'other')} for several" if len(several) > 1 else ""
             yield f"the same image was returned for {several[0]} different prompts{others}"
-    repeated = sum(1 for group, n in zip(groups, shared, strict=True) if n == 1 and len(group) > len(set(group)))
-    if repeated:
-        yield f"repeats of {count(repeated, 'sample')} are the same image, so the seed was not used"
+    equal = sum(1 for group, n in zip(groups, shared, strict=True) if n == 1 and len(group) > len(set(group)))
+    if equal:
+        yield f"repeats of {count(equal, 'sample')} are the same image, so the seed was not used"

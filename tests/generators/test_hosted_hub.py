@@ -109,7 +109,7 @@ SENT: dict[str, dict[str, Any]] = {
         "steps": 28, "model": MODEL,
     },
     "hf-inference": {"inputs": PROMPT, "parameters": {"seed": 7, "width": 640, "height": 512, **FIELDS}},
-    "wavespeed": {"prompt": PROMPT, "seed": 7, "width": 640, "height": 512, **FIELDS},
+    "wavespeed": {"prompt": PROMPT, "seed": 7, "size": "640*512", **FIELDS},
 }  # fmt: skip
 
 
@@ -118,6 +118,32 @@ def test_parameters_are_named_as_the_provider_has_them(provider: str, server: En
     (result,) = generate(make(server, provider, size="640x512", fields=FIELDS))
     assert result.status is GenerationStatus.OK and server.read == [SENT[provider]]
     assert result.settings["fields"] == FIELDS and result.settings["size"] == "640x512"
+    assert result.settings["fields_unchecked"] == ["guidance_scale", "num_inference_steps", "seed", "size"]
+
+
+SIZE_OF_EDIT: dict[str, dict[str, Any]] = {
+    "fal-ai": {"image_size": {"width": 640, "height": 512}},
+    "replicate": {"width": 640, "height": 512},
+    "together": {"width": 640, "height": 512},
+    "wavespeed": {"size": "640*512"},
+    "hf-inference": {"parameters": {"prompt": PROMPT, "seed": 7, "target_size": {"width": 640, "height": 512}}},
+}
+
+
+@pytest.mark.parametrize("provider", list(SIZE_OF_EDIT))
+def test_the_size_of_an_edit_is_read(provider: str, server: EngineServer, tmp_path: Path) -> None:
+    server.pages.update(fal_queue(server, ["COMPLETED"]))
+    (result,) = generate(make(server, provider, EDIT_MODEL, size="640x512"), reference(tmp_path))
+    assert result.status is GenerationStatus.OK and server.read[-1].items() >= SIZE_OF_EDIT[provider].items()
+
+
+def test_a_parameter_that_the_library_leaves_out_is_refused_before_anything_is_sent(server: EngineServer) -> None:
+    generator = make(server, "nscale", fields={"num_inference_steps": 28, "negative_prompt": "blurry"})
+    with pytest.raises(ConfigError, match="sends no num_inference_steps to nscale"):
+        asyncio.run(generator.check_service())
+    with pytest.raises(ConfigError, match="sends no num_inference_steps to nscale"):
+        generate(generator)
+    assert not server.calls
 
 
 @pytest.mark.parametrize("provider", ["fal-ai", "replicate", "together", "wavespeed", "hf-inference"])
@@ -145,7 +171,7 @@ def test_several_references_are_sent_where_the_user_says_that_the_model_takes_th
     assert HubImages.reference_limit(max_references=2) == 2 and HubImages.reference_limit() == 1
 
 
-@pytest.mark.parametrize("provider", ["fal-ai", "replicate", "wavespeed"])
+@pytest.mark.parametrize("provider", ["fal-ai", "replicate", "wavespeed", "zai-org"])
 def test_an_image_that_a_filter_blackened_is_a_refusal(provider: str, server: EngineServer) -> None:
     with pytest.raises(RefusalError, match="declined"):
         generate(make(server, provider), prompt="something blocked")
@@ -240,9 +266,14 @@ def test_a_model_that_the_provider_does_not_serve_is_found_before_anything_is_ge
             asyncio.run(make(server, "fal-ai", model).check_service())
     asyncio.run(make(server, "fal-ai").check_service())
     asyncio.run(make(server, "fal-ai", EDIT_MODEL).check_service())  # for agents, whose requests have references
-    (only_text,) = generate(make(server, "fal-ai"), reference(tmp_path))
-    assert only_text.status is GenerationStatus.FAILED and "edit_model=OWNER/MODEL" in only_text.reason
+    for provider in ("fal-ai", "nscale"):
+        with pytest.raises(ConfigError, match=r"edit_model=OWNER/MODEL|nscale has no image-to-image"):
+            generate(make(server, provider), reference(tmp_path))
+    (only_edits,) = generate(make(server, "fal-ai", EDIT_MODEL))
+    assert only_edits.status is GenerationStatus.FAILED and "for text-to-image" in only_edits.reason
     assert not server.calls
+    (without,) = generate(make(server, "fal-ai", max_references=0), reference(tmp_path))
+    assert without.status is GenerationStatus.OK and without.settings["operation"] == "text-to-image"
 
 
 def test_a_hub_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class Step:
 
     Attributes:
         response: Body for status 200 instead of the service's default; a function takes the server's URL.
-        status: HTTP status; other than 200 sends `error` or `body`.
+        status: HTTP status; 300 or more sends `error` or `body`.
         error: The error object in the service's format.
         body: Bytes to send as they are.
         headers: Additional headers.
@@ -192,6 +192,9 @@ _GENERATIONS = frozenset(
         "output_compression",
         "user",
         "stream",
+        "partial_images",
+        "safety_identifier",
+        "complexity",
     ]
 )
 _EDITS = frozenset(
@@ -207,6 +210,8 @@ _EDITS = frozenset(
         "output_compression",
         "user",
         "stream",
+        "partial_images",
+        "safety_identifier",
     ]
 )
 _ARK = frozenset(
@@ -314,7 +319,8 @@ class ImageServer(LocalServer):
                 self.fetched.append(Call(len(self.fetched), "GET", handler.path, _headers(handler), {}, []))
             else:
                 self.asked.append(handler.path)
-            page = self.pages.get(handler.path, self._free(handler.path))
+            error = self._free_error(handler.path, _headers(handler))
+            page = error or self.pages.get(handler.path, self._free(handler.path))
             if isinstance(page, list):
                 page = page.pop(0) if len(page) > 1 else page[0]
         self._respond(handler, Step(body=page) if isinstance(page, bytes) else page)
@@ -325,6 +331,10 @@ class ImageServer(LocalServer):
             return Step(status=404, body=b"")
         headers, content = self.profile.free[path]
         return Step(body=content if isinstance(content, bytes) else json.dumps(content).encode(), headers=dict(headers))
+
+    def _free_error(self, path: str, headers: Mapping[str, str]) -> Step | None:
+        """Return the error response to a free call; None for the usual response."""
+        return None
 
     def _request_error(self, call: Call) -> Step | None:
         """Return the error response to a request with a missing key, an unknown path or an unknown field, else None."""
@@ -353,7 +363,7 @@ class ImageServer(LocalServer):
             response = step.response(self.url) if callable(step.response) else step.response
             if response is None:
                 response = self.profile.default_response()
-            content = response if step.status == 200 else step.error
+            content = response if step.status < 300 else step.error
             body = json.dumps(content).encode()
         handler.send_response(step.status)
         for name, value in {"Content-Type": "application/json", **step.headers}.items():

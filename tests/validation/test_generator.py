@@ -832,3 +832,28 @@ def test_each_check_is_reported_before_it_starts() -> None:
     lines: list[str] = []
     check(Good, on_progress=lines.append)
     assert lines[:3] == ["declarations", "build", "first images"] and len(lines) == 12
+
+
+class Served(GoodAsync):
+    """A generator behind a service."""
+
+    warning, error = "", ""
+
+    async def check_service(self) -> str:
+        if self.error:
+            raise ConfigError(self.error)
+        return self.warning
+
+    def service_facts(self) -> str:
+        return "a made-up server"
+
+
+def test_what_the_service_is_and_what_it_warns_of_are_findings() -> None:
+    (finding,) = of(check(Served), "service")
+    assert (finding.level, finding.what) == ("ok", "a made-up server")
+    warned = type("Warned", (Served,), {"warning": "it does not list the model m"})
+    assert [each.level for each in of(check(warned), "service")] == ["ok", "warn"]
+    findings = check(type("Closed", (Served,), {"error": "the key is wrong"}))
+    (finding,) = of(findings, "service")
+    assert finding.level == "fail" and "the key is wrong" in finding.what
+    assert not [each for each in findings if each.check == "images"]

@@ -33,7 +33,7 @@ from knowgen.core.metering import ReportedUsage, note
 from knowgen.core.records import GenerationRequest, GenerationStatus, Usage
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
-from knowgen.generators.contract import GeneratedImage
+from knowgen.generators.contract import SEED_NOT_TAKEN, GeneratedImage
 from knowgen.generators.hosted.client import ServiceClient, ServiceRequest, ServiceResponse
 from knowgen.generators.hosted.errors import ServiceRejectedError, refused_choice, refused_field, stated_reference_limit
 from knowgen.generators.hosted.images import (
@@ -52,9 +52,6 @@ DOWNLOAD_ATTEMPTS = 3
 
 ACCESS_ARGUMENTS = frozenset({"key_env", "concurrency", "timeout", "rpm", "tpm", "price"})
 """Arguments of `ServiceAccess` that do not decide what is generated, and are not part of keys."""
-
-SEED_NOT_TAKEN = "not taken"
-"""Recorded as the seed where the service takes none."""
 
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1000
@@ -132,6 +129,7 @@ class ServiceFormat:
         key_header: Name of the HTTP header that carries the key.
         key_scheme: Word before the key in that header, empty for none.
         reference_limits: Limits of the service on reference images.
+        azure: Whether it is Azure behind another address, whose keys have a header of their own.
     """
 
     name: str
@@ -140,6 +138,7 @@ class ServiceFormat:
     key_header: str
     key_scheme: str
     reference_limits: ReferenceLimits
+    azure: bool = False
 
 
 class HostedImages(ServiceAccess, ABC):
@@ -178,7 +177,7 @@ class HostedImages(ServiceAccess, ABC):
             name=f"{service}:{self.model}",
             url=url,
             key=key,
-            headers=key_headers(url, key) if is_azure(url) else header,
+            headers=key_headers(url, key, azure=True) if service_format.azure or is_azure(url) else header,
             timeout=float(self.timeout),
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
         )
@@ -307,7 +306,7 @@ class HostedImages(ServiceAccess, ABC):
             response, reference_settings = await self._answered(request)
             usage = response.usage
             settings |= reference_settings
-            settings |= self._left_out()
+            settings = self._as_sent(settings)
             image = self.read_image(await self.finished(response.data))
             settings |= image.settings
             data = image.content or await self._image_bytes(image)
@@ -353,12 +352,15 @@ class HostedImages(ServiceAccess, ABC):
                     note(self._client.name, "fields", {"not_taken": field_name, "refused": error.what})
                 self._not_taken.add(field_name)
 
-    def _left_out(self) -> dict[str, Any]:
-        """Return what is recorded of the fields that the service does not take."""
+    def _as_sent(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings without the fields that the service does not take, which they name."""
         if not self._not_taken:
-            return {}
+            return dict(settings)
+        sent = {name: value for name, value in settings.items() if name not in self._not_taken}
+        unchecked = [name for name in sent.pop("fields_unchecked", ()) if name not in self._not_taken]
         seed = {"seed": SEED_NOT_TAKEN} if "seed" in self._not_taken else {}
-        return {**seed, "fields_not_taken": sorted(self._not_taken)}
+        listed = {"fields_unchecked": unchecked} if unchecked else {}
+        return {**sent, **seed, **listed, "fields_not_taken": sorted(self._not_taken)}
 
     async def _image_bytes(self, image: ResponseImage) -> bytes:
         """Return the bytes of a response's image, after decoding them once as a check.

@@ -28,10 +28,11 @@ from knowgen.core.errors import (
 )
 from knowgen.core.metering import ReportedUsage
 from knowgen.core.records import GenerationRequest
-from knowgen.generators.hosted.base import SEED_NOT_TAKEN, HostedImages, ResponseImage, ServiceFormat
+from knowgen.generators.contract import SEED_NOT_TAKEN
+from knowgen.generators.hosted.base import HostedImages, ResponseImage, ServiceFormat
 from knowgen.generators.hosted.client import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
-from knowgen.generators.hosted.hub_tasks import ProviderTask, image_of, task_of
+from knowgen.generators.hosted.hub_tasks import ProviderTask, image_of, size_parameters, task_of
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 from knowgen.generators.hosted.request_fields import checked_fields, width_height
 
@@ -102,7 +103,8 @@ class HubImages(HostedImages):
             fix = f"leave max_references out, or use {', '.join(sorted(_LISTS))}"
             raise UsageError(f"{self.provider} takes one reference image", where=where, fix=fix)
         self._further = checked_fields(self.fields, where, frozenset({"size", "width", "height", "target_size"}))
-        self._size = width_height(self.size) if self.size else {}
+        self._size = width_height(self.size, where) if self.size else {}
+        self._tried: set[str] = set()
         helpers = provider_helpers(where)
         tasks = helpers.get(self.provider, {})
         if not {_TO_IMAGE, _EDIT} & tasks.keys():
@@ -143,14 +145,21 @@ class HubImages(HostedImages):
         Raises:
             AccountError: The model does not exist, or the provider does not serve it.
             ServiceUnavailableError: The hub cannot be reached, or is busy.
+            ConfigError: The provider is not sent one of the chosen parameters.
         """
         task = _TO_IMAGE if _TO_IMAGE in self._helpers else _EDIT
         try:
-            await asyncio.to_thread(self._prepared, task, "A red boat.", {})
+            await asyncio.to_thread(self._try, task)
         except ServiceRejectedError as error:
             if _EDIT not in error.what:  # a model that edits only is used for requests with references
                 raise AccountError(error.what, where=f"generator {self._client.name}") from error
         return ""
+
+    def service_facts(self) -> str:
+        """Return how the provider is reached, in one line."""
+        seed = "a seed is sent" if self._sends_seed else "it takes no seed"
+        tasks = " and ".join(self._helpers)
+        return f"{self.provider} serves {self.hub_model} at {self._client.url}, which has {tasks}: {seed}"
 
     async def composed(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
         """Return the request as the provider takes it; the first one asks the hub for the provider's model name."""
@@ -160,14 +169,20 @@ class HubImages(HostedImages):
         """Return the request as the provider takes it.
 
         Raises:
-            ServiceRejectedError: The provider does not serve the model for such a request.
+            ServiceRejectedError: The model edits only, and the request has no reference image.
             AccountError: The model does not exist, or the provider does not serve it.
             ServiceUnavailableError: The hub cannot be reached.
+            ConfigError: The provider is not sent one of the chosen parameters, or does not serve the model for requests
+                with reference images.
         """
+        task = _EDIT if references else _TO_IMAGE
+        if task not in self._tried:
+            self._try(task)
         parameters: dict[str, Any] = {"seed": request.seed} if self._sends_seed else {}
+        parameters |= size_parameters(self.provider, self._size, edit=bool(references))
         if not references:
-            return self._prepared(_TO_IMAGE, request.prompt, parameters | self._size | self._further)
-        parameters |= {"prompt": request.prompt, **({"target_size": self._size} if self._size else {})}
+            return self._prepared(_TO_IMAGE, request.prompt, parameters | self._further)
+        parameters |= {"prompt": request.prompt}
         if len(references) > 1:
             urls = [reference.data_url for reference in references]
             parameters |= dict.fromkeys(_LISTS[self.provider], urls)
@@ -175,21 +190,51 @@ class HubImages(HostedImages):
         first = references[0].data_url if as_url else references[0].data
         return self._prepared(_EDIT, first, parameters | self._further)
 
+    def _try(self, task: str) -> None:
+        """Make a request that is not sent, and check that every chosen parameter is in it.
+
+        Raises:
+            ConfigError: The helper of the provider leaves one out.
+            KnowgenError: As `compose`.
+        """
+        inputs: Any = "A red boat."
+        if task == _EDIT:
+            inputs = "data:image/png;base64,AA==" if self.provider in _LISTS else b"\x00"
+        whole = self._prepared(task, inputs, self._further)
+        dropped = [
+            name
+            for name in sorted(self._further)
+            if self._prepared(task, inputs, {other: self._further[other] for other in self._further if other != name})
+            == whole
+        ]
+        if dropped:
+            what = f"huggingface_hub sends no {' and no '.join(dropped)} to {self.provider}"
+            raise ConfigError(what, where=f"generator {self._client.name}", fix="leave it out of fields")
+        self._tried.add(task)
+
     def _prepared(self, task: str, inputs: Any, parameters: dict[str, Any]) -> ServiceRequest:
         """Return a request as a helper of huggingface_hub makes it."""
         helper = self._helpers.get(task)
         if helper is None:
-            raise ServiceRejectedError(f"{self.provider} has no {task}")
+            where = f"generator {self._client.name}"
+            raise ConfigError(
+                f"{self.provider} has no {task}", where=where, fix="use another provider, or max_references=0"
+            )
         model = self.edit_model or self.hub_model if task == _EDIT else self.hub_model
         try:
             made = helper.prepare_request(
-                inputs=inputs, parameters=parameters, headers={}, model=model, api_key=self._key
+                inputs=inputs, parameters=dict(parameters), headers={}, model=model, api_key=self._key
             )
         except ValueError as error:  # the model is not served by this provider, or for another task
             where = f"generator {self._client.name}"
             if self._serves_other_task(str(error)):
-                fix = f"; name one with edit_model=OWNER/MODEL ({error})" if task == _EDIT else f" ({error})"
-                raise ServiceRejectedError(f"{self.provider} does not serve {model} for {task}{fix}") from error
+                what = f"{self.provider} does not serve {model} for {task} ({error})"
+                if task == _EDIT:
+                    fix = (
+                        "name one that edits with edit_model=OWNER/MODEL, or leave references out with max_references=0"
+                    )
+                    raise ConfigError(what, where=where, fix=fix) from error
+                raise ServiceRejectedError(what) from error
             raise AccountError(str(error), where=where, fix=f"see https://huggingface.co/{model}") from error
         except Exception as error:
             raise self._hub_error(error, model) from error
@@ -237,12 +282,16 @@ class HubImages(HostedImages):
 
     def chosen_fields(self) -> frozenset[str]:
         """Return the parameters that the user chose."""
-        return frozenset(self._further) | ({"width", "height"} if self._size else frozenset())
+        sizes = {"width", "height", "size", "image_size", "target_size"}  # names of a size at the providers
+        return frozenset(self._further) | (sizes if self._size else frozenset())
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed and the operation."""
         seed = request.seed if self._sends_seed else SEED_NOT_TAKEN
-        return {"seed": seed, "operation": _EDIT if request.references else _TO_IMAGE}
+        edit = bool(request.references) and self.max_references > 0
+        sent = self._further.keys() | ({"seed"} if self._sends_seed else set()) | ({"size"} if self._size else set())
+        unchecked = {"fields_unchecked": sorted(sent)} if sent else {}
+        return {"seed": seed, "operation": _EDIT if edit else _TO_IMAGE, **unchecked}
 
     def price_options(self) -> tuple[str, ...]:
         """Return nothing: no published price depends on the settings here."""

@@ -20,6 +20,9 @@ from knowgen.generators.hosted.client import IMAGE_CONTENT
 from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
 
 _FILTERED = re.compile(r"nsfw|safety|sensitive|moderation|flagged|inappropriate|content policy", re.IGNORECASE)
+_TARGET_SIZE = frozenset({"fal-ai", "hf-inference"})
+"""Providers whose helpers read the size of an edit as `target_size`; those of others pass the name on unread."""
+
 _FAILED = frozenset({"failed", "canceled", "cancelled", "aborted", "fail", "error"})
 
 
@@ -38,6 +41,28 @@ class ProviderTask:
     path: str = ""
     result_path: str = ""
     done: bool = True
+
+
+def size_parameters(provider: str, size: Mapping[str, int], *, edit: bool) -> dict[str, Any]:
+    """Return the parameters of a size, as the helper of a provider or the provider itself reads them.
+
+    Models of WaveSpeed have `size` as `1024*1024`, or width and height (wavespeed.ai/docs, 2026-11-29), and its
+    helper passes on what it gets.
+
+    Args:
+        provider: Name of the provider.
+        size: Width and height in pixels; empty for the model's own.
+        edit: Whether the request has a reference image.
+
+    Example:
+        >>> size_parameters("wavespeed", {"width": 1024, "height": 768}, edit=False)
+        {'width': 1024, 'height': 768, 'size': '1024*768'}
+    """
+    if not size:
+        return {}
+    if provider == "wavespeed":
+        return {**size, "size": f"{size['width']}*{size['height']}"}
+    return {"target_size": dict(size)} if edit and provider in _TARGET_SIZE else dict(size)
 
 
 def task_of(provider: str, data: Mapping[str, Any]) -> ProviderTask:

@@ -37,11 +37,13 @@ class ReferenceLimits:
         max_images: Maximum number of images in a request.
         max_bytes: Maximum number of bytes of an image.
         max_pixels: Maximum number of pixels of an image.
+        formats: Formats of files that it takes, as PIL names them.
     """
 
     max_images: int
     max_bytes: int
     max_pixels: int
+    formats: frozenset[str] = frozenset({"PNG", "JPEG", "WEBP"})
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _load(reference: ImageRef, limits: ReferenceLimits, label: str) -> tuple[Enc
         raise UnusableImageError(f"{label} does not open: {error.what}") from error
     image, notes = opened.image, opened.notes
     fits = len(data) <= limits.max_bytes and image.width * image.height <= limits.max_pixels
-    if fits and opened.format in _MIME and not notes:
+    if fits and opened.format in limits.formats and not notes:
         return EncodedReference(data, _MIME[opened.format]), ""
     change = f"{opened.format} sent as PNG" if fits else "made smaller, sent as JPEG"
     return _encode(image, limits, lossless=fits), "; ".join((change, *notes))

@@ -17,7 +17,7 @@ from typing import Any
 from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL, endpoint_url
 from knowgen.clients.preflight import missing_model, raise_listing_error
 from knowgen.clients.pricing import TokenCounts
-from knowgen.core.errors import ConfigError, TransientError, UsageError
+from knowgen.core.errors import AccountError, ConfigError, TransientError, UsageError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
@@ -31,11 +31,10 @@ from knowgen.generators.hosted.base import (
 )
 from knowgen.generators.hosted.chat_images import CHAT_PATH, chat_image, chat_message, chat_usage
 from knowgen.generators.hosted.client import ServiceRequest
-from knowgen.generators.hosted.errors import ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 from knowgen.generators.hosted.request_fields import checked_fields, merged, width_height
 from knowgen.generators.hosted.server_probe import Capabilities, Probe, probe
-from knowgen.generators.hosted.servers import AUTO, FORMS, Api, ServerForm, form_of_host
+from knowgen.generators.hosted.servers import ANY_NUMBER, AUTO, FORMS, Api, ServerForm, form_of_host
 
 FORMAT = ServiceFormat(
     name="openai",
@@ -123,8 +122,10 @@ class OpenAiImages(HostedImages):
         self._edit_further = self._further if self.edit_fields is None else checked_fields(self.edit_fields, where)
         by_host = form_of_host(endpoint_url(self.base_url, where, OPENAI_URL))
         at_openrouter = by_host is not None and by_host.name == "openrouter"
-        self.connect(replace(FORMAT, key_env=OPENROUTER_KEY) if at_openrouter else FORMAT, {})
+        key_env = OPENROUTER_KEY if at_openrouter else OPENAI_KEY
+        self.connect(replace(FORMAT, key_env=key_env, azure=self.server == "azure"), {})
         self._capabilities = Capabilities()
+        self._of_form: set[str] = set()
         self._form: ServerForm | None = None
         known = FORMS.get(self.server) if self.server not in ("", AUTO) else by_host
         self._settled = known is not None and known.name != "openrouter"
@@ -154,7 +155,7 @@ class OpenAiImages(HostedImages):
         else:
             stated = capabilities.max_references
             limit = form.max_references if stated is None else min(stated, form.max_references)
-        self._reference_limits = replace(self._reference_limits, max_images=limit)
+        self._reference_limits = replace(self._reference_limits, max_images=limit, formats=form.reference_formats)
         settings: dict[str, Any] = {"server": form.name, "api": self._api}
         sent = self._sent_arguments(form) - {"moderation"}  # which edits do not have
         settings |= {name: self._value(name) for name in _DEFAULTS if name in sent}
@@ -162,12 +163,10 @@ class OpenAiImages(HostedImages):
             settings["prompt_format"] = self.prompt_format
         if self._further:
             settings["fields"] = self._further
-            listed = form.generation_fields or frozenset()
-            if form.open_generations and (unchecked := sorted(self._further.keys() - listed)):
-                settings["fields_unchecked"] = unchecked
         if self.edit_fields is not None:
             settings["edit_fields"] = self._edit_further
-        self._settings |= settings
+        kept = {name: value for name, value in self._settings.items() if name not in self._of_form}
+        self._settings, self._of_form = kept | settings, set(settings)
 
     def _check_choices(self, form: ServerForm) -> None:
         """Check that the server has a field for everything that the user chose.
@@ -181,6 +180,8 @@ class OpenAiImages(HostedImages):
         arguments = frozenset({"size"}) if self._api == "chat" else form.arguments
         for name in sorted(self._chosen_arguments() - arguments):
             raise ConfigError(f"{form.title} has no field for {name}", where=where, fix=f"leave {name} out")
+        if form.pixel_sizes and "size" in self._chosen_arguments():
+            width_height(self.size, where)
         known = form.known_fields(self._api, edit=False)
         unread = sorted(self._further.keys() - known) if known and not form.nested_in(self._api, edit=False) else []
         in_edits = form.known_fields(self._api, edit=True)
@@ -195,7 +196,8 @@ class OpenAiImages(HostedImages):
             raise ConfigError(what, where=where, fix=fix)
 
     def _takes(self, name: str) -> bool:
-        return self._api == "chat" or self._capabilities.takes(name)
+        value = self._value(name) if name in _DEFAULTS else ""
+        return self._api == "chat" or self._capabilities.takes(name, value)
 
     def _value(self, name: str) -> str:
         return str(getattr(self, name))
@@ -220,6 +222,7 @@ class OpenAiImages(HostedImages):
 
         Raises:
             ServiceUnavailableError: It cannot be reached, or is busy.
+            AccountError: It runs another model.
             ConfigError: An argument does not suit the server.
         """
         if not self._settled:
@@ -227,6 +230,11 @@ class OpenAiImages(HostedImages):
 
     async def _probe(self) -> Probe:
         found = await probe(self._client, self.model, self._form)
+        if found.form.one_model and missing_model(self.model, found.names):
+            runs = ", ".join(dict.fromkeys(found.names))
+            what = f"{found.form.title} at {self._client.url} runs {runs}, not {self.model}"
+            fix = "write the name of the model that it runs"
+            raise AccountError(what, where=f"generator {self._client.name}", fix=fix)
         self._use(found.form, found.capabilities)
         self._settled = True
         return found
@@ -238,7 +246,7 @@ class OpenAiImages(HostedImages):
             A warning in one line, or an empty text.
 
         Raises:
-            AccountError: The service rejects the key.
+            AccountError: The service rejects the key, or runs another model.
             ServiceUnavailableError: The service cannot be reached, or is busy.
             ConfigError: An argument does not suit the server.
         """
@@ -246,6 +254,22 @@ class OpenAiImages(HostedImages):
         if found.error is not None:
             raise_listing_error(found.error, self._client.name)
         return self.warned(missing_model(self.model, found.names))
+
+    def service_facts(self) -> str:
+        """Return what is known about the server, in one line.
+
+        Example:
+            >>> OpenAiImages("m", base_url="http://127.0.0.1:8000/v1", server="azure").service_facts()
+            'Azure at http://127.0.0.1:8000/v1, through /images/…: it takes no seed; up to 16 reference images'
+        """
+        form, most = self.form, self._reference_limits.max_images
+        path = CHAT_PATH if self._api == "chat" else form.path.replace("/generations", "/…")
+        seeds = [self._sends_seed(edit=edit) for edit in (False, True)]
+        seed = {(True, True): "a seed is sent", (True, False): "a seed is sent, but not with reference images"}
+        said = seed.get((seeds[0], seeds[1]), "it takes no seed")
+        some = {0: "no reference images", 1: "one reference image", ANY_NUMBER: "references as its model takes"}
+        references = some.get(most, f"up to {most} reference images")
+        return f"{form.title} at {self._client.url}, through {path}: {said}; {references}"
 
     def sent_prompt(self, request: GenerationRequest) -> str:
         """Return the prompt as it is sent."""
@@ -255,7 +279,7 @@ class OpenAiImages(HostedImages):
         """Return the request in the form of the server.
 
         Raises:
-            ServiceRejectedError: The server does not read a chosen field in a request with references.
+            ConfigError: The server does not read a chosen field in a request with references.
         """
         form = self.form
         if self._api == "chat":
@@ -264,7 +288,7 @@ class OpenAiImages(HostedImages):
         body: dict[str, Any] = {"model": self.model, "prompt": self.sent_prompt(request), **form.fixed}
         sent = self._sent_arguments(form) - ({"moderation"} if as_files else set())
         body |= {name: self._value(name) for name in _DEFAULTS if name in sent}
-        if self._sends_seed:
+        if self._sends_seed(edit=bool(references)):
             body["seed"] = request.seed
         if references and form.references_in_json:
             parts = [{"type": "image_url", "image_url": {"url": reference.data_url}} for reference in references]
@@ -282,7 +306,7 @@ class OpenAiImages(HostedImages):
         inner: dict[str, Any] = {}
         if self.size not in ("", "auto"):
             inner |= width_height(self.size) if form.chat_further else {"image_config": {"image_size": self.size}}
-        if self._sends_seed:
+        if self._sends_seed(edit=bool(references)):
             inner["seed"] = request.seed
         if form.chat_further:
             inner = {form.chat_further: inner}
@@ -292,7 +316,7 @@ class OpenAiImages(HostedImages):
         """Return a request with the user's fields, where the server reads them.
 
         Raises:
-            ServiceRejectedError: The server does not read one of them in such a request.
+            ConfigError: The server does not read one of them in such a request.
         """
         form, fields = self.form, self._edit_further if edit else self._further
         known, nested = form.known_fields(self._api, edit=edit), form.nested_in(self._api, edit=edit)
@@ -302,15 +326,16 @@ class OpenAiImages(HostedImages):
         further = {name: value for name, value in fields.items() if name not in beside}
         if further and not nested:
             what = f"{form.title} does not read {', '.join(sorted(further))} in a request with reference images"
-            fix = "; api=chat takes it" if form.chat_further else ""
-            raise ServiceRejectedError(f"{what}, as it publishes{fix}")
+            fix = "name the fields of such requests with edit_fields={…}"
+            fix += ", or use api=chat, which takes it" if form.chat_further else ""
+            raise ConfigError(f"{what}, as it publishes", where=f"generator {self._client.name}", fix=fix)
         return merged(merged(body, beside), {nested: further} if further else {})
 
-    @property
-    def _sends_seed(self) -> bool:
+    def _sends_seed(self, *, edit: bool) -> bool:
         if self.send_seed is not None:
             return self.send_seed
-        return self.form.seed and self._takes("seed")
+        reads = self.form.seed and (self.form.seed_in_edits or not edit or self._api == "chat")
+        return reads and self._takes("seed")
 
     def optional_fields(self) -> frozenset[str]:
         """Return the fields that are left out where a server does not take them; not those that the user chose."""
@@ -322,11 +347,17 @@ class OpenAiImages(HostedImages):
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed and the operation."""
-        settings = {"seed": request.seed} if self._sends_seed else super().seed_settings(request)
-        if request.references and self._reference_limits.max_images:
-            return {**settings, "operation": "edits"}
-        moderation = {"moderation": self.moderation} if "moderation" in self._sent_arguments(self.form) else {}
-        return {**settings, "operation": "generations", **moderation}
+        edit = bool(request.references) and self._reference_limits.max_images > 0
+        sent = self._sent_arguments(self.form) - ({"moderation"} if edit else set())
+        seed = {"seed": request.seed} if self._sends_seed(edit=edit) else {}
+        settings = {**(seed or super().seed_settings(request))}
+        settings["operation"] = "edits" if edit else "generations"
+        if "moderation" in sent:
+            settings["moderation"] = self.moderation
+        further = self._edit_further if edit else self._further
+        if unchecked := self.form.unchecked_fields(sent | further.keys() | seed.keys(), self._api, edit=edit):
+            settings["fields_unchecked"] = unchecked
+        return settings
 
     def price_options(self) -> tuple[str, ...]:
         """Return quality and size."""
@@ -337,7 +368,7 @@ class OpenAiImages(HostedImages):
 
         A response without counts is charged at least the tokens of its quality and size.
         """
-        reported = _reported_cost(data, headers)
+        reported = _reported_cost(data, headers, self.price)
         if self._api == "chat":
             images = 1 if isinstance(data.get("choices"), list) else 0
             listed = self.prices.per_image * images if self.prices.per_image is not None else None
@@ -390,12 +421,17 @@ class OpenAiImages(HostedImages):
         return image
 
 
-def _reported_cost(data: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
-    """Return the cost in US dollars that a server reports, OpenRouter in `usage` and LiteLLM in a header; else None."""
+def _reported_cost(data: Mapping[str, Any], headers: Mapping[str, str], price: float | None) -> float | None:
+    """Return the cost in US dollars that a server reports, OpenRouter in `usage` and LiteLLM in a header; else None.
+
+    A gateway that reports 0 for a model whose price the user states does not know the price.
+    """
     usage = data.get("usage")
     value: Any = usage.get("cost") if isinstance(usage, Mapping) else None
     if value is None:
         value = headers.get(_COST_HEADER) or None
+        if price and value is not None and not value.strip("0."):
+            return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -65,8 +65,12 @@ def merged(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def width_height(size: str) -> dict[str, int]:
+def width_height(size: str, where: str = "") -> dict[str, int]:
     """Return width and height in pixels of a size such as `1024x768`.
+
+    Args:
+        size: The size.
+        where: Name of the generator in errors.
 
     Raises:
         UsageError: It is not such a size.
@@ -77,7 +81,7 @@ def width_height(size: str) -> dict[str, int]:
     """
     width, mark, height = str(size).strip().casefold().partition("x")
     if not mark or not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise UsageError(f"size={size!r} is not WIDTHxHEIGHT", fix="write such as size=1024x1024")
+        raise UsageError(f"size={size!r} is not WIDTHxHEIGHT", where=where, fix="write such as size=1024x1024")
     if not int(width) or not int(height):
-        raise UsageError(f"size={size!r} has a side of 0 pixels", fix="write such as size=1024x1024")
+        raise UsageError(f"size={size!r} has a side of 0 pixels", where=where, fix="write such as size=1024x1024")
     return {"width": int(width), "height": int(height)}

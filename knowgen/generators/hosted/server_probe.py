@@ -10,6 +10,7 @@ OpenRouter's `GET /images/models` names the parameters that each model takes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from knowgen.generators.hosted.servers import FORMS, ServerForm
 
 _OWNERS = {"vllm": "vllm-omni", "vllm-omni": "vllm-omni", "sglang": "sglang"}
 _LITELLM_ALIVE = b"I'm alive!"
+_PIXELS = re.compile(r"\d+x\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,24 @@ class Capabilities:
     parameters: Mapping[str, Any] | None = None
     modalities: tuple[str, ...] = ()
 
-    def takes(self, name: str) -> bool:
-        """Return whether the model takes a field, as far as is known."""
-        return self.parameters is None or name in self.parameters
+    def takes(self, name: str, value: str = "") -> bool:
+        """Return whether the model takes a field, as far as is known.
+
+        Args:
+            name: Name of the field.
+            value: Its value, where that decides: a `size` is shorthand for a resolution, or for a shape in pixels.
+
+        Example:
+            >>> of_seedream = Capabilities({"resolution": {"type": "enum", "values": ["2K"]}})
+            >>> of_seedream.takes("size", "2K"), of_seedream.takes("quality")
+            (True, False)
+        """
+        if self.parameters is None or name in self.parameters:
+            return True
+        if name != "size":
+            return False
+        in_pixels = _PIXELS.fullmatch(value) is not None
+        return "resolution" in self.parameters or (in_pixels and "aspect_ratio" in self.parameters)
 
     @property
     def max_references(self) -> int | None:
@@ -79,13 +96,15 @@ async def probe(client: ServiceClient, model: str, form: ServerForm | None) -> P
         form: Its form, where that is known already.
 
     Raises:
-        ServiceUnavailableError: It cannot be reached, or is busy.
+        ServiceUnavailableError: It cannot be reached, is busy, or has a fault before it is known what it is.
         AccountError: The certificate of the server is not valid.
     """
     status, headers, body = await client.get(form.listing if form else "/models")
     error = None if 200 <= status < 300 else read_error(status, headers, body, client.key)
-    if error is not None and error.outcome is Outcome.BUSY:
+    if error is not None and (error.outcome is Outcome.BUSY or (form is None and error.outcome.transient)):
         what = error.describe("the service")
+        if error.outcome is not Outcome.BUSY:  # a server that is still starting must not pass as an unknown one
+            what += " for its list of models, so it is not known what it is; server=NAME names it"
         raise ServiceUnavailableError(what, service=client.name, busy=True, retry_after=error.retry_after)
     entries = _entries(body) if error is None else []
     found = form or _form_of(headers, entries)

@@ -2,24 +2,29 @@
 
 The forms are published, and were looked up on 2026-11-29:
 
-- `openai`: the parameter types of the official client, openai 2 (`image_generate_params`, `image_edit_params`).
-- `azure`: Microsoft's guide to image generation models (learn.microsoft.com/azure/ai-services/openai/how-to/dall-e):
-  OpenAI's fields, under a path with the deployment and `api-version`.
+- `openai`: the parameter types of the official client, openai 2 (`image_generate_params`, `image_edit_params`); an edit
+  as a form has no `moderation`, one as JSON has.
+- `azure`: Microsoft's guide to image generation models (learn.microsoft.com/azure/ai-services/openai/how-to/dall-e) and
+  the reference of the inference API: OpenAI's fields, without `moderation` under the path with the deployment and
+  `api-version` (2025-04-01-preview), where edits take PNG and JPEG files, no WebP.
 - `vllm-omni`: docs/serving/image_generation_api.md, image_edit_api.md and chat_completions_api.md of
   vllm-project/vllm-omni, and its entrypoints/openai/protocol/images.py and api_server.py. Fields that it does not know
   are ignored without an error; those of a model belong into `extra_params`.
-- `sglang`: docs/diffusion/api/openai_api.md of sgl-project/sglang, and entrypoints/openai/protocol.py and image_api.py
-  of its multimodal_gen. A generation may have fields of its model; those of an edit are ignored if they are unknown. An
-  image without `output_format` is a JPEG, and one without `seed` always has the same or a random seed.
+- `sglang`: docs/diffusion/api/openai_api.md of sgl-project/sglang, and entrypoints/openai/protocol.py, image_api.py and
+  utils.py of its multimodal_gen. A generation may have fields of its model; those of an edit are ignored if they are
+  unknown. The name of the model is ignored, and so is a size that is not WIDTHxHEIGHT. An image without `output_format`
+  is a JPEG, and one without `seed` always has the same or a random seed.
 - `litellm`: docs.litellm.ai/docs/image_generation, image_edits and proxy/response_headers, and
-  proxy/image_endpoints/endpoints.py of BerriAI/litellm. What a request may have depends on the model behind it.
+  proxy/image_endpoints/endpoints.py, utils.py, images/utils.py and types/images/main.py of BerriAI/litellm. What a
+  request may have depends on the model behind it. An edit keeps the fields of `ImageEditOptionalRequestParams` and
+  drops all others without an error, a seed too; a generation drops some of them for GPT image models.
 - `openrouter`: guides/overview/multimodal/image-generation.mdx of OpenRouterTeam/docs: `POST /images`, with references
-  in the JSON; models also answer `POST /chat/completions` with `modalities`.
+  in the JSON; models also answer `POST /chat/completions` with `modalities`. `size` is shorthand, which no model lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -37,7 +42,7 @@ ARGUMENTS = frozenset({"size", "quality", "moderation", "output_format"})
 """Arguments of the generator that are fields of a request."""
 
 _OPENAI_EDIT_LIMIT = 16
-_ANY_NUMBER = 64
+ANY_NUMBER = 64
 """Maximum number of references for servers that have no limit of their own: the model behind them has one."""
 
 
@@ -52,13 +57,18 @@ class ServerForm:
         sent_by_default: Those of them that are sent with their default value too.
         fixed: Fields of every request to `/images/…`.
         seed: Whether it reads a seed, or may.
+        seed_in_edits: The same for edits, where it is another answer.
         generation_fields: Fields that it reads in a generation; None where it rejects what it does not know.
         edit_fields: The same for edits.
         further: Field of a generation that takes fields of the model; empty where they stand beside the others.
         open_generations: Whether a generation may have fields that are not listed, which are then not checked.
+        open_edits: The same for edits.
         chat_further: Field of a chat request that takes fields of the model; empty where they stand beside the others.
         chat_modalities: Modalities of a chat request; empty where the server has no chat for images.
         max_references: Maximum number of reference images.
+        reference_formats: Formats of their files, as PIL names them.
+        one_model: Whether it runs one model, which its list of models names.
+        pixel_sizes: Whether a size must be WIDTHxHEIGHT.
         references_in_json: Whether references are sent as data URLs in the JSON of a generation.
         path: Path of a generation.
         listing: Path of the free list of models.
@@ -70,13 +80,18 @@ class ServerForm:
     sent_by_default: frozenset[str] = frozenset()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     seed: bool = True
+    seed_in_edits: bool = True
     generation_fields: frozenset[str] | None = None
     edit_fields: frozenset[str] | None = None
     further: str = ""
     open_generations: bool = False
+    open_edits: bool = False
     chat_further: str = ""
     chat_modalities: tuple[str, ...] = ()
     max_references: int = _OPENAI_EDIT_LIMIT
+    reference_formats: frozenset[str] = frozenset({"PNG", "JPEG", "WEBP"})
+    one_model: bool = False
+    pixel_sizes: bool = False
     references_in_json: bool = False
     path: str = "/images/generations"
     listing: str = "/models"
@@ -88,9 +103,21 @@ class ServerForm:
             api: The API.
             edit: Whether the request has references.
         """
-        if api == "chat" or (self.open_generations and not edit):
+        if api == "chat" or (self.open_edits if edit else self.open_generations):
             return None
         return self.edit_fields if edit and not self.references_in_json else self.generation_fields
+
+    def unchecked_fields(self, names: Iterable[str], api: Api, *, edit: bool) -> list[str]:
+        """Return those of some fields that are sent though it is not known whether they are read, in order.
+
+        Args:
+            names: Names of fields.
+            api: The API.
+            edit: Whether the request has references.
+        """
+        if api == "chat" or not (self.open_edits if edit else self.open_generations):
+            return []
+        return sorted(set(names) - ((self.edit_fields if edit else self.generation_fields) or frozenset()))
 
     def nested_in(self, api: Api, *, edit: bool) -> str:
         """Return the field that takes what is not among the known ones; empty where there is none."""
@@ -104,15 +131,15 @@ _VLLM_GENERATION = frozenset(
         "prompt", "model", "n", "size", "response_format", "user", "layers", "bot_task", "negative_prompt",
         "system_prompt", "use_system_prompt", "num_inference_steps", "guidance_scale", "true_cfg_scale", "flow_shift",
         "extra_params", "infer_align_image_size", "seed", "generator_device", "lora", "vae_use_slicing",
-        "vae_use_tiling", "output_format",
+        "vae_use_tiling", "output_format", "output_compression", "return_stage_metrics",
     }
 )  # fmt: skip
 _VLLM_EDIT = frozenset(
     {
         "prompt", "model", "n", "size", "response_format", "output_format", "background", "output_compression",
         "stream", "user", "mask_image", "reference_image", "negative_prompt", "num_inference_steps", "guidance_scale",
-        "strength", "true_cfg_scale", "infer_align_image_size", "seed", "generator_device", "lora", "layers",
-        "resolution", "bot_task", "sys_type", "system_prompt",
+        "guidance_scale_2", "strength", "true_cfg_scale", "infer_align_image_size", "seed", "generator_device", "lora",
+        "layers", "resolution", "condition_resolution", "bot_task", "sys_type", "system_prompt", "return_stage_metrics",
     }
 )  # fmt: skip
 _SGLANG_GENERATION = frozenset(
@@ -132,6 +159,13 @@ _SGLANG_EDIT = frozenset(
         "background", "seed", "generator_device", "user", "negative_prompt", "guidance_scale", "true_cfg_scale",
         "num_inference_steps", "quality", "output_quality", "output_compression", "enable_teacache",
         "enable_upscaling", "upscaling_model_path", "upscaling_scale", "perf_dump_path", "num_frames",
+    }
+)  # fmt: skip
+_LITELLM_GENERATION = frozenset({"prompt", "model", "n", "quality", "response_format", "size", "style", "user"})
+_LITELLM_EDIT = frozenset(
+    {
+        "prompt", "model", "background", "input_fidelity", "n", "quality", "response_format", "size", "user",
+        "imageConfig",
     }
 )  # fmt: skip
 _OPENROUTER = frozenset(
@@ -157,6 +191,7 @@ FORMS: Mapping[str, ServerForm] = {
             sent_by_default=ARGUMENTS,
             fixed={"n": 1},
             seed=False,
+            reference_formats=frozenset({"PNG", "JPEG"}),
         ),
         ServerForm(
             name="vllm-omni",
@@ -169,7 +204,9 @@ FORMS: Mapping[str, ServerForm] = {
             further="extra_params",
             chat_further="extra_body",
             chat_modalities=("image",),
-            max_references=_ANY_NUMBER,
+            max_references=ANY_NUMBER,
+            one_model=True,
+            pixel_sizes=True,
         ),
         ServerForm(
             name="sglang",
@@ -180,13 +217,20 @@ FORMS: Mapping[str, ServerForm] = {
             generation_fields=_SGLANG_GENERATION,
             edit_fields=_SGLANG_EDIT,
             open_generations=True,
-            max_references=_ANY_NUMBER,
+            max_references=ANY_NUMBER,
+            one_model=True,
+            pixel_sizes=True,
         ),
         ServerForm(
             name="litellm",
             title="LiteLLM",
             sent_by_default=frozenset({"moderation"}),
             fixed={"n": 1, "response_format": "b64_json"},
+            seed_in_edits=False,
+            generation_fields=_LITELLM_GENERATION,
+            edit_fields=_LITELLM_EDIT,
+            open_generations=True,
+            open_edits=True,
             chat_modalities=("image", "text"),
         ),
         ServerForm(
@@ -202,9 +246,10 @@ FORMS: Mapping[str, ServerForm] = {
         ),
         ServerForm(
             name="other",
-            title="the server",
+            title="a server that is not recognised",
             fixed={"n": 1, "response_format": "b64_json"},
             open_generations=True,
+            open_edits=True,
             chat_modalities=("image", "text"),
         ),
     )
