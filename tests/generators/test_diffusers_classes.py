@@ -67,9 +67,14 @@ REFERENCES = [
     "Flux2KleinPipeline",
     "Flux2Pipeline",
     "FluxKontextPipeline",
+    "GlmImagePipeline",
     "QwenImage21Pipeline",
     "ZImageOmniPipeline",
 ]
+
+
+DEPENDENT = ["CogView4Pipeline", "GlmImagePipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]
+"""Classes of which an image depends on the others of its batch."""
 
 
 def each_class(names: Sequence[str]) -> list[Any]:
@@ -213,12 +218,13 @@ def test_a_batch_changes_an_image_only_where_the_facts_say_so(tiny_class: Callab
         assert largest(image, np.asarray(batched[f"r{number}"].image).astype(int)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", each_class(["CogView4Pipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]))
+@pytest.mark.parametrize("name", each_class(DEPENDENT))
 def test_a_class_that_generates_one_at_a_time_has_to(tiny_class: Callable[[str], str], name: str) -> None:
     assert pipeline_traits(name).batch == "none"
     generator = loaded(tiny_class(name), name)
-    alone = drawn_at_once(generator, [0], PROMPTS[:1])[0]
-    assert largest(alone, drawn_at_once(generator, [0, 1], PROMPTS[:2])[0]) > VISIBLE
+    alone = [drawn_at_once(generator, [seed], [PROMPTS[seed]])[0] for seed in (0, 1)]
+    at_once = drawn_at_once(generator, [0, 1], PROMPTS[:2])
+    assert max(map(largest, alone, at_once)) > VISIBLE
 
 
 # --- references ------------------------------------------------------------------------------------------------------
@@ -266,6 +272,45 @@ def test_an_image_is_drawn_from_its_own_reference(
     if name == "QwenImageEditPlusPipeline":
         _lower_sizes(monkeypatch)
     check_references(tiny_class(name), name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", each_class([name for name in REFERENCES if pipeline_traits(name).images == "all"])
+)
+def test_every_reference_of_a_request_is_seen(tiny_class: Callable[[str], str], tmp_path: Path, name: str) -> None:
+    generator = loaded(tiny_class(name), name, **REFERENCE_SETTINGS.get(name, {}))
+    red, blue = reference(tmp_path, "red", SIDES), reference(tmp_path, "blue", SIDES)
+    both = generate(generator, requests(["a lamp"], [red, blue]))["r0"]
+    assert [each["sha256"] for each in both.references] == [red.sha256, blue.sha256]
+    for one in (red, blue):
+        assert max_difference(both, generate(generator, requests(["a lamp"], [one]))["r0"]) > VISIBLE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sides", [(100, 70), (20, 40), (300, 200)], ids=str)
+def test_glm_image_reads_references_of_any_size(
+    tiny_class: Callable[[str], str], tmp_path: Path, sides: tuple[int, int]
+) -> None:
+    generator = loaded(tiny_class("GlmImagePipeline"), "GlmImagePipeline")
+    result = generate(generator, requests(["a lamp"], [reference(tmp_path, "red", sides)]))["r0"]
+    assert result.image is not None, result.reason
+
+
+@pytest.mark.slow
+def test_references_of_glm_image_cannot_share_a_batch(tiny_class: Callable[[str], str], tmp_path: Path) -> None:
+    import torch
+
+    generator = loaded(tiny_class("GlmImagePipeline"), "GlmImagePipeline")
+    pipe = generator._runner._pipelines["text"].pipe  # type: ignore[union-attr]
+    images = [reference(tmp_path, name, SIDES).open() for name in ("red", "blue")]
+
+    def drawn(prompt: Any, image: Any, count: int) -> Any:
+        generators = [torch.Generator().manual_seed(0) for _ in range(count)]
+        same: dict[str, Any] = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np"}
+        return pipe(prompt, image=image, generator=generators if count > 1 else generators[0], **same).images[-1]
+
+    alone = drawn("a lamp", images[1:], 1)
+    assert np.abs(alone - drawn(["a lamp"] * 2, [[image] for image in images], 2)).max() * 255 > VISIBLE
 
 
 @pytest.mark.parametrize("name", each_class(["Flux2KleinPipeline", "Flux2Pipeline"]))

@@ -561,7 +561,9 @@ def glm_image() -> Parts:
         "scheduler": _scheduler(use_dynamic_shifting=True), "text_encoder": t5_text(32), "tokenizer": t5_tokenizer(),
         "vision_language_encoder": encoder,
         "processor": GlmImageProcessor(
-            image_processor=GlmImageImageProcessor(patch_size=16, merge_size=1, min_pixels=32 * 32, max_pixels=64 * 64),
+            image_processor=GlmImageImageProcessor(
+                patch_size=16, merge_size=1, temporal_patch_size=1, min_pixels=32 * 32, max_pixels=128 * 128
+            ),
             tokenizer=tokenizer, chat_template=template,
         ),
     }  # fmt: skip

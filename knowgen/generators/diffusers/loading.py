@@ -13,6 +13,7 @@ from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDep
 from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.attention import set_attention
 from knowgen.generators.diffusers.compilation import Compilation
+from knowgen.generators.diffusers.glm_image import read_references
 from knowgen.generators.diffusers.lora import load_adapters
 from knowgen.generators.diffusers.options import LoadingOptions
 from knowgen.generators.diffusers.pipeline import LoadedPipeline
@@ -49,6 +50,7 @@ def load_pipeline(
         with _quiet(), offline(), _parallel_loading():  # all files are in the folder
             pipe = pipeline_class.from_pretrained(str(files.folder), **_arguments(files, options, dtype, where))
             pipe.set_progress_bar_config(disable=True)
+            read_references(pipe)
             load_adapters(pipe, options.adapters, where)
             place(pipe, options, where)
             loaded = LoadedPipeline(pipe, settings, files, dtype, where)

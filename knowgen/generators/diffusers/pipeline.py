@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import UsageError
 from knowgen.generators.diffusers.compilation import Compilation
+from knowgen.generators.diffusers.glm_image import fitting_reference
 from knowgen.generators.diffusers.placement import denoiser_of
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
@@ -129,7 +130,7 @@ class LoadedPipeline:
             arguments["negative_prompt"] = [negative] * len(prompts) if several else negative
         if references[0]:
             if self.traits.images == "all":
-                arguments["image"] = list(references[0])
+                arguments["image"] = [fitting_reference(self.pipe, image) for image in references[0]]
             else:
                 arguments["image"] = [images[0] for images in references] if several else references[0][0]
         if "output_type" in self.parameters:
