@@ -274,9 +274,7 @@ def test_an_image_is_drawn_from_its_own_reference(
     check_references(tiny_class(name), name, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", each_class([name for name in REFERENCES if pipeline_traits(name).images == "all"])
-)
+@pytest.mark.parametrize("name", each_class([name for name in REFERENCES if pipeline_traits(name).images == "all"]))
 def test_every_reference_of_a_request_is_seen(tiny_class: Callable[[str], str], tmp_path: Path, name: str) -> None:
     generator = loaded(tiny_class(name), name, **REFERENCE_SETTINGS.get(name, {}))
     red, blue = reference(tmp_path, "red", SIDES), reference(tmp_path, "blue", SIDES)

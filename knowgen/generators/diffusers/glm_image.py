@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_references(pipe: Any) -> None:
-    """Have the encoder of a GLM-Image pipeline return its features as its pipeline reads them; leave others as they are.
+    """Have the encoder of a GLM-Image pipeline return features as the pipeline reads them; leave others as they are.
 
     Args:
         pipe: A pipeline of any class.

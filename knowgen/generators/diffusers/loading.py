@@ -65,7 +65,7 @@ def load_pipeline(
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
         raise DataError(f"cannot be loaded: {error_summary(error, 300)}", where=where) from error
-    loaded.options = options.recorded()
+    loaded.options = {**options.recorded(), **({"components": dict(files.sources)} if files.sources else {})}
     return loaded
 
 

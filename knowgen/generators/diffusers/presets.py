@@ -37,6 +37,7 @@ class PipelineSettings(Record):
         arguments: Further arguments of the pipeline's call.
         dtype: Number format on an accelerator.
         most_references: Maximum number of reference images that are used; None for that of the class.
+        components: Models from which components come that its repository lacks, by component.
     """
 
     model: str
@@ -50,6 +51,7 @@ class PipelineSettings(Record):
     arguments: dict[str, Any] = Field(default_factory=dict)
     dtype: str = "bfloat16"
     most_references: int | None = Field(default=None, ge=1)
+    components: dict[str, str] = Field(default_factory=dict)
 
     @property
     def width_height(self) -> tuple[int, int] | None:
