@@ -227,6 +227,57 @@ def test_a_class_that_generates_one_at_a_time_has_to(tiny_class: Callable[[str],
     assert max(map(largest, alone, at_once)) > VISIBLE
 
 
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", each_class(TEXT_CLASSES))
+def test_steps_and_guidance_are_recorded_as_they_were(
+    tiny_class: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    generator = loaded(tiny_class(name), name)
+    pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
+    scheduler, steps = pipeline.pipe.scheduler, []
+    step = scheduler.step
+    monkeypatch.setattr(scheduler, "step", lambda *args, **kwargs: (steps.append(1), step(*args, **kwargs))[1])
+
+    def drawn() -> np.ndarray:
+        return np.asarray(to_image(pipeline.generate(["a lamp"], [0], [()], "cpu")[0]))
+
+    before = drawn()
+    recorded = pipeline.recorded_settings()
+    assert recorded["steps"] == len(steps)
+    for argument, scale in recorded["guidance"].items():
+        higher = (scale or pipeline._value(argument) or 1.0) + 7.0
+        monkeypatch.setitem(pipeline._arguments, argument, higher)
+        after, settings = drawn(), pipeline.recorded_settings()
+        assert settings["guidance"][argument] in (higher, None)
+        assert (settings["guidance"][argument] is None) == (argument not in settings["guided_by"])
+        assert np.array_equal(before, after) == (settings["guidance"][argument] is None), f"{argument} is misreported"
+        monkeypatch.delitem(pipeline._arguments, argument)
+
+
+def test_the_steps_of_a_model_that_brings_its_schedule_are_recorded(tiny_class: Callable[[str], str]) -> None:
+    folder = tiny_class("QwenImage21Pipeline")
+    generator = loaded(folder, "QwenImage21Pipeline", steps=5)
+    pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
+    pipeline.pipe.register_to_config(sample_sigmas=[1.0, 0.9, 0.6])
+    assert pipeline.steps == 3
+    assert generate(generator, requests(["a lamp"]))["r0"].settings["steps"] == 3
+
+
+@pytest.mark.slow
+def test_the_steps_of_an_image_that_begins_with_a_reference_are_those_that_were_done(
+    tiny_class: Callable[[str], str], tmp_path: Path
+) -> None:
+    generator = loaded(
+        tiny_class("StableDiffusion3Pipeline"), "StableDiffusion3Pipeline", reference_images="use", steps=10,
+        edit_arguments={"strength": 0.3}, size="", edit_steps=10,
+    )  # fmt: skip
+    result = generate(generator, requests(["a lamp"], [reference(tmp_path, "red", (32, 32))]))["r0"]
+    assert result.settings["pipeline"] == "StableDiffusion3Img2ImgPipeline"
+    assert result.settings["steps"] == 3
+
+
 # --- references ------------------------------------------------------------------------------------------------------
 
 

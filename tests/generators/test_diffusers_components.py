@@ -1,4 +1,4 @@
-"""Components of a pipeline that come from another model, as a HiDream-I1 whose text encoder is in another repository."""
+"""Components of a pipeline that come from another model, as the text encoder of HiDream-I1 does."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_preset_names_what_its_repository_lacks(
         ({"text_encoder_4": "nowhere"}, UsageError, "'nowhere' for text_encoder_4 is neither a folder nor ORG/NAME"),
         ({"text_encoder_4": "./nowhere"}, MissingDependencyError, r"the folder \./nowhere of text_encoder_4 does not"),
         ({"text_encoder_4": "WHOLE:vae"}, DataError, "no readable tokenizer_config.json for tokenizer_4"),
-        ({"made_up": "WHOLE:vae"}, DataError, "cannot be loaded"),
+        ({"made_up": "WHOLE:vae"}, UsageError, "HiDreamImagePipeline has no made_up"),
         ("ORG/NAME", UsageError, "components takes a model for each component"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.attention import set_attention
 from knowgen.generators.diffusers.compilation import Compilation
@@ -41,6 +42,7 @@ def load_pipeline(
     """
     check_options(options, where)
     pipeline_class = _pipeline_class(settings.pipeline, files, where)
+    _check_components(settings.pipeline or files.pipeline, files, where)
     dtype = auto_dtype(options.device, settings.dtype) if options.dtype == "auto" else options.dtype
     if options.device.startswith("cpu"):
         quantized = options.quantization is not None or options.gguf is not None
@@ -138,6 +140,20 @@ def _accelerate(loaded: LoadedPipeline, options: LoadingOptions, where: str) -> 
             loaded.traits = loaded.traits.model_copy(update={"batch": "none"})
     if options.compilation:
         loaded.compilation = Compilation(denoiser, options.compilation, where)
+
+
+def _check_components(name: str, files: PipelineFiles, where: str) -> None:
+    """Check that a class has the components that come from other models; diffusers would leave others out.
+
+    Raises:
+        UsageError: It has no such component.
+    """
+    import diffusers
+
+    expected = inspect.signature(getattr(diffusers, name).__init__).parameters
+    if unknown := [component for component in files.sources if component not in expected]:
+        fix = f"its components are {', '.join(files.components)}"
+        raise UsageError(f"components: {name} has no {unknown[0]}", where=where, fix=fix)
 
 
 @contextmanager

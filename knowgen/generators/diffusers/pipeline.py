@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.core.errors import UsageError
 from knowgen.generators.diffusers.compilation import Compilation
 from knowgen.generators.diffusers.glm_image import fitting_reference
-from knowgen.generators.diffusers.placement import denoiser_of
+from knowgen.generators.diffusers.guidance import SCALES, Guidance, guidance_of, own_guider
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     PipelineTraits,
@@ -21,8 +21,6 @@ from knowgen.generators.diffusers.weights import PipelineFiles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-GUIDANCE_ARGUMENTS = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale")
 
 _WARM_UP_STEPS = 2
 _WARM_UP_PROMPTS = ("A", "A lighthouse", "A lighthouse on a cliff", "A lighthouse on a cliff, with a sign")
@@ -195,34 +193,47 @@ class LoadedPipeline:
     @property
     def passes(self) -> int:
         """Passes of the denoiser at each step: 2 where its guidance compares two."""
-        if "true_cfg_scale" in self.parameters:
-            scale = self._value("true_cfg_scale")
-            return 2 if self._applies("true_cfg_scale") and (scale is None or scale > 1) else 1
-        if getattr(getattr(denoiser_of(self.pipe), "config", None), "guidance_embeds", False):
-            return 1
-        scale = self._value("guidance_scale")
-        return 2 if self._applies("guidance_scale") and (scale is None or scale > 1) else 1
+        return 2 if own_guider(self.pipe) or "classifier_free" in self._guided_by().values() else 1
 
     @property
     def steps(self) -> int | None:
-        """Denoising steps of an image; None where the class does not say."""
+        """Denoising steps of an image as they were set; None where the class does not say.
+
+        A schedule takes the place of their number: one that was given, or the one that a model was distilled for.
+        """
+        own = getattr(self.pipe.config, "sample_sigmas", None)
+        for schedule in (self._arguments.get("sigmas"), self._arguments.get("timesteps"), own):
+            if schedule is not None:
+                return len(schedule)
         steps = self._value("num_inference_steps")
         return int(steps) if steps is not None else None
+
+    @property
+    def steps_done(self) -> int | None:
+        """Denoising steps of the last image, which may be fewer where it began with a reference; else `steps`."""
+        timesteps = getattr(self.pipe, "_num_timesteps", None)
+        if not isinstance(timesteps, int):
+            return self.steps
+        return -(-timesteps // getattr(getattr(self.pipe, "scheduler", None), "order", 1))
 
     def recorded_settings(self) -> dict[str, Any]:
         """Return what decides its images besides prompt, references and seed, defaults of the class included.
 
-        A guidance scale that the model does not apply is None, whatever it was set to.
+        A guidance scale that the model does not apply is None, whatever it was set to; `guided_by` says how the others
+        are applied.
         """
-        names = [name for name in GUIDANCE_ARGUMENTS if name in self.parameters]
-        scales = {name: self._value(name) if self._applies(name) else None for name in names}
+        guided_by = self._guided_by()
+        scales = {name: self._value(name) if how else None for name, how in guided_by.items()}
+        guider = own_guider(self.pipe)
         return {
             "pipeline": self.name,
             "model": self.settings.model,
             "revision": self.files.revision,
             "weights": self.digest,
-            "steps": self._value("num_inference_steps"),
+            "steps": self.steps_done,
             "guidance": scales,
+            "guided_by": {name: how for name, how in guided_by.items() if how},
+            **({"guider": guider} if guider else {}),
             "negative_prompt": self.negative_prompt,
             "suffix": self.settings.suffix,
             "arguments": dict(self.settings.arguments),
@@ -233,18 +244,15 @@ class LoadedPipeline:
             **({} if self.compilation is None else self.compilation.recorded()),
         }
 
-    def _applies(self, scale: str) -> bool:
-        """Return whether the model applies a guidance scale.
-
-        A class with both scales compares with the negative prompt, if there is one, by `true_cfg_scale`; its
-        `guidance_scale` is an input of models that were trained with one.
-        """
-        if scale == "true_cfg_scale":
-            return self.negative_prompt is not None
-        if "true_cfg_scale" in self.parameters:
-            denoiser = getattr(self.pipe, "transformer", None)
-            return bool(getattr(getattr(denoiser, "config", None), "guidance_embeds", True))
-        return not getattr(self.pipe.config, "is_distilled", False)
+    def _guided_by(self) -> dict[str, Guidance]:
+        """Return how each guidance scale of the class is applied."""
+        both = "true_cfg_scale" in self.parameters
+        negative = self.negative_prompt is not None
+        return {
+            name: guidance_of(self.pipe, name, self._value(name), negative_prompt=negative, both=both)
+            for name in SCALES
+            if name in self.parameters
+        }
 
     def _value(self, name: str) -> Any:
         """Return the value of an argument, else its default where that is plain data."""
