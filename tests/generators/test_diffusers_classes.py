@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,10 +51,11 @@ EXACT_SIZE: dict[str, Any] = {"arguments": {"use_resolution_binning": False}}
 """Otherwise the class draws at a size that its model was trained on, and resizes."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "Kandinsky5T2IPipeline": {"size": "1024x1024"},  # it draws no smaller ones
+    "Ideogram4Pipeline": {"guidance": 7.0, "arguments": {"guidance_schedule": None, "max_sequence_length": 128}},
     "LongCatImageEditPipeline": {"size": "", "arguments": {}},
     "LongCatImagePipeline": {"arguments": {"enable_prompt_rewrite": False}},
     "PRXPipeline": EXACT_SIZE,
+    "PRXPixelPipeline": EXACT_SIZE,
     "PixArtSigmaPipeline": EXACT_SIZE,
     "SanaPipeline": EXACT_SIZE,
     "SanaSprintPipeline": EXACT_SIZE,
@@ -64,6 +66,14 @@ FAST = ["CogView4Pipeline", "Flux2KleinPipeline", "ZImageOmniPipeline"]
 references."""
 
 REFERENCES = [
+    "BriaFibo2Pipeline",
+    "DreamLiteMobilePipeline",
+    "DreamLitePipeline",
+    "Flux2KleinKVPipeline",
+    "JoyImageEditPipeline",
+    "JoyImageEditPlusPipeline",
+    "Kandinsky5I2IPipeline",
+    "OmniGenPipeline",
     "Flux2KleinPipeline",
     "Flux2Pipeline",
     "FluxKontextPipeline",
@@ -75,6 +85,9 @@ REFERENCES = [
 
 DEPENDENT = ["CogView4Pipeline", "GlmImagePipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]
 """Classes of which an image depends on the others of its batch."""
+
+
+ONLY_EDITING = ["LongCatImageEditPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline"]
 
 
 def each_class(names: Sequence[str]) -> list[Any]:
@@ -111,6 +124,7 @@ def tiny_class(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
 def loaded(folder: str, name: str, **args: Any) -> DiffusersGenerator:
     generator = DiffusersGenerator(folder, **{"size": "32x32", "steps": 2, **SETTINGS.get(name, {}), **args})
     generator.setup("cpu")
+    tiny_classes.lower_sizes(generator._runner._pipelines["text"].pipe)  # type: ignore[union-attr]
     return generator
 
 
@@ -131,7 +145,7 @@ def largest(first: np.ndarray, second: np.ndarray) -> int:
 def test_every_preset_of_diffusers_has_a_class_that_is_drawn_with_here() -> None:
     drawn = {*tiny_classes.BUILDERS, *OLDER_BUILDERS}
     assert {entry.pipeline for entry in drawable_presets()} <= drawn
-    assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn
+    assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn | set(known_traits())
     assert {entry.pipeline for entry in drawable_presets()} <= set(known_traits())
 
 
@@ -150,14 +164,12 @@ def test_each_preset_draws_through_its_class(
 ) -> None:
     entry = preset(name)
     assert entry is not None
-    if entry.pipeline == "QwenImageEditPlusPipeline":
-        _lower_sizes(monkeypatch)
-    more = SETTINGS.get(entry.pipeline, {})
+    _lower_sizes(monkeypatch, entry.pipeline)
+    more = {**SETTINGS.get(entry.pipeline, {}), **REFERENCE_SETTINGS.get(entry.pipeline, {})}
+    more["arguments"] = {**more.get("arguments", {}), **SETTINGS.get(entry.pipeline, {}).get("arguments", {})}
     size = {} if entry.pipeline == "LongCatImageEditPipeline" else {"size": more.get("size", "32x32")}
-    generator = DiffusersGenerator(
-        name, weights=tiny_class(entry.pipeline), steps=2, arguments=more.get("arguments", {}), **size
-    )
-    generator.setup("cpu")
+    settings = {**more, "steps": 2, **size}
+    generator = loaded(name, "", weights=tiny_class(entry.pipeline), **settings)
     used = [reference(tmp_path, "red", SIDES)] if pipeline_traits(entry.pipeline).needs_image else []
     results = generate(generator, requests(PROMPTS[:2], used))
     for result in results.values():
@@ -195,7 +207,7 @@ def test_the_listed_argument_that_guides_is_one_of_the_class() -> None:
     for name, traits in known_traits().items():
         parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
         scales = [parameter for parameter in parameters if "guidance_scale" in parameter or "cfg_scale" in parameter]
-        assert traits.guidance in scales or not scales, name
+        assert traits.guidance in (*scales, "") or not scales, name
 
 
 def test_a_class_that_is_not_listed_is_not_trusted_with_a_batch() -> None:
@@ -281,12 +293,19 @@ def test_the_steps_of_an_image_that_begins_with_a_reference_are_those_that_were_
 # --- references ------------------------------------------------------------------------------------------------------
 
 
-def _lower_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lower the size to which Qwen-Image-Edit scales references: a million pixels are slow on CPU."""
-    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as module
+def _lower_sizes(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Lower the size to which a class scales references: a million pixels are slow on CPU."""
+    if name == "QwenImageEditPlusPipeline":
+        import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as module
 
-    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 64 * 64)
-    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 56 * 56)
+        monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 64 * 64)
+        monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 56 * 56)
+    modules = {"QwenImageEditPipeline": "qwenimage.pipeline_qwenimage_edit",
+               "LongCatImageEditPipeline": "longcat_image.pipeline_longcat_image_edit"}  # fmt: skip
+    if name in modules:
+        older = importlib.import_module(f"diffusers.pipelines.{modules[name]}")
+        whole = older.calculate_dimensions
+        monkeypatch.setattr(older, "calculate_dimensions", lambda area, ratio: whole(192 * 192, ratio))
 
 
 REFERENCE_SETTINGS: dict[str, dict[str, Any]] = {
@@ -316,12 +335,11 @@ def check_references(folder: str, name: str, tmp_path: Path) -> None:
         assert max_difference(alone[request.id], batched[request.id]) <= TOLERANCE, "references of requests are mixed"
 
 
-@pytest.mark.parametrize("name", each_class([*REFERENCES, "QwenImageEditPlusPipeline", "LongCatImageEditPipeline"]))
+@pytest.mark.parametrize("name", each_class([*REFERENCES, *ONLY_EDITING]))
 def test_an_image_is_drawn_from_its_own_reference(
     tiny_class: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    if name == "QwenImageEditPlusPipeline":
-        _lower_sizes(monkeypatch)
+    _lower_sizes(monkeypatch, name)
     check_references(tiny_class(name), name, tmp_path)
 
 
@@ -333,6 +351,22 @@ def test_every_reference_of_a_request_is_seen(tiny_class: Callable[[str], str], 
     assert [each["sha256"] for each in both.references] == [red.sha256, blue.sha256]
     for one in (red, blue):
         assert max_difference(both, generate(generator, requests(["a lamp"], [one]))["r0"]) > VISIBLE
+
+
+@pytest.mark.slow
+def test_references_stand_in_the_prompt_where_a_class_wants_them(
+    tiny_class: Callable[[str], str], tmp_path: Path
+) -> None:
+    generator = loaded("omnigen-v1", "", weights=tiny_class("OmniGenPipeline"), edit_arguments={})
+    used = [reference(tmp_path, name, SIDES) for name in ("red", "blue")]
+    result = generate(generator, requests(["a lamp"], used))["r0"]
+    assert result.used_prompt == "<img><|image_1|></img> <img><|image_2|></img> a lamp"
+    assert result.settings["guided_by"] == {
+        "guidance_scale": "classifier_free",
+        "img_guidance_scale": "classifier_free",
+    }
+    assert result.settings["guidance"] == {"guidance_scale": 2.0, "img_guidance_scale": 1.6}
+    assert result.image is not None and result.image.size == (96, 64)
 
 
 @pytest.mark.slow

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from knowgen.generators.diffusers.placement import denoiser_of
+from knowgen.generators.diffusers.presets import PipelineTraits
 
-SCALES = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale", "image_guidance_scale", "img_guidance_scale")
+REFERENCE_SCALES = ("image_guidance_scale", "img_guidance_scale")
+"""Arguments of pipelines that set how closely reference images are followed."""
+
+SCALES = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale", *REFERENCE_SCALES)
 """Arguments of pipelines that are guidance scales."""
 
 Guidance = Literal["classifier_free", "distilled", ""]
@@ -24,16 +28,29 @@ class _WithScale:
         return self._guidance_scale if name == "guidance_scale" else getattr(self._pipe, name)
 
 
-def guidance_of(pipe: Any, argument: str, scale: float | None, *, negative_prompt: bool, both: bool) -> Guidance:
+def guidance_of(
+    pipe: Any,
+    argument: str,
+    scale: float | None,
+    traits: PipelineTraits,
+    *,
+    negative_prompt: bool,
+    both: bool,
+    references: bool,
+) -> Guidance:
     """Return how a pipeline applies a guidance scale.
 
     Args:
         pipe: The pipeline.
         argument: Name of the scale, one of `SCALES`.
         scale: Its value; None where it is not known.
+        traits: What is special about its class.
         negative_prompt: Whether there is a negative prompt.
         both: Whether its class has `true_cfg_scale` too: `guidance_scale` is then that of a distilled model.
+        references: Whether an image is generated from reference images.
     """
+    if not traits.guidance or (argument in REFERENCE_SCALES and not references):
+        return ""
     embedded = _is_input(pipe)
     if argument == "true_cfg_scale":
         return "classifier_free" if negative_prompt and (scale is None or scale > 1) else ""
@@ -41,7 +58,7 @@ def guidance_of(pipe: Any, argument: str, scale: float | None, *, negative_promp
         return "distilled" if embedded and scale is not None else ""
     if embedded and argument == "guidance_scale":
         return "distilled"
-    return "classifier_free" if scale is None or _compares(pipe, scale) else ""
+    return "classifier_free" if traits.always_guides or (scale is not None and _compares(pipe, scale)) else ""
 
 
 def _is_input(pipe: Any) -> bool:

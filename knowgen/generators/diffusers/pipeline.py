@@ -56,11 +56,12 @@ class LoadedPipeline:
         self.cache: StepCache | None = None
         self.compilation: Compilation | None = None
         self.options: dict[str, Any] = {}
+        self._from_references = False
 
     @property
     def takes_references(self) -> bool:
         """Whether it can generate from reference images."""
-        return "image" in self.parameters
+        return self.traits.reference_argument in self.parameters
 
     @property
     def negative_prompt(self) -> str | None:
@@ -68,10 +69,16 @@ class LoadedPipeline:
         settings = self.settings.negative_prompt
         return self.traits.negative_prompt if settings is None else settings
 
+    def full_prompt(self, prompt: str, references: int) -> str:
+        """Return the prompt of a call: with the suffix, and with what stands for each reference image in its text."""
+        tag = self.traits.reference_tag
+        tags = [tag.format(number=number) for number in range(1, references + 1)] if tag else []
+        return " ".join([*(each for each in tags if each not in prompt), prompt]) + self.settings.suffix
+
     def _fixed_arguments(self, where: str) -> dict[str, Any]:
         """Return the arguments that are the same in every call."""
         settings = self.settings
-        scales = {name or self.traits.guidance: scale for name, scale in settings.guidance.items()}
+        scales = {name or self.traits.guidance or "guidance_scale": scale for name, scale in settings.guidance.items()}
         arguments: dict[str, Any] = {**scales, **settings.arguments}
         if settings.width_height:
             arguments["width"], arguments["height"] = settings.width_height
@@ -105,6 +112,7 @@ class LoadedPipeline:
             [references[row] for row in rows],
             noise_device,
         )
+        self._from_references = bool(references[0])
         images = call() if self.compilation is None else self.compilation.run(shape, padded, call)
         return images[:count]
 
@@ -127,10 +135,11 @@ class LoadedPipeline:
         if negative is not None:
             arguments["negative_prompt"] = [negative] * len(prompts) if several else negative
         if references[0]:
+            name = self.traits.reference_argument
             if self.traits.images == "all":
-                arguments["image"] = [fitting_reference(self.pipe, image) for image in references[0]]
+                arguments[name] = [fitting_reference(self.pipe, image) for image in references[0]]
             else:
-                arguments["image"] = [images[0] for images in references] if several else references[0][0]
+                arguments[name] = [images[0] for images in references] if several else references[0][0]
         if "output_type" in self.parameters:
             arguments["output_type"] = "np"
         if steps is not None and not {"sigmas", "timesteps"} & set(arguments):
@@ -249,7 +258,15 @@ class LoadedPipeline:
         both = "true_cfg_scale" in self.parameters
         negative = self.negative_prompt is not None
         return {
-            name: guidance_of(self.pipe, name, self._value(name), negative_prompt=negative, both=both)
+            name: guidance_of(
+                self.pipe,
+                name,
+                self._value(name),
+                self.traits,
+                negative_prompt=negative,
+                both=both,
+                references=self._from_references,
+            )
             for name in SCALES
             if name in self.parameters
         }

@@ -126,25 +126,33 @@ class PipelineTraits(Record):
         images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
         most_references: Maximum number of reference images; None for no maximum.
         batch: Requests that may share a batch: `all`, those with `text` only, or `none`.
+        takes_image: Whether it generates with and without a reference image, where nothing else here says so.
         needs_image: Whether it cannot generate without a reference image.
-        guidance: Argument that sets how closely the prompt is followed.
+        guidance: Argument that sets how closely the prompt is followed; empty when none does.
+        always_guides: Whether a scale of 1 or less guides too.
         global_random: Whether it samples from torch's global random state.
         negative_prompt: The model's own negative prompt; None if it has none.
+        reference_argument: Argument of its call that takes reference images.
+        reference_tag: Text before the prompt for each reference image, with `{number}` from 1 on; empty for none.
     """
 
     since: str = ""
     images: Literal["one", "all"] = "one"
     most_references: int | None = None
     batch: Literal["all", "text", "none"] = "text"
+    takes_image: bool = False
     needs_image: bool = False
     guidance: str = "guidance_scale"
+    always_guides: bool = False
     global_random: bool = False
     negative_prompt: str | None = None
+    reference_argument: str = "image"
+    reference_tag: str = ""
 
     @property
     def takes_images(self) -> bool:
         """Whether its listed facts say that it takes reference images."""
-        return self.images == "all" or self.needs_image or self.batch == "all"
+        return self.takes_image or self.images == "all" or self.needs_image or self.batch == "all"
 
     def used_references(self, most_references: int | None) -> int | None:
         """Return the maximum number of references of a request that are used; None for no maximum.
