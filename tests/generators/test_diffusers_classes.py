@@ -51,7 +51,7 @@ EXACT_SIZE: dict[str, Any] = {"arguments": {"use_resolution_binning": False}}
 """Otherwise the class draws at a size that its model was trained on, and resizes."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "Ideogram4Pipeline": {"guidance": 7.0, "arguments": {"guidance_schedule": None, "max_sequence_length": 128}},
+    "Ideogram4Pipeline": {"guidance": 7.0, "arguments": {"max_sequence_length": 128}},
     "LongCatImageEditPipeline": {"size": "", "arguments": {}},
     "LongCatImagePipeline": {"arguments": {"enable_prompt_rewrite": False}},
     "PRXPipeline": EXACT_SIZE,
@@ -275,6 +275,16 @@ def test_the_steps_of_a_model_that_brings_its_schedule_are_recorded(tiny_class: 
     pipeline.pipe.register_to_config(sample_sigmas=[1.0, 0.9, 0.6])
     assert pipeline.steps == 3
     assert generate(generator, requests(["a lamp"]))["r0"].settings["steps"] == 3
+
+
+@pytest.mark.slow
+def test_guidance_that_changes_with_the_steps_is_recorded(tiny_class: Callable[[str], str]) -> None:
+    arguments = {"max_sequence_length": 128, "guidance_schedule": [7.0, 3.0]}
+    generator = DiffusersGenerator(tiny_class("Ideogram4Pipeline"), size="32x32", steps=2, arguments=arguments)
+    generator.setup("cpu")
+    settings = generate(generator, requests(["a lamp"]))["r0"].settings
+    assert settings["guidance"] == {"guidance_scale": None, "guidance_schedule": [7.0, 3.0]}
+    assert settings["guided_by"] == {"guidance_schedule": "classifier_free"}
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ REFERENCE_SCALES = ("image_guidance_scale", "img_guidance_scale")
 SCALES = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale", *REFERENCE_SCALES)
 """Arguments of pipelines that are guidance scales."""
 
+SCHEDULE = "guidance_schedule"
+"""Argument of pipelines that is a guidance scale for each step."""
+
 Guidance = Literal["classifier_free", "distilled", ""]
 """How a scale is applied: between a prediction with the prompt and one without, or as an input of a denoiser that was
 trained with one; empty where it is not applied."""
@@ -58,7 +61,7 @@ def guidance_of(
         return "distilled" if embedded and scale is not None else ""
     if embedded and argument == "guidance_scale":
         return "distilled"
-    return "classifier_free" if traits.always_guides or (scale is not None and _compares(pipe, scale)) else ""
+    return "classifier_free" if scale is not None and (traits.always_guides or _compares(pipe, scale)) else ""
 
 
 def _is_input(pipe: Any) -> bool:

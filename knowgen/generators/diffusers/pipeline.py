@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.core.errors import UsageError
 from knowgen.generators.diffusers.compilation import Compilation
 from knowgen.generators.diffusers.glm_image import fitting_reference
-from knowgen.generators.diffusers.guidance import SCALES, Guidance, guidance_of, own_guider
+from knowgen.generators.diffusers.guidance import SCALES, SCHEDULE, Guidance, guidance_of, own_guider
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     PipelineTraits,
@@ -84,6 +84,8 @@ class LoadedPipeline:
             arguments["width"], arguments["height"] = settings.width_height
         if settings.steps is not None:
             arguments["num_inference_steps"] = settings.steps
+        if SCHEDULE in self.parameters and "guidance_scale" in arguments:
+            arguments.setdefault(SCHEDULE, None)  # the class takes one of the two
         names = [*arguments, *([] if settings.negative_prompt is None else ["negative_prompt"])]
         if unknown := [name for name in names if name not in self.parameters]:
             raise UsageError(f"{self.name} takes no {unknown[0]}", where=where, fix="leave that setting out")
@@ -202,7 +204,11 @@ class LoadedPipeline:
     @property
     def passes(self) -> int:
         """Passes of the denoiser at each step: 2 where its guidance compares two."""
-        return 2 if own_guider(self.pipe) or "classifier_free" in self._guided_by().values() else 1
+        return (
+            2
+            if own_guider(self.pipe) or self._guidance_schedule() or "classifier_free" in self._guided_by().values()
+            else 1
+        )
 
     @property
     def steps(self) -> int | None:
@@ -232,7 +238,9 @@ class LoadedPipeline:
         are applied.
         """
         guided_by = self._guided_by()
-        scales = {name: self._value(name) if how else None for name, how in guided_by.items()}
+        scales: dict[str, Any] = {name: self._value(name) if how else None for name, how in guided_by.items()}
+        if schedule := self._guidance_schedule():
+            scales[SCHEDULE], guided_by[SCHEDULE] = schedule, "classifier_free"
         guider = own_guider(self.pipe)
         return {
             "pipeline": self.name,
@@ -252,6 +260,13 @@ class LoadedPipeline:
             **({} if self.cache is None else {"cache": self.cache.settings}),
             **({} if self.compilation is None else self.compilation.recorded()),
         }
+
+    def _guidance_schedule(self) -> list[float]:
+        """Return the guidance scale of each step where the class takes one for each; empty for other classes."""
+        if SCHEDULE not in self.parameters:
+            return []
+        schedule = self._arguments.get(SCHEDULE, self.parameters[SCHEDULE].default)
+        return [] if schedule is None else [float(scale) for scale in schedule]
 
     def _guided_by(self) -> dict[str, Guidance]:
         """Return how each guidance scale of the class is applied."""
