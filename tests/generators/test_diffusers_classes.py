@@ -248,16 +248,21 @@ def test_steps_and_guidance_are_recorded_as_they_were(
 ) -> None:
     generator = loaded(tiny_class(name), name)
     pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
-    scheduler, steps = pipeline.pipe.scheduler, []
-    step = scheduler.step
-    monkeypatch.setattr(scheduler, "step", lambda *args, **kwargs: (steps.append(1), step(*args, **kwargs))[1])
+    step, steps = pipeline.pipe.scheduler.step, 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline.pipe.scheduler, "step", counted)
 
     def drawn() -> np.ndarray:
         return np.asarray(to_image(pipeline.generate(["a lamp"], [0], [()], "cpu")[0]))
 
     before = drawn()
     recorded = pipeline.recorded_settings()
-    assert recorded["steps"] == len(steps)
+    assert recorded["steps"] == steps
     for argument, scale in recorded["guidance"].items():
         higher = (scale or pipeline._value(argument) or 1.0) + 7.0
         monkeypatch.setitem(pipeline._arguments, argument, higher)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def drawn(model: Path | str, **args: object) -> GeneratedImage:
+def drawn(model: Path | str, **args: Any) -> GeneratedImage:
     generator = DiffusersGenerator(str(model), size="32x32", steps=2, **args)
     generator.setup("cpu")
     result = generate(generator, requests(["a lamp"]))["r0"]
