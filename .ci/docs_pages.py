@@ -70,7 +70,7 @@ def training_table() -> str:
 
 def preset_table() -> str:
     """Return the table of the presets of `diffusers:`, those that diffusers cannot run left out."""
-    head = ("name", "model", "class", "size", "steps", "guidance", "references", "license", "diffusers", "remarks")
+    head = ("name, model, class", "size", "steps", "guidance", "references", "license", "diffusers", "remarks")
     rows = [_preset_cells(each) for each in presets() if not each.unsupported]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
@@ -80,9 +80,7 @@ def _preset_cells(preset: Preset) -> list[str]:
     guidance = "<br>".join(f"`{name}={scale:g}`" for name, scale in preset.guidance.items())
     remarks = [preset.note, *([f"[source]({preset.source})"] if preset.source else [])]
     cells = [
-        f"`{preset.name}`",
-        f"`{preset.model}`",
-        f"`{preset.pipeline}`",
+        f"`{preset.name}`<br>`{preset.model}`<br>`{preset.pipeline}`",
         preset.size,
         str(preset.steps or ""),
         guidance,
