@@ -1,11 +1,12 @@
 """Measure the throughput of generators.
 
-    python -m benchmarks.generators [--parts local repeats spread compiled serve]
+    python -m benchmarks.generators [--parts local repeats lengths spread compiled serve]
 
 local   Images per second of tiny diffusers pipelines with random weights on this CPU: batches of 4 and 16 images, and
         the size that the generator chooses, compared with one image at a time. Prints seconds, images per second, the
         ratio, and the maximum difference of pixel values.
 repeats The same prompts with several seeds: prompts that are encoded, with and without keeping them.
+lengths Padding of batches of a task's prompts, in the order of arrival and by length; see `prompt_lengths.py`.
 spread  Runs of several lengths over 8 simulated devices, through the engine: devices used, and how many times as fast
         as on one device a run is. A pass of n images takes a fixed time and a time for each image.
 compiled
@@ -220,6 +221,13 @@ def compiled(backend: str = "inductor", count: int = IMAGES) -> None:
     print("warm-up: loading and compiling before the first image. later: graphs after it, each a pause of a run.")
 
 
+def lengths() -> None:
+    """Measure padding with the prompts of a task; see `prompt_lengths.py`, which also takes other tasks."""
+    from benchmarks import prompt_lengths
+
+    prompt_lengths.padding()
+
+
 def serve() -> None:
     """Generate through servers; see `generators_http.py`, which also takes arguments."""
     from benchmarks import generators_http
@@ -229,7 +237,7 @@ def serve() -> None:
 
 
 PARTS: dict[str, Callable[[], None]] = {
-    "local": local, "repeats": repeats, "spread": spread, "compiled": compiled, "serve": serve,
+    "local": local, "repeats": repeats, "lengths": lengths, "spread": spread, "compiled": compiled, "serve": serve,
 }  # fmt: skip
 
 

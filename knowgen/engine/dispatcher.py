@@ -73,6 +73,8 @@ class Dispatcher:
         result_name: What the plugin returns, for messages: `image` or `score`.
         where: Name of the plugin, for messages.
         fill: Wait a moment for a full batch, because a full batch costs little more than a single request.
+        length: Returns the length of a payload, where requests of like length are to share a batch; None to batch them
+            in the order of arrival.
         drain: Accept requests after a stop that is not an interruption, to score images that exist.
         limiter: Bounds the results that are held in memory until they are handled.
         failures: Log of the errors that the plugin raises.
@@ -90,6 +92,7 @@ class Dispatcher:
         result_name: str,
         where: str,
         fill: bool = False,
+        length: Callable[[Any], int] | None = None,
         drain: bool = False,
         limiter: CapacityLimiter | None = None,
         failures: FailureLog | None = None,
@@ -98,7 +101,8 @@ class Dispatcher:
         self._bridge, self._state, self._executor = bridge, state, executor
         self._timeout, self._result_name, self._where = timeout, result_name, where
         self._fill, self._drain, self._limiter, self._failures = fill, drain, limiter, failures
-        self._queue = QueuedRequests()
+        self._queue = QueuedRequests(by_length=length is not None)
+        self._length = length
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._running: dict[Invocation[Any], tuple[int, Deadline]] = {}
@@ -144,7 +148,8 @@ class Dispatcher:
         self._state.raise_if_stopped(drain=self._drain)
         if self._disabled:
             raise self._disabled_error()
-        request = QueuedRequest(id, payload, self._bridge.loop.create_future(), alone, on_repeat)
+        length = 0 if self._length is None or alone else self._length(payload)
+        request = QueuedRequest(id, payload, self._bridge.loop.create_future(), alone, on_repeat, length=length)
         self._queue.put(request)
         self._wake_slot()
         try:

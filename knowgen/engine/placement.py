@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen.core.metering import Meter
+from knowgen.core.records import GenerationRequest
 from knowgen.engine.cluster import name_of
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
 from knowgen.engine.devices import gpu_count, own_device
@@ -22,6 +23,7 @@ from knowgen.engine.executors.links import WorkerLaunch
 from knowgen.engine.executors.subprocess import SubprocessExecutor
 from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.options import EngineOptions
+from knowgen.engine.queued_requests import LOOK_AHEAD
 from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GenerationSource
 
@@ -125,7 +127,8 @@ def max_items_in_flight(
         count += 2 * agent_slots(agent, options)
     if isinstance(generator, GeneratorHandle):
         slots, batch = generator_slots(generator, options)
-        count += 2 * slots * batch
+        ahead = LOOK_AHEAD if generator.capabilities.groups_by_length and batch > 1 else 1
+        count += slots * batch + max(slots, ahead) * batch
     for handle in scorers:
         slots, batch = scorer_slots(handle, options)
         count += 2 * slots * batch
@@ -160,6 +163,11 @@ def generator_executor(
     return ThreadExecutor(bridge, plugin, shape, meter, where, reuse=not options.fresh)
 
 
+def _prompt_length(request: GenerationRequest) -> int:
+    """Return the length of a prompt in bytes, which follows the number of its tokens in every script."""
+    return len(request.prompt.encode())
+
+
 def generator_dispatcher(
     handle: GeneratorHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
 ) -> Dispatcher:
@@ -184,6 +192,7 @@ def generator_dispatcher(
         result_name="image",
         where=name_of(handle),
         fill=handle.capabilities.shape == "generate_batch",
+        length=_prompt_length if handle.capabilities.groups_by_length and batch > 1 else None,
         limiter=CapacityLimiter(slots * batch + min(slots * batch, _SPARE_IMAGES) + 2),
         failures=FailureLog(folder, name_of(handle)),
     )

@@ -141,6 +141,8 @@ class GeneratorCapabilities:
         checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
         gpus_per_worker: GPUs that a worker process of it sees. A class declares it by `gpu_limit(**arguments)` where it
             depends on arguments.
+        groups_by_length: Whether a call of `generate_batch` is given prompts of like length, because a batch takes as
+            long as its longest prompt. A call always has the request that has waited for longest.
     """
 
     shape: Shape
@@ -155,6 +157,7 @@ class GeneratorCapabilities:
     wants_device: bool = False
     checks_service: bool = False
     gpus_per_worker: int = 1
+    groups_by_length: bool = False
 
 
 def is_agent(target: Any) -> bool:
@@ -224,6 +227,7 @@ def capabilities_of(target: Any) -> GeneratorCapabilities:
         wants_device=callable(getattr(target, "setup", None)),
         checks_service=callable(getattr(target, "check_service", None)),
         gpus_per_worker=int(getattr(target, "gpus_per_worker", 1)),
+        groups_by_length=bool(getattr(target, "groups_by_length", False)),
     )
 
 

@@ -198,7 +198,8 @@ def hub_folder(
         repository: OWNER/NAME.
         download: Whether to download what is not in the cache.
         where: Names the generator or scorer in errors.
-        patterns: Patterns of the files to download; None for all.
+        patterns: Patterns of the files that are needed; None for all. Where some of these are known to be missing in
+            the cache, the folder counts as missing, whichever others were left out of a download.
         revision: Branch, tag or commit; None for the default branch.
         option: Beginning of the command-line option that takes `download=true`.
 
@@ -209,13 +210,13 @@ def hub_folder(
     from huggingface_hub import snapshot_download
 
     pinned: dict[str, Any] = {} if revision is None else {"revision": revision}
+    only = None if patterns is None else list(patterns)
     try:
         if download:
             with online():
-                only = None if patterns is None else list(patterns)
                 return Path(snapshot_download(repository, allow_patterns=only, **pinned))
         with offline():
-            return Path(snapshot_download(repository, local_files_only=True, **pinned))
+            return Path(snapshot_download(repository, allow_patterns=only, local_files_only=True, **pinned))
     except (OSError, ValueError) as error:  # every error of the hub's client is one of the two
         if download:
             raise not_downloaded(repository, error, where) from error

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.setting import noise_image
+from knowgen.core.records import GenerationRequest
+from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.deadline import Deadline
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.in_process import ExecutorSlot, TimeoutOutcome
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.placement import generator_dispatcher, max_items_in_flight
+from knowgen.engine.queued_requests import LOOK_AHEAD, QueuedRequest, QueuedRequests
 from knowgen.engine.run_state import RunState
+from knowgen.generators.contract import GeneratedImage
+from tests.helpers.engine import Bench, generator_handle
 from tests.helpers.virtual_time import run
 
 
@@ -143,3 +153,128 @@ def test_a_deadline_stops_while_the_call_waits_and_starts_again_with_progress() 
     deadline.wait(True)
     now[0] += 6 * 3600
     assert deadline.left < 0, "waiting is bounded as well"
+
+
+# --- requests of like length -----------------------------------------------------------------------------------------
+
+
+def queued(loop: asyncio.AbstractEventLoop, lengths: Sequence[int], *, start: int = 0) -> list[QueuedRequest]:
+    return [
+        QueuedRequest(f"r{number}", None, loop.create_future(), length=length)
+        for number, length in enumerate(lengths, start)
+    ]
+
+
+def batches_of(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Return the lengths of the batches that are taken from a queue until it is empty."""
+
+    async def taken() -> list[list[int]]:
+        queue = QueuedRequests(by_length=True)
+        for request in queued(asyncio.get_running_loop(), lengths):
+            queue.put(request)
+        batches = []
+        while queue:
+            batches.append([request.length for request in queue.take(size)])
+        return batches
+
+    return run(taken())
+
+
+def padding(batches: Sequence[Sequence[int]]) -> int:
+    return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+
+
+def test_requests_of_like_length_share_a_batch() -> None:
+    assert batches_of([10, 90, 11, 91, 12, 92], 3) == [[10, 11, 12], [90, 91, 92]]
+    assert batches_of([50, 10, 51, 12, 11], 2) == [[50, 51], [10, 11], [12]]
+
+
+def test_most_of_the_padding_is_saved() -> None:
+    lengths = random.Random(1).choices(range(30, 110), k=320)
+    in_order = [lengths[start : start + 16] for start in range(0, 320, 16)]
+    batches = batches_of(lengths, 16)
+    assert sorted(map(len, batches)) == [16] * 20
+    assert sorted(length for batch in batches for length in batch) == sorted(lengths)
+    assert padding(batches) < padding(in_order) / 5
+
+
+def test_each_batch_has_the_request_that_has_waited_for_longest() -> None:
+    """A request that is unlike all others is taken when those before it have been, whatever arrives after it."""
+
+    async def takes_until_odd() -> int:
+        queue, loop = QueuedRequests(by_length=True), asyncio.get_running_loop()
+        for request in queued(loop, [10, 10, 10, 500, *[10] * 20]):
+            queue.put(request)
+        for number in range(1, 100):
+            batch = queue.take(4)
+            if 500 in [request.length for request in batch]:
+                return number
+            for request in queued(loop, [10] * 4, start=100 * number):
+                queue.put(request)
+        raise AssertionError("it was never taken")
+
+    assert run(takes_until_odd()) <= 4
+
+
+def test_only_requests_that_arrived_lately_are_looked_at() -> None:
+    far = LOOK_AHEAD * 2
+    assert batches_of([10, *[90] * (far - 1), 10], 2)[0] == [10, 90]
+    assert batches_of([10, *[90] * (far - 2), 10], 2)[0] == [10, 10]
+
+
+def test_requests_that_are_alone_cancelled_or_have_the_same_id_share_no_batch() -> None:
+    async def taken() -> list[list[str]]:
+        queue = QueuedRequests(by_length=True)
+        first, alone, cancelled, same, last = queued(asyncio.get_running_loop(), [10] * 5)
+        alone.alone, same.id = True, first.id
+        cancelled.future.cancel()
+        for request in (first, alone, cancelled, same, last):
+            queue.put(request)
+        return [[request.id for request in queue.take(4)] for _ in range(4)]
+
+    assert run(taken()) == [["r0", "r4"], ["r1"], ["r0"], []]
+
+
+class Prompts:
+    """A generator that records the prompts of its calls, and draws the same image in every batch."""
+
+    batch_size = 4
+    revision = "1"
+
+    def __init__(self, *, groups_by_length: bool) -> None:
+        self.groups_by_length = groups_by_length
+        self.calls: list[list[str]] = []
+
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        self.calls.append([request.prompt for request in requests])
+        for request in requests:
+            yield GeneratedImage(noise_image(f"{request.prompt} {request.seed}"), request_id=request.id)
+
+
+def test_a_generator_says_whether_its_calls_have_prompts_of_like_length() -> None:
+    async def lengths(groups: bool) -> int | None:
+        state, bridge = RunState(), LoopBridge(asyncio.get_running_loop())
+        handle: GeneratorHandle = generator_handle(Prompts(groups_by_length=groups))
+        dispatcher = generator_dispatcher(handle, EngineOptions(), bridge, state, None, Path())  # type: ignore[arg-type]
+        await dispatcher.close()
+        length = dispatcher._length
+        return None if length is None else length(GenerationRequest(id="r", prompt="dé", seed=0))
+
+    assert [run(lengths(groups)) for groups in (True, False)] == [3, None]
+    grouped, plain = (generator_handle(Prompts(groups_by_length=groups)) for groups in (True, False))
+    assert max_items_in_flight(grouped, [], EngineOptions()) >= 4 + LOOK_AHEAD * 4
+    assert max_items_in_flight(plain, [], EngineOptions()) < 4 + LOOK_AHEAD * 4
+
+
+def test_a_run_in_batches_of_like_length_is_resumed_and_has_the_same_images(tmp_path: Path) -> None:
+    """Which images share a batch depends on what waits, so that a resumed run has other batches."""
+    grouped, bench = Prompts(groups_by_length=True), Bench(tmp_path / "grouped")
+    assert bench.run(9, grouped).generated == 9
+    assert bench.run(24, grouped, repeats=2).generated == 48 - 9
+    assert sum(map(len, grouped.calls)) == 48, "no image was generated twice"
+    in_order = Bench(tmp_path / "in_order")
+    in_order.run(24, Prompts(groups_by_length=False), repeats=2)
+    first, second = bench.generations(), in_order.generations()
+    assert {key: one.image.sha256 for key, one in first.items() if one.image} == {
+        key: one.image.sha256 for key, one in second.items() if one.image
+    }

@@ -410,13 +410,18 @@ class FailingPipeline:
         pipeline.generate = failing  # type: ignore[method-assign]
 
 
-def test_batches_are_halved_when_memory_runs_out(tiny: Callable[[str], str]) -> None:
+def test_batches_are_halved_when_memory_runs_out(tiny: Callable[[str], str], caplog: pytest.LogCaptureFixture) -> None:
     generator = load_generator(tiny("sd3"), batch=8, **SMALL)
     pipeline = FailingPipeline(generator, fits=3)
     unbatched = load_generator(tiny("sd3"), batch=1, **SMALL)
     batch = requests((PROMPTS * 3)[:11])
     results = generate(generator, batch)
     assert pipeline.calls == [8, 4, 2, 2, 2, 2, 2, 1]
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records if record.name == "knowgen.generators"]
+    assert said == [
+        "memory ran out with 8 images at once; from now on at most 4",
+        "memory ran out with 4 images at once; from now on at most 2",
+    ]
     assert (
         max(max_difference(results[name], result) for name, result in generate(unbatched, batch).items()) <= TOLERANCE
     )

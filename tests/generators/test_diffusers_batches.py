@@ -1,4 +1,4 @@
-"""Batches of `diffusers:` that pay: the fastest size, images handed on during the next pass, prompts encoded once."""
+"""Batches of `diffusers:` that pay: the fastest size, images handed on during the next pass, decoding in batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers import generation
 from knowgen.generators.diffusers.decoding import BatchDecoder, watch_decoding
 from knowgen.generators.diffusers.generator import DiffusersGenerator
-from knowgen.generators.diffusers.prompt_encoding import JOINING, PromptEncoder, keep_prompts
 from knowgen.local_models.device_memory import DeviceMemory
 from knowgen.workflows.resolve import resolve_generator
 from tests.generators.test_diffusers import PROMPTS, SMALL, TOLERANCE, generate, load_generator, pixels, requests
@@ -28,6 +27,11 @@ WAIT_SECONDS = 60.0
 @pytest.fixture(scope="module")
 def sd3(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_pipelines.sd3(tmp_path_factory.mktemp("tiny") / "sd3"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    return tiny_pipelines.builder(tmp_path_factory.mktemp("more"))
 
 
 def passes_of(generator: DiffusersGenerator) -> list[list[str]]:
@@ -109,120 +113,6 @@ def test_a_generator_can_be_closed_and_used_again(sd3: str) -> None:
     generator.close()
     generator.close()
     assert len(generate(generator, requests(PROMPTS))) == len(PROMPTS)
-
-
-# --- prompts ---------------------------------------------------------------------------------------------------------
-
-FOLDERS = {
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-    "Flux2KleinPipeline": "flux2_klein",
-    "QwenImagePipeline": "qwen_image",
-}
-SAME_ENCODER = {"StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline", "FluxKontextPipeline": "FluxPipeline"}
-"""Classes that encode prompts as another one does, and take the text of a batch with references."""
-
-
-def test_every_class_whose_prompts_are_kept_is_tested() -> None:
-    import diffusers
-
-    assert set(JOINING) == {*FOLDERS, *SAME_ENCODER}
-    for name, other in SAME_ENCODER.items():
-        methods = [getattr(diffusers, each).encode_prompt.__code__ for each in (name, other)]
-        assert methods[0].co_code == methods[1].co_code and JOINING[name] == JOINING[other]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    return tiny_pipelines.builder(tmp_path_factory.mktemp("kept"))
-
-
-def without_kept_prompts(generator: DiffusersGenerator, *, encodes_itself: bool = False) -> DiffusersGenerator:
-    """Return a generator that keeps no prompts, or whose pipeline encodes its batches as it does by itself."""
-    pipe = generator._runner._pipelines["text"].pipe  # type: ignore[union-attr]
-    del pipe.encode_prompt
-    if not encodes_itself:
-        assert keep_prompts(pipe, most_bytes=0) is not None
-    return generator
-
-
-@pytest.mark.parametrize("name", FOLDERS)
-def test_an_image_is_the_same_whether_its_prompt_was_kept_or_not(folders: Callable[[str], str], name: str) -> None:
-    """Images alone equal those of the library's own encoder in every bit, batches those without kept prompts."""
-    settings = (
-        {**SMALL, "negative_prompt": "fog"} if name in {"StableDiffusion3Pipeline", "QwenImagePipeline"} else SMALL
-    )
-    made = {batch: load_generator(folders(FOLDERS[name]), batch=batch, **settings) for batch in (1, 4)}
-    repeated = [
-        request.model_copy(update={"id": f"{request.id}-{seed}", "seed": seed})
-        for request in requests(["a lamp", "a longer prompt about a lamp", "a lamp"])
-        for seed in (3, 4)
-    ]
-    kept = {batch: generate(generator, repeated) for batch, generator in made.items()}
-    encoder = made[1]._runner._pipelines["text"].pipe.encode_prompt  # type: ignore[union-attr]
-    assert isinstance(encoder, PromptEncoder) and encoder.reused >= 4
-    distinct = encoder.encoded
-    assert distinct == 2 + (name == "QwenImagePipeline"), "each text was encoded once, the negative prompt included"
-    alone = generate(without_kept_prompts(made[1], encodes_itself=True), repeated)
-    unkept = generate(without_kept_prompts(made[4]), repeated)
-    itself = generate(without_kept_prompts(made[4], encodes_itself=True), repeated)
-    for id in alone:
-        assert pixels(alone[id]).tobytes() == pixels(kept[1][id]).tobytes()
-        assert pixels(unkept[id]).tobytes() == pixels(kept[4][id]).tobytes()
-        assert abs(pixels(itself[id]) - pixels(kept[4][id])).max() <= TOLERANCE
-    assert pixels(alone["r0-3"]).tobytes() != pixels(alone["r0-4"]).tobytes()
-
-
-def test_kept_prompts_are_bounded() -> None:
-    import torch
-
-    def encode(prompt: str, length: int = 4) -> tuple[Any, ...]:
-        calls.append(prompt)
-        return torch.zeros((1, length, 2)), torch.zeros((length, 3)), None
-
-    calls: list[str] = []
-    encoder = PromptEncoder(encode, "rows", most_bytes=3 * 4 * (8 + 12))
-    for prompts in (["a", "b", "a"], ["a", "c"], ["d"], ["a"], ["b"]):
-        embeddings, positions, nothing = encoder(prompts)
-        assert (embeddings.shape, positions.shape, nothing) == ((len(prompts), 4, 2), (4, 3), None)
-    assert calls == ["a", "b", "c", "d", "b"], "the prompt that was not used for longest made room"
-    encoder.clear()
-    encoder(["a"])
-    assert calls[-1] == "a"
-
-
-def test_what_is_not_plain_text_is_encoded_by_the_pipeline_itself() -> None:
-    import torch
-
-    seen: list[Any] = []
-
-    def encode(prompt: Any, prompt_embeds: Any = None) -> tuple[Any, ...]:
-        seen.append(prompt)
-        return (torch.zeros((len(prompt), len(prompt[0]), 2)),)
-
-    encoder = PromptEncoder(encode, "rows")
-    assert encoder(["ab", "cd"], prompt_embeds=torch.zeros(1))[0].shape == (2, 2, 2)
-    assert seen == [["ab", "cd"]]
-    seen.clear()
-    assert encoder(["ab", "abc"])[0].shape == (2, 2, 2), "prompts of different lengths cannot be rows of one tensor"
-    assert seen == ["ab", "abc", ["ab", "abc"]]
-
-
-def test_prompts_of_like_length_share_a_batch_where_padding_costs(folders: Callable[[str], str], sd3: str) -> None:
-    long, short = "a long prompt about a tower by the sea ", "a lamp "
-    prompts = [words + str(number) for number in range(3) for words in (long, short)]
-    padded = load_generator(folders("qwen_image"), batch=3, **SMALL)
-    made = passes_of(padded)
-    results = generate(padded, requests(prompts))
-    assert [sorted(each) for each in made] == [[long + str(n) for n in range(3)], [short + str(n) for n in range(3)]]
-    in_order = without_kept_prompts(load_generator(folders("qwen_image"), batch=1, **SMALL))
-    for request in requests(prompts):
-        alone = generate(in_order, [request])[request.id]
-        assert abs(pixels(alone) - pixels(results[request.id])).max() <= TOLERANCE, "the order changes no image"
-    fixed = load_generator(sd3, batch=3, **SMALL)
-    made = passes_of(fixed)
-    generate(fixed, requests(prompts))
-    assert made == [prompts[:3], prompts[3:]], "where all prompts have one length the order is kept"
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------

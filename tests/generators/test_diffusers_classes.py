@@ -25,7 +25,8 @@ from knowgen.generators.diffusers.presets import (
     presets,
 )
 from tests.generators.test_diffusers import generate, max_difference, reference, requests
-from tests.helpers import tiny_classes, tiny_pipelines
+from tests.generators.test_diffusers_batches import passes_of
+from tests.helpers import tiny_classes
 
 TOLERANCE = 1
 """Maximum difference of pixel values (0-255) by float32 rounding between batches. Measured: 0 or 1."""
@@ -37,15 +38,6 @@ SIDES = (96, 64)
 """Size of reference images; FLUX.2 refuses those with a side under 64 pixels."""
 
 PROMPTS = ['a lamp "on"', "a much longer prompt about a tower by the sea with fourteen windows", "x"]
-
-OLDER_BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "Flux2KleinPipeline": tiny_pipelines.flux2_klein,
-    "FluxKontextPipeline": tiny_pipelines.kontext,
-    "FluxPipeline": tiny_pipelines.flux,
-    "QwenImageEditPlusPipeline": tiny_pipelines.qwen_image_edit,
-    "QwenImagePipeline": tiny_pipelines.qwen_image,
-    "StableDiffusion3Pipeline": tiny_pipelines.sd3,
-}
 
 EXACT_SIZE: dict[str, Any] = {"arguments": {"use_resolution_binning": False}}
 """Otherwise the class draws at a size that its model was trained on, and resizes."""
@@ -83,7 +75,7 @@ REFERENCES = [
 ]
 
 
-DEPENDENT = ["CogView4Pipeline", "GlmImagePipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]
+DEPENDENT = ["GlmImagePipeline", "OmniGenPipeline"]
 """Classes of which an image depends on the others of its batch."""
 
 
@@ -100,25 +92,9 @@ def drawable_presets() -> list[Preset]:
 
 TEXT_CLASSES = sorted(
     name
-    for name in {*tiny_classes.BUILDERS, *OLDER_BUILDERS} - {"FluxKontextPipeline"}
+    for name in {*tiny_classes.BUILDERS, *tiny_classes.OLDER_BUILDERS} - {"FluxKontextPipeline"}
     if not pipeline_traits(name).needs_image
 )
-
-
-@pytest.fixture(scope="session")
-def tiny_class(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    root = tmp_path_factory.mktemp("classes")
-
-    def folder(name: str) -> str:
-        path = root / name
-        if not path.exists():
-            if name in OLDER_BUILDERS:
-                tiny_classes.enlarge(name, OLDER_BUILDERS[name](path))
-            else:
-                tiny_classes.build(name, path)
-        return str(path)
-
-    return folder
 
 
 def loaded(folder: str, name: str, **args: Any) -> DiffusersGenerator:
@@ -143,7 +119,7 @@ def largest(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def test_every_preset_of_diffusers_has_a_class_that_is_drawn_with_here() -> None:
-    drawn = {*tiny_classes.BUILDERS, *OLDER_BUILDERS}
+    drawn = {*tiny_classes.BUILDERS, *tiny_classes.OLDER_BUILDERS}
     assert {entry.pipeline for entry in drawable_presets()} <= drawn
     assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn | set(known_traits())
     assert {entry.pipeline for entry in drawable_presets()} <= set(known_traits())
@@ -222,7 +198,7 @@ def test_a_batch_changes_an_image_only_where_the_facts_say_so(tiny_class: Callab
     alone = [drawn_at_once(generator, [seed], [prompt])[0] for seed, prompt in zip(seeds, PROMPTS, strict=True)]
     other = drawn_at_once(generator, [0], [PROMPTS[1]])[0]
     assert largest(alone[0], other) > VISIBLE, "the image does not follow its prompt, so that this test cannot fail"
-    if pipeline_traits(name).batch != "none":
+    if pipeline_traits(name).batch == "text":
         at_once = drawn_at_once(generator, seeds, PROMPTS)
         assert max(map(largest, alone, at_once)) <= TOLERANCE
     batched = generate(generator, requests(PROMPTS))
@@ -237,6 +213,27 @@ def test_a_class_that_generates_one_at_a_time_has_to(tiny_class: Callable[[str],
     alone = [drawn_at_once(generator, [seed], [PROMPTS[seed]])[0] for seed in (0, 1)]
     at_once = drawn_at_once(generator, [0, 1], PROMPTS[:2])
     assert max(map(largest, alone, at_once)) > VISIBLE
+
+
+@pytest.mark.parametrize("name", each_class(["CogView4Pipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]))
+def test_a_class_whose_batches_have_one_prompt_needs_that(tiny_class: Callable[[str], str], name: str) -> None:
+    """Requests of several prompts are drawn apart, those of one prompt together, as repeats of a sample are."""
+    assert pipeline_traits(name).batch == "prompt"
+    generator = loaded(tiny_class(name), name, batch=2, negative_prompt="fog")
+    first, second = PROMPTS[:2]
+    alone = drawn_at_once(generator, [0], [first])[0]
+    assert largest(alone, drawn_at_once(generator, [0, 1], [first, second])[0]) > VISIBLE
+    made = passes_of(generator)
+    repeated = [
+        request.model_copy(update={"id": f"{request.id}-{seed}", "seed": seed})
+        for seed in range(3)
+        for request in requests([first, second])
+    ]
+    images = {id: np.asarray(result.image).astype(int) for id, result in generate(generator, repeated).items()}
+    assert made == [[first, first], [first], [second, second], [second]]
+    for request in repeated:
+        same = drawn_at_once(generator, [request.seed], [request.prompt])[0]
+        assert largest(images[request.id], same) <= TOLERANCE
 
 
 # --- what is recorded ------------------------------------------------------------------------------------------------

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers.generator import DiffusersGenerator
 from knowgen.generators.diffusers.weight_files import WeightFile, parse_weight_file
 from tests.helpers import tiny_pipelines
+from tests.helpers.hub_server import HubServer
 
 SMALL: dict[str, Any] = {"size": "32x32", "steps": 4, "batch": 1}
 
@@ -305,8 +310,6 @@ def gguf_of(folder: str, path: Path) -> Path:
 
 def test_a_denoiser_is_loaded_from_a_gguf_file(tiny: Callable[[str], str], tmp_path: Path) -> None:
     pytest.importorskip("gguf")
-    import shutil
-
     path = gguf_of(tiny("flux"), tmp_path / "flux.gguf")
     folder = tmp_path / "without_denoiser"
     shutil.copytree(tiny("flux"), folder)
@@ -320,6 +323,72 @@ def test_a_denoiser_is_loaded_from_a_gguf_file(tiny: Callable[[str], str], tmp_p
     assert whole != DiffusersGenerator.weights_identity(tiny("flux"))
     with pytest.raises(MissingDependencyError, match="transformer has no safetensors file"):
         loaded(str(folder))
+
+
+DOWNLOAD = """
+import sys
+from knowgen.generators.diffusers.generator import DiffusersGenerator
+
+role, *more = sys.argv[1:]
+arguments = dict(each.split("=") for each in more)
+for download in (True, False):
+    generator = DiffusersGenerator("owner/flux", download=download, **arguments)
+    text = generator._text_settings
+    files = generator._find(text if role == "text" else generator._edit_settings("FluxPipeline"), role)
+    print(files.folder, DiffusersGenerator.weights_identity("owner/flux", download=download, **arguments))
+"""
+
+
+def downloaded(folder: str, cache: Path, role: str, **arguments: str) -> tuple[set[str], list[list[str]]]:
+    """Download a pipeline from a local hub; return the files that were asked for, and what was printed.
+
+    Args:
+        folder: Its files, to which the hub adds some that are not needed.
+        cache: Folder of the hub's cache.
+        role: What the pipeline is used for, `text` or `edit`.
+        arguments: Arguments of the generator.
+    """
+    source = Path(folder)
+    contents = {file.relative_to(source).as_posix(): file.read_bytes() for file in source.rglob("*") if file.is_file()}
+    contents |= {"README.md": b"# A model", "flux1.safetensors": b"the same weights in one file"}
+    names = {"text": "owner/flux", "edit": "owner/flux-edit"}
+    with HubServer() as hub:
+        for name in names.values():
+            hub.commit(name, contents)
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_TOKEN": ""}
+        more = [f"{name}={value}" for name, value in arguments.items()]
+        done = subprocess.run(
+            [sys.executable, "-c", DOWNLOAD, role, *more], env=environment, capture_output=True, text=True, timeout=300
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    beginning = f"/{names[role]}/resolve/"
+    paths = [path.removeprefix(beginning) for _, path in hub.requests if path.startswith(beginning)]
+    return {path.partition("/")[2] for path in paths}, [line.split() for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_what_was_downloaded_is_found_without_a_download(tiny: Callable[[str], str], tmp_path: Path) -> None:
+    asked, (first, second) = downloaded(tiny("flux"), tmp_path / "hub", "text")
+    assert "transformer/diffusion_pytorch_model.safetensors" in asked and "flux1.safetensors" not in asked
+    assert first == second and first[1] == DiffusersGenerator.weights_identity(tiny("flux"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", [False, True])
+def test_the_weights_that_a_gguf_file_replaces_are_not_downloaded(
+    tiny: Callable[[str], str], tmp_path: Path, edit: bool
+) -> None:
+    pytest.importorskip("gguf")
+    path = gguf_of(tiny("flux"), tmp_path / "flux.gguf")
+    given = {"edit": "owner/flux-edit", "edit_gguf": str(path)} if edit else {"gguf": str(path)}
+    asked, (first, second) = downloaded(tiny("flux"), tmp_path / "hub", "edit" if edit else "text", **given)
+    assert "transformer/config.json" in asked and "text_encoder/model.safetensors" in asked
+    assert [name for name in asked if name.startswith("transformer/") and name.endswith(".safetensors")] == []
+    assert first == second, "what was downloaded is found without a download"
+    folder, digests = first
+    whole = DiffusersGenerator.weights_identity(tiny("flux"), gguf=str(path))
+    assert digests.endswith(whole), "a copy without the weights that are not used has the same identity"
+    assert 0 < difference(images(loaded(tiny("flux"))), images(loaded(folder, gguf=str(path)))) < 128
 
 
 def test_a_gguf_file_of_another_model_is_refused(tiny: Callable[[str], str], tmp_path: Path) -> None:

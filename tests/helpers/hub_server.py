@@ -1,4 +1,4 @@
-"""A local Hugging Face hub over HTTP, with the endpoints that `huggingface_hub` uses for data sets.
+"""A local Hugging Face hub over HTTP, with the endpoints that `huggingface_hub` uses for data sets and to read models.
 
     with HubServer() as hub:
         sha = hub.commit("owner/name", {"rows.json": b"[]", "images.zip": data})
@@ -22,9 +22,9 @@ from urllib.parse import unquote, urlsplit
 
 from tests.helpers.local_server import LocalServer, QuietHandler
 
-_INFO = re.compile(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?\Z")
-_FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)\Z")
-_TREE = re.compile(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)\Z")
+_INFO = re.compile(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/revision/([^/]+))?\Z")
+_FILE = re.compile(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)\Z")
+_TREE = re.compile(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/([^/]+)\Z")
 _PREUPLOAD = re.compile(r"/api/datasets/([^/]+/[^/]+)/preupload/([^/]+)\Z")
 _COMMIT = re.compile(r"/api/datasets/([^/]+/[^/]+)/commit/([^/]+)\Z")
 _BRANCH = re.compile(r"/api/datasets/([^/]+/[^/]+)/branch/([^/]+)\Z")
@@ -40,7 +40,7 @@ REVOKED_TOKEN = "hf_madeuprevokedtoken"
 
 
 class HubServer(LocalServer):
-    """A context manager that serves data sets.
+    """A context manager that serves data sets and models, which share one list of names.
 
     Attributes:
         requests: Method and path of every request, in order of arrival.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from knowgen.local_models.weights import (
     online,
     refuse_pickles,
 )
+from tests.helpers.hub_server import HubServer
 
 constants = pytest.importorskip("huggingface_hub.constants")
 NAMES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -206,3 +209,24 @@ def test_a_download_runs_online(hub: list[dict[str, Any]]) -> None:
         hub_folder("a/b", download=True, where="scorer x", patterns=["*.json"], revision="main")
     assert [call["offline"] for call in hub] == [True, False, False]
     assert (hub[-1]["revision"], hub[-1]["allow_patterns"]) == ("main", ["*.json"])
+
+
+DOWNLOADED = """
+from knowgen.local_models.weights import hub_folder
+
+for download in (True, False):
+    folder = hub_folder("owner/model", download=download, where="scorer x", patterns=["*.json", "*.safetensors"])
+    print(sorted(path.name for path in folder.iterdir()))
+"""
+
+
+def test_a_folder_of_which_only_some_files_were_downloaded_is_found_afterwards(tmp_path: Path) -> None:
+    """The hub's client knows all files of a repository, and would call a folder without the others incomplete."""
+    with HubServer() as hub:
+        hub.commit("owner/model", {"README.md": b"#", "config.json": b"{}", "model.safetensors": b"w", "old.bin": b"w"})
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_TOKEN": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", DOWNLOADED], env=environment, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["['config.json', 'model.safetensors']"] * 2

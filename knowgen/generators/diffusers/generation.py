@@ -6,11 +6,13 @@ on, and the engine makes their files.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import takewhile
 from typing import Any, Literal, TypeVar
 
 from knowgen.core.errors import ConfigError, KnowgenError
@@ -34,6 +36,8 @@ Load = Callable[[Role, LoadedPipeline | None], LoadedPipeline]
 Shape = Hashable
 R = TypeVar("R")
 T = TypeVar("T")
+
+_log = logging.getLogger("knowgen.generators")
 
 _OUT_OF_MEMORY = "out of memory with a single image; try -g offload=model, slicing=true or a smaller size"
 
@@ -135,7 +139,7 @@ class PipelineRunner:
             return True
         if count == 1:
             raise ConfigError(_OUT_OF_MEMORY, where=self._where)
-        self._sizes.did_not_fit(count, "text")
+        self._did_not_fit(count, "text")
         return False
 
     def close(self) -> None:
@@ -195,19 +199,19 @@ class PipelineRunner:
 
         While the images of a batch are handed on, the next one runs; no further one starts until they have been taken.
         """
-        waiting = deque(self._by_length(role, requests))
+        waiting = deque(self._in_order(role, requests))
 
         def start() -> Callable[[], _Pass] | None:
             if not waiting:
                 return None
-            size = 1 if alone else self._sizes.size(shape, waiting=len(waiting))
+            size = 1 if alone else self._sizes.size(shape, waiting=self._joining(role, waiting))
             return self._start(role, shape, [waiting.popleft() for _ in range(size)])
 
         running = start()
         while running is not None:
             done = self._finished(running)
             if done.made is None and done.error is None and len(done.batch) > 1:  # out of memory
-                self._sizes.did_not_fit(len(done.batch), shape)
+                self._did_not_fit(len(done.batch), shape)
                 waiting.extendleft(reversed(done.batch))
                 running = start()
                 continue
@@ -222,13 +226,19 @@ class PipelineRunner:
                     running()  # nothing may be loaded while a pass runs
                 raise
 
+    def _did_not_fit(self, count: int, shape: Shape) -> None:
+        """Halve the size of batches, and say so: in bfloat16 the size moves an image."""
+        self._sizes.did_not_fit(count, shape)
+        message = "%s: memory ran out with %d images at once; from now on at most %d"
+        _log.warning(message, self._where, count, count // 2)
+
     def _start(self, role: Role, shape: Shape, batch: Sequence[GenerationRequest]) -> Callable[[], _Pass]:
         """Start a pass; return the function that waits for what comes of it. Pipelines are loaded in this thread."""
         pipeline = self._guarded(lambda: self._pipeline(role))
         return self._passes.start(lambda: self._pass(pipeline, role, shape, batch)).result
 
-    def _by_length(self, role: Role, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
-        """Return requests with those of like length side by side, where a batch is as long as its longest prompt.
+    def _in_order(self, role: Role, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """Return requests with those side by side that should share a batch: of like length, or of one prompt.
 
         The longest come first, so that later batches need no more memory. All are generated in this call, so none waits
         for requests that arrive later.
@@ -236,8 +246,17 @@ class PipelineRunner:
         pipeline = self._pipelines.get(role)
         if pipeline is None or len(requests) < 2:
             return list(requests)
+        if pipeline.traits.batch == "prompt":
+            return [request for _, group in grouped(requests, lambda request: request.prompt) for request in group]
         pipe = pipeline.pipe
         return sorted(requests, key=lambda request: -text_length(pipe, request.prompt))
+
+    def _joining(self, role: Role, waiting: Sequence[GenerationRequest]) -> int:
+        """Return how many of the requests that wait, from the first on, may share a batch."""
+        pipeline = self._pipelines.get(role)
+        if pipeline is None or pipeline.traits.batch != "prompt":
+            return len(waiting)
+        return sum(1 for _ in takewhile(lambda request: request.prompt == waiting[0].prompt, waiting))
 
     def _finished(self, result: Callable[[], _Pass]) -> _Pass:
         """Return what came of a pass.

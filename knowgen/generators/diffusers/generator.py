@@ -107,6 +107,7 @@ class DiffusersGenerator:
     """
 
     batch_size: ClassVar[int] = LARGEST
+    groups_by_length: ClassVar[bool] = True
     concurrency: ClassVar[int] = 1
     references: ClassVar[bool] = True
     revision: ClassVar[str] = "2"

@@ -125,8 +125,9 @@ class PipelineTraits(Record):
         since: Release of diffusers that has it first; empty where it is not known.
         images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
         most_references: Maximum number of reference images; None for no maximum.
-        batch: Requests that may share a batch: `all`, those with `text` only, or `none`.
         takes_image: Whether it generates with and without a reference image, where nothing else here says so.
+        batch: Requests that may share a batch: `all`, those with `text` only, those with text only and one `prompt`, or
+            `none`.
         needs_image: Whether it cannot generate without a reference image.
         guidance: Argument that sets how closely the prompt is followed; empty when none does.
         always_guides: Whether a scale of 1 or less guides too.
@@ -134,13 +135,14 @@ class PipelineTraits(Record):
         negative_prompt: The model's own negative prompt; None if it has none.
         reference_argument: Argument of its call that takes reference images.
         reference_tag: Text before the prompt for each reference image, with `{number}` from 1 on; empty for none.
+        padded: Whether a batch takes as long as its longest prompt; otherwise all prompts have one length.
     """
 
     since: str = ""
     images: Literal["one", "all"] = "one"
     most_references: int | None = None
-    batch: Literal["all", "text", "none"] = "text"
     takes_image: bool = False
+    batch: Literal["all", "text", "prompt", "none"] = "text"
     needs_image: bool = False
     guidance: str = "guidance_scale"
     always_guides: bool = False
@@ -148,6 +150,7 @@ class PipelineTraits(Record):
     negative_prompt: str | None = None
     reference_argument: str = "image"
     reference_tag: str = ""
+    padded: bool = False
 
     @property
     def takes_images(self) -> bool:

@@ -122,7 +122,7 @@ def find_files(
                 where=where,
                 fix="presets are listed by `knowgen list generators -v`",
             )
-        folder = _hub_snapshot(model, revision, download, variant, where)
+        folder = _hub_snapshot(model, revision, download, variant, where, own_denoiser=own_denoiser)
         commit = folder.name if folder.parent.name == "snapshots" else revision
     index = _read_index(folder, where)
     absent = {name: source for name, source in (lacking or {}).items() if not (folder / name).is_dir()}
@@ -157,17 +157,32 @@ def _has_weights(folder: Path) -> bool:
     return "config.json" in names and not names & {"tokenizer_config.json", "preprocessor_config.json"}
 
 
-def _hub_snapshot(model: str, revision: str, download: bool, variant: str, where: str) -> Path:
-    """Return the folder of a pipeline in the hub's cache, downloaded on request."""
-    if not download:
-        return hub_folder(model, revision=revision, download=False, where=where, option="-g ")
-    from diffusers import DiffusionPipeline
+def _hub_snapshot(model: str, revision: str, download: bool, variant: str, where: str, *, own_denoiser: bool) -> Path:
+    """Return the folder of a pipeline in the hub's cache, downloaded on request.
 
-    options = {"variant": variant} if variant else {}
+    Of a denoiser whose weights come from elsewhere only the configuration is downloaded.
+    """
+    if not download:
+        # a download leaves out files that are not needed; which of them are is checked by component
+        return hub_folder(model, revision=revision, patterns=[INDEX], download=False, where=where, option="-g ")
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
+
+    options: dict[str, Any] = {"variant": variant} if variant else {}
     try:
         # downloads what the index names, and only safetensors
         with online():
-            return Path(DiffusionPipeline.download(model, revision=revision, use_safetensors=True, **options))
+            if own_denoiser:
+                return Path(DiffusionPipeline.download(model, revision=revision, use_safetensors=True, **options))
+            index = _read_index(Path(hf_hub_download(model, INDEX, revision=revision)).parent, where)
+            denoiser = _denoiser(tuple(name for name, entry in index.items() if _is_component(entry)))
+            given = {denoiser: None} if denoiser else {}  # what is given is left out of the download
+            folder = Path(
+                DiffusionPipeline.download(model, revision=revision, use_safetensors=True, **given, **options)
+            )
+            if denoiser:
+                hf_hub_download(model, f"{denoiser}/config.json", revision=folder.name)
+            return folder
     except (OSError, ValueError) as error:  # every error of the hub's client is one of the two
         raise not_downloaded(model, error, where) from error
 
