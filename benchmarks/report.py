@@ -5,7 +5,8 @@
 Makes runs of several systems with two scorers under two protocols, and images of 96 x 64 pixels. For each number of
 systems it prints
 
-1. time and memory of `knowgen report`, the first time and again, when the images are reused;
+1. time and memory of `knowgen report`, the first time and again, when the images are reused (before that, how the
+   memory of one system grows with the samples);
 2. the size of page, index and details, and what Chromium loads before the page can be used;
 3. the time until the first content is painted, and until the first samples are there, from the start of navigation;
 4. the longest response to a filter, a search or another order, from the event to the next frame; a search waits 100 ms
@@ -79,6 +80,7 @@ class Goals:
 
 def make_runs(folder: Path, samples: int, systems: int) -> list[Path]:
     """Write the runs, with prompts and rationales of usual length, and return their directories."""
+    folder.mkdir(exist_ok=True)
     maker = RunMaker(folder)
     maker.rationale *= 4
     prompts = [
@@ -93,8 +95,8 @@ def make_runs(folder: Path, samples: int, systems: int) -> list[Path]:
     ]
 
 
-def write(runs: list[Path], out: Path, goals: Goals, name: str) -> None:
-    """Write the report in a process of its own, and print its time and memory."""
+def write(runs: list[Path], out: Path, goals: Goals, name: str) -> int:
+    """Write the report in a process of its own, print its time and memory, and return the memory in KiB."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "knowgen", "report", *map(str, runs), "-o", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -103,6 +105,17 @@ def write(runs: list[Path], out: Path, goals: Goals, name: str) -> None:
         raise SystemExit(f"the report was not written: status {status}")
     goals.show(f"written {name}", f"{time.perf_counter() - start:.1f} s")
     goals.show(f"  memory of {name}", f"{usage.ru_maxrss / 1024:.0f} MiB")
+    return int(usage.ru_maxrss)
+
+
+def growth(folder: Path, samples: int, goals: Goals) -> None:
+    """Print how much more memory a report takes than one of a fifth of the samples."""
+    fifth = max(1, samples // 5)
+    peaks = []
+    for number in (fifth, samples):
+        (run,) = make_runs(folder / f"runs-{number}", number, 1)
+        peaks.append(write([run], folder / f"grown-{number}", goals, f"with {number:,} samples"))
+    goals.show(f"memory of {samples:,} to {fifth:,} samples", f"{peaks[1] / peaks[0]:.2f}")
 
 
 def compare(commit: str, runs: list[Path], folder: Path, times: int, goals: Goals) -> None:
@@ -210,6 +223,7 @@ def main() -> int:
         if options.against:
             compare(options.against, runs[: options.systems[0]], Path(folder), options.times, goals)
             return int(goals.missed)
+        growth(Path(folder), options.samples, goals)
         for systems in options.systems:
             print(f"{options.samples:,} samples, {systems} {'system' if systems == 1 else 'systems'}")
             out = Path(folder) / f"report-{systems}"

@@ -37,17 +37,10 @@ def build(folder: Path, out: Path | None, prefix: str, workers: int | None) -> i
     `title`, `url`, `page_url`). The caption of an image is its row's title, the text of `NAME.caption.txt` beside it,
     the `alt` text of a page that shows it, or its file name.
     """
-    from tqdm import tqdm
-
     from knowgen.core.text import count, escape_controls
     from knowgen.search.corpus.build import build_corpus
 
-    with tqdm(desc="reading files", unit=" files", disable=None, leave=False) as bar:
-
-        def show(files: int) -> None:
-            bar.update(files - bar.n)
-
-        built = build_corpus(folder, out, prefix=prefix, workers=workers, progress=show)
+    built = build_corpus(folder, out, prefix=prefix, workers=workers)
     for each in built.skipped[:5]:
         click.echo(escape_controls(f"skipped: {each.where}: {each.reason}"), err=True)
     if built.skipped_count > len(built.skipped[:5]):

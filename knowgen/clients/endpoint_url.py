@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from knowgen.clients.proxy import environment_proxy
@@ -117,6 +120,23 @@ def is_loopback_host(host: str) -> bool:
         return False
 
 
+_missing_keys: ContextVar[list[ConfigError] | None] = ContextVar("knowgen_missing_keys", default=None)
+
+
+@contextmanager
+def collected_missing_keys() -> Iterator[list[ConfigError]]:
+    """Yield a list to which `key_for` adds its errors during the block, instead of raising them.
+
+    What is built meanwhile has no key: it is for checks of everything else, and must make no call.
+    """
+    found: list[ConfigError] = []
+    token = _missing_keys.set(found)
+    try:
+        yield found
+    finally:
+        _missing_keys.reset(token)
+
+
 def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KEY) -> str:
     """Return the endpoint's API key from the environment.
 
@@ -136,8 +156,12 @@ def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KE
     check_variable_name(name, "key_env", default)
     key = os.environ.get(name, "").strip()
     if not key:
-        raise ConfigError(
+        error = ConfigError(
             f"the key for {urlsplit(url).hostname} is missing", where=where, fix=f"type: export {name}=<your key>"
         )
+        if (collected := _missing_keys.get()) is None:
+            raise error
+        collected.append(error)
+        return NO_KEY
     remember_secret(key)
     return key

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.core.secrets import mask_key_like, mask_secrets
+from knowgen.core.steps import LongStep, step
 from knowgen.core.text import one_line
 
 COMMIT_FILES = 100
@@ -145,7 +146,7 @@ class HubDataset:
         ]
 
         def call() -> Any:
-            with _quiet():
+            with quiet_hub():
                 return _api().create_commit(
                     self.name,
                     operations,
@@ -164,13 +165,14 @@ class HubDataset:
         """
 
         def call() -> None:
-            with _quiet():
+            with quiet_hub(), step("fetching files", len(paths)) as fetching:
                 _api().snapshot_download(
                     self.name,
                     repo_type="dataset",
                     revision=commit,
                     local_dir=folder,
                     allow_patterns=[_literal(path) for path in paths],
+                    tqdm_class=counting_bar(fetching),
                 )
 
         self._call(call)
@@ -258,8 +260,8 @@ def _api() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep progress bars of the library and its warnings of repeated calls off the terminal."""
+def quiet_hub() -> Iterator[None]:
+    """Keep the progress bars of the library and its warnings of repeated calls off the terminal."""
     from huggingface_hub.utils import logging
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -272,6 +274,38 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             enable_progress_bars()
+
+
+def counting_bar(shown: LongStep, *, megabytes: bool = False) -> Any:
+    """Return a class for the library's bars that draws none, and counts files as a step, or megabytes.
+
+    Args:
+        shown: The step. Its total is set where megabytes are counted.
+        megabytes: Whether to count the bytes of a file in units of 10^6, and not files.
+    """
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class CountingBar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts = (options.get("unit") == "B") is megabytes
+            self._units, self._scale = 0.0, 1e-6 if megabytes else 1.0
+            if self._counts and megabytes and options.get("total"):
+                shown.total = round(options["total"] * self._scale)
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self.update(options.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> None:
+            if self._counts:
+                before = int(self._units)
+                self._units += (n or 0) * self._scale
+                shown.advance(int(self._units) - before)
+
+        def __iter__(self) -> Iterator[Any]:
+            for each in super().__iter__():
+                yield each
+                self.update()
+
+    return CountingBar
 
 
 def _literal(path: str) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from knowgen.core.scratch import ScratchFolder
+from knowgen.core.steps import step
 
 MOST_WRITERS = 100
 """Maximum number of attempts to put a folder in its place while others put theirs there."""
@@ -61,7 +62,8 @@ def _replace_once(fresh: Path, target: Path) -> None:
         if not earlier.exists():  # otherwise the only copy of the earlier folder is in there
             shutil.rmtree(aside, ignore_errors=True)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    with step("removing earlier files"):
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from knowgen.core.errors import DataError
@@ -19,6 +19,9 @@ from knowgen.core.text import escape_controls
 
 _CURSOR_UP = re.compile(r"(?:\x1b\[A)+")
 """What a progress bar above another one writes to move between them."""
+
+_BEFORE_WRITES: list[Callable[[], None]] = []
+"""What is called before a standard stream is written to."""
 
 
 class OutputClosedError(Exception):
@@ -48,6 +51,7 @@ class CleanStream:
             OutputClosedError: The reader of stdout has closed it.
             DataError: Stdout cannot be written, for example because its disk is full.
         """
+        _call_before_write()
         with self._reported():
             self._inner.write(self._clean(text))
         return len(text)
@@ -57,6 +61,7 @@ class CleanStream:
 
         Anything in it that comes from outside must have gone through `escape_controls` or an encoding.
         """
+        _call_before_write()
         with self._reported():
             self._inner.write(self._encodable(text))
 
@@ -108,6 +113,25 @@ class CleanStream:
             if not self._is_stderr:
                 what = getattr(error, "strerror", None) or str(error)
                 raise DataError(f"cannot be written: {what}", where="standard output") from error
+
+
+def _call_before_write() -> None:
+    for call in _BEFORE_WRITES:
+        call()
+
+
+@contextlib.contextmanager
+def before_writes(call: Callable[[], None]) -> Iterator[None]:
+    """Call something before each write to a `CleanStream` during the block, such as the removal of a progress bar.
+
+    Args:
+        call: Must be quick, and must not be disturbed by writes that it makes itself.
+    """
+    _BEFORE_WRITES.append(call)
+    try:
+        yield
+    finally:
+        _BEFORE_WRITES.remove(call)
 
 
 def open_missing_streams() -> None:

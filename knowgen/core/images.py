@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.image_modes import UnclearValuesError, check_values, to_rgb, upright_size
+from knowgen.core.steps import counted
 from knowgen.core.text import error_message, one_line
 
 if TYPE_CHECKING:
@@ -319,7 +320,8 @@ def inspect_images(files: Mapping[str, Path], rows: Mapping[str, str]) -> dict[s
     names = list(files)
     with ThreadPoolExecutor(min(_MAX_THREADS, 2 * (os.cpu_count() or 1))) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and unusual metadata are allowed here
-        results = list(pool.map(lambda name: _facts_or_error(files[name]), names))
+        made = pool.map(lambda name: _facts_or_error(files[name]), names)
+        results = list(counted(made, "decoding images", len(names)))
     facts: dict[str, ImageFacts] = {}
     errors: list[tuple[str, UnreadableImageError]] = []
     for name, result in zip(names, results, strict=True):

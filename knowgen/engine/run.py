@@ -16,6 +16,7 @@ from contextvars import copy_context
 from knowgen.core.errors import KnowgenError
 from knowgen.core.leaks import current_leak_guard
 from knowgen.core.spec import RunSpec
+from knowgen.core.steps import hidden_steps, hide_steps
 from knowgen.engine.answering import AnswerStep, AnswerWriter
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import AgentHandle, GeneratorHandle, ScorerHandle
@@ -80,6 +81,7 @@ class Engine:
         self._before_calls, self._agent, self._answers = before_calls, agent, answers
         self._loop = asyncio.new_event_loop()
         self._context = copy_context()
+        self._context.run(hide_steps)  # the run has its own display
         whole: Task = getattr(task, "whole", task)  # the same images are blocked in each part of a task
         self._context.run(current_leak_guard.set, TruthGuard(whole.truth(sample.id) for sample in whole.samples()))
         self._bridge = LoopBridge(self._loop, self._context)
@@ -387,7 +389,7 @@ def run(
     store.note_session("start")
     ending = ""
     try:
-        with SignalHandler(engine.interrupt) as signals:
+        with hidden_steps(), SignalHandler(engine.interrupt) as signals:
             threading.Thread(target=engine.main, name="knowgen engine", daemon=True).start()
             outcome = engine.wait(progress, signals)
         ending = outcome.stopped or "done"

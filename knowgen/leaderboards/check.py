@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import DataError, KnowgenError, UsageError
+from knowgen.core.steps import counted
 from knowgen.core.text import error_message, one_line
 from knowgen.leaderboards.checks.arithmetic import check_figures, recompute
 from knowgen.leaderboards.checks.content import check_facts, check_ids, check_states
@@ -177,7 +178,7 @@ class _BoardChecker:
         facts: dict[str, Facts] = {}
         own: dict[str, list[BoardFinding]] = {}
         withdrawn: set[str] = set()
-        for submission in self.folders.submissions:
+        for submission in counted(self.folders.submissions, f"checking submissions of {self.board.name}"):
             read = self._read(submission)
             if read.withdrawn:
                 withdrawn.add(submission.key)
@@ -187,7 +188,7 @@ class _BoardChecker:
                 own[submission.key] = [*read.findings]
                 if read.result is not None and not read.withdrawn:
                     own[submission.key] += _all_of(self._content(submission, read.result))
-        for submission in chosen:
+        for submission in counted(chosen, f"comparing submissions of {self.board.name}"):
             found = own[submission.key]
             if submission.key in facts:
                 found += _all_of(self._beside_others(submission, facts))

@@ -168,7 +168,7 @@ def current(submissions: Sequence[Submission], version: str | None = None) -> li
         DataError: A file is missing or not valid.
     """
     revisions: dict[str, list[Submission]] = {}
-    for each in submissions:
+    for each in counted(submissions, "choosing revisions"):
         if each.withdrawal is None and version in (None, each.stated.task_version):
             revisions.setdefault(each.slug, []).append(each)
     return [own[0] if len(own) == 1 else max(own, key=_creation) for _, own in sorted(revisions.items())]

@@ -10,6 +10,7 @@ from knowgen.core.errors import DataError
 from knowgen.core.images import open_rgb
 from knowgen.core.records import Generation, ImageRef, ParsedScore, Row
 from knowgen.core.secrets import mask_published_forms
+from knowgen.core.steps import counted
 from knowgen.core.version import __version__
 from knowgen.leaderboards.images import SubmissionImages
 from knowgen.leaderboards.records import (
@@ -87,7 +88,8 @@ def with_images(store: RunStore, result: SubmissionResult, images: SubmissionIma
         return generation.model_copy(update={"image": image.model_copy(update=files)})
 
     samples = tuple(
-        sample.model_copy(update={"generations": tuple(map(kept, sample.generations))}) for sample in result.samples
+        sample.model_copy(update={"generations": tuple(map(kept, sample.generations))})
+        for sample in counted(result.samples, "copying images")
     )
     return result.model_copy(update={"samples": samples})
 
@@ -143,7 +145,7 @@ class _RunReader:
     def samples(self) -> Iterator[SubmittedSample]:
         generations: list[SubmittedGeneration] = []
         name: str | None = None
-        for expected in self._store.expected_generations(self._scorer):
+        for expected in counted(self._store.expected_generations(self._scorer), "reading results and images"):
             if name is not None and expected.sample.id != name:
                 yield SubmittedSample(id=name, generations=tuple(generations))
                 generations = []
@@ -231,7 +233,8 @@ def _masked(score: ParsedScore) -> ParsedScore:
 def _costs(store: RunStore, scorer: str, total: float | None) -> SubmittedCost:
     agent = _total(answer_cost(answer) for _, answer in store.answers())
     generation = _total(
-        None if cost_unknown(each.usage, called=False) else each.usage.cost or 0.0 for _, each in store.generations()
+        None if cost_unknown(each.usage, called=False) else each.usage.cost or 0.0
+        for _, each in store.generations(paths=False)
     )
     scoring = _total(
         None

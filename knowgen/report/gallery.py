@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
 from knowgen.core.records import (
     DIMENSIONS,
@@ -22,6 +21,7 @@ from knowgen.core.records import (
 )
 from knowgen.core.steps import counted
 from knowgen.report.details import generation_details, rubric_words, score_details, truth_details
+from knowgen.report.script_json import ScriptJson, as_script_json, script_list
 from knowgen.report.trajectory import (
     PackedTrajectory,
     pack,
@@ -52,6 +52,8 @@ STATE_WORDS = {
 BATCH = 256
 """Number of images whose scores are read at once."""
 
+NO_DETAILS = ScriptJson("")
+
 CellValues = tuple[str, float | None, list[float | None]]
 """State, weighted mean and values by dimension of the scores of one image."""
 
@@ -59,7 +61,7 @@ SampleKey = tuple[str, str]
 """Task version and sample id: the same id in another version of the task is another sample."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageScore:
     """Score of an image under one view.
 
@@ -76,24 +78,48 @@ class ImageScore:
     reason: str
 
 
-@dataclass
+@dataclass(slots=True)
 class GalleryCell:
     """Result of one system for one sample and repeat.
+
+    What is shown when the sample is opened is kept as JSON: of all samples together, values would take several times
+    the memory.
 
     Attributes:
         image: Digest of its image; empty if there is none.
         readings: Score by view; None if the system has no such view.
-        details: Details shown when the sample is opened.
+        generation: Details of the generation; empty without one.
+        scores: Details of each score.
         trajectory: Trajectory of its agent; None without one.
     """
 
     image: str = ""
     readings: list[ImageScore | None] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    generation: ScriptJson = NO_DETAILS
+    scores: list[ScriptJson] = field(default_factory=list)
     trajectory: PackedTrajectory | None = None
 
+    def details(self) -> ScriptJson:
+        """Return the details that are shown when the sample is opened: those of the generation with its `scores`."""
+        own = self.generation.removeprefix("{").removesuffix("}")
+        scores = [f'"scores":{script_list(self.scores)}'] if self.scores else []
+        return ScriptJson(f"{{{','.join([*([own] if own else []), *scores])}}}")
 
-@dataclass
+
+@dataclass(frozen=True, slots=True)
+class GalleryTruth:
+    """A ground truth.
+
+    Attributes:
+        required_text: Text that the image must show.
+        details: Details that are shown when the sample is opened.
+    """
+
+    required_text: list[str]
+    details: ScriptJson
+
+
+@dataclass(slots=True)
 class GalleryEntry:
     """One sample and repeat, with a cell for each system; None if the run does not have the sample."""
 
@@ -161,7 +187,7 @@ class Gallery:
     """
 
     entries: list[GalleryEntry]
-    truths: dict[SampleKey, dict[str, Any]]
+    truths: dict[SampleKey, GalleryTruth]
     truth_images: dict[SampleKey, str]
     images: list[tuple[ImageRef, Path | None]]
     problems: list[Problem]
@@ -196,9 +222,9 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
         cell = cells.setdefault(key, GalleryCell())
         cell.trajectory = pack(trajectory_details(answer, fallbacks.get(key, "")))
         gallery.images += [(image, store.image_path(image)) for image in seen_images(answer)]
-    for _, generation in counted(store.generations(), "reading generations"):
+    for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
-        cell.details = generation_details(generation)
+        cell.generation = as_script_json(generation_details(generation))
         if cell.trajectory is None:
             recorded = recorded_details(generation)
             cell.trajectory = None if recorded is None else pack(recorded)
@@ -207,9 +233,9 @@ def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], Gall
             cell.image = generation.image.sha256
             gallery.images.append((generation.image, store.image_path(generation.image)))
         _spend_generation(spending, generation)
-    for _, score in counted(store.scores(), "reading scores"):
+    for _, score in store.scores():
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
-        cell.details.setdefault("scores", []).append(score_details(score))
+        cell.scores.append(as_script_json(score_details(score)))
         if (rubric := rubric_words(score)) and rubric not in rubrics.setdefault(score.scorer, []):
             rubrics[score.scorer].append(rubric)
         spending.scores += 1
@@ -365,11 +391,12 @@ def _add_entries(
 ) -> None:
     store = system.run.store
     version = f"{store.spec.task} {store.spec.task_version}"
-    for sample in counted(store.samples(), "reading samples"):
+    for sample in store.samples():
         key = (version, sample.id)
         if key not in gallery.truths:
             truth = store.truth(sample.id)
-            gallery.truths[key] = truth_details(truth)
+            details = truth_details(truth)
+            gallery.truths[key] = GalleryTruth(details["required_text"], as_script_json(details))
             gallery.truth_images[key] = _truth_image(truth, gallery)
         for repeat in range(store.spec.repeats):
             cell = cells.get((sample.id, repeat))

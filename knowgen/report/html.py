@@ -106,8 +106,9 @@ def _fill(
             output.data(f"chunk-{number}", chunk)
 
     images = output.images(shown.images, meanwhile=write_details)
-    output.data("index", payload.index(systems, views, shown, images))
-    for number, lines in payload.trajectories(shown, images):
+    with step("writing the index of samples"):
+        output.data("index", payload.index(systems, views, shown, images))
+    for number, lines in counted(payload.trajectories(shown, images), "writing trajectories"):
         output.data(f"trajectories-{number}", lines)
     with step("writing the page"):
         output.page(render(output, systems, views, collected, len(shown.entries), images, leads, effects))

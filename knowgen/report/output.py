@@ -20,7 +20,7 @@ from knowgen.core.records import ImageRef
 from knowgen.core.scratch import ScratchFolder
 from knowgen.report.folder import ReportDraft
 from knowgen.report.image_files import ShownImage, make_images
-from knowgen.report.payload import as_script_json, write_data
+from knowgen.report.script_json import as_script_json, write_data
 
 ImageChoice = Literal["small", "none"]
 """Images of a page in one file: reduced to 512 pixels, or none."""

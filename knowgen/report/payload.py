@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from knowgen.report.details import cut
 from knowgen.report.gallery import STATE_WORDS, Gallery, GalleryCell, GalleryEntry, ImageScore
 from knowgen.report.image_files import ShownImage, image_of
 from knowgen.report.numbers import in_words
+from knowgen.report.script_json import ScriptJson, script_list, script_object
 from knowgen.report.trajectory import with_pictures
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import get_protocol
@@ -93,7 +90,7 @@ def _entry(entry: GalleryEntry, collected: Gallery, shown: Mapping[str, ShownIma
         table.place(sample.category),
         table.place(sample.group),
         table.place(sample.difficulty),
-        collected.truths[key]["required_text"],
+        collected.truths[key].required_text,
         _image(collected.truth_images[key], shown, table),
         [_cell(cell, shown, table) if cell else 0 for cell in entry.cells],
     ]
@@ -133,17 +130,16 @@ def _image(digest: str, shown: Mapping[str, ShownImage], table: _Table) -> Any:
     return [name, table.place(small[len(name) :]), table.place(large[len(name) :]), image.width, image.height]
 
 
-def chunks(collected: Gallery) -> Iterator[list[dict[str, Any]]]:
+def chunks(collected: Gallery) -> Iterator[ScriptJson]:
     """Yield the details of `CHUNK` entries at a time, in the order of the index."""
     for start in range(0, len(collected.entries), CHUNK):
-        yield [_details(entry, collected) for entry in collected.entries[start : start + CHUNK]]
+        yield script_list(_details(entry, collected) for entry in collected.entries[start : start + CHUNK])
 
 
-def _details(entry: GalleryEntry, collected: Gallery) -> dict[str, Any]:
-    return {
-        "truth": collected.truths[entry.task_version, entry.sample.id],
-        "cells": [cell.details if cell else None for cell in entry.cells],
-    }
+def _details(entry: GalleryEntry, collected: Gallery) -> ScriptJson:
+    truth = collected.truths[entry.task_version, entry.sample.id].details
+    cells = script_list(ScriptJson("null") if cell is None else cell.details() for cell in entry.cells)
+    return script_object(truth=truth, cells=cells)
 
 
 def trajectories(collected: Gallery, shown: Mapping[str, ShownImage]) -> Iterator[tuple[int, list[Any]]]:
@@ -158,46 +154,3 @@ def _trajectory(cell: GalleryCell | None, shown: Mapping[str, ShownImage]) -> di
     if cell is None or cell.trajectory is None:
         return None
     return with_pictures(cell.trajectory.details(), shown)
-
-
-GLOBAL = "KNOWGEN_DATA"
-_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-_UNSAFE = re.compile("[<>&\u2028\u2029]")
-
-
-def as_script_json(value: Any) -> str:
-    """Return JSON that is safe inside a script: no `<`, `>`, `&` and no line separators of Unicode.
-
-    Numbers that JSON does not have (NaN, infinities) and lone surrogates become text, so that an unusual stored value
-    cannot break the page.
-    """
-    try:
-        text = _dumped(value)
-        text.encode()
-    except (ValueError, TypeError):  # a UnicodeEncodeError is a ValueError
-        text = _dumped(_plain(value))
-    return text.translate(_ESCAPES) if _UNSAFE.search(text) else text
-
-
-def _dumped(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_text(str(key)): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return _text(value) if isinstance(value, str) else value
-
-
-def _text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
-
-
-def write_data(folder: Path, name: str, value: Any) -> None:
-    """Write one value as `<folder>/<name>.js`, readable as `KNOWGEN_DATA["<name>"]`."""
-    line = f'(window.{GLOBAL}=window.{GLOBAL}||{{}})["{name}"]={as_script_json(value)};\n'
-    (folder / f"{name}.js").write_text(line, encoding="utf-8", newline="\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from knowgen.core.errors import DataError, KnowgenError, UsageError
 from knowgen.core.run_config import RunConfig
 from knowgen.core.scratch import ScratchFolder
+from knowgen.core.steps import counted
 from knowgen.core.text import count
 from knowgen.leaderboards.folder import IMAGES, Board, Submission, read_board
 from knowgen.leaderboards.pinning import board_samples
@@ -163,7 +164,7 @@ class _SubmissionCheck:
         found.add(f"{key}: figures follow from its scores", [f"{key}: {fault}" for fault in faults])
         here: dict[tuple[str, int], Path] = {}
         missing, changed = 0, list[str]()
-        for place, image in _images(result):
+        for place, image in counted(list(_images(result)), f"checking images of {key}"):
             path = submission.path / IMAGES / image.file
             if not image.file or not path.is_file():
                 missing += 1
@@ -190,7 +191,7 @@ class _SubmissionCheck:
         with ScratchFolder("images.", self.scratch) as folder:
             sent = folder / "sent"
             sent.mkdir()
-            for (sample, repeat), path in images.items():
+            for (sample, repeat), path in counted(images.items(), "copying images"):
                 shutil.copyfile(path, sent / f"{sample}_{repeat}{path.suffix}")
             config = RunConfig(out=folder / "run", protocol=protocol, progress=self.progress)
             plan = plan_scoring(sent, (name,), self.task, config=config)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.core.records import DIMENSIONS, Row
+from knowgen.core.steps import step
 from knowgen.stats.answers import agent_counts, agent_note
 from knowgen.stats.caveats import caveats, fitness
 from knowgen.stats.combine import Means, averaged, observed, point_means, sliced_figures
@@ -29,6 +30,7 @@ NO_SCORES = "no scores"
 """Note of a figure without a value."""
 
 
+@step("computing figures")
 def aggregate(
     rows: Iterable[Row],
     protocol: ScoringProtocol | str = "strict",

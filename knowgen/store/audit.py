@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import AgentAnswer, Generation, GroundTruth, Sample, Score
+from knowgen.core.steps import counted
 from knowgen.store.database import Database, has_table
 from knowgen.store.rows import Statement, answer_row, from_json, generation_row, sample_row, score_row
 
@@ -69,6 +70,10 @@ def row_faults(database: Database) -> Iterator[RowFault]:
 
 
 def _rows(database: Database, table: str, columns: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+    return counted(_read_rows(database, table, columns), f"checking rows of {table}")
+
+
+def _read_rows(database: Database, table: str, columns: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     order = "place" if table == "samples" else "number"
     last = -1
     while True:

@@ -115,27 +115,39 @@ class CurrentView:
             after = rows[-1][0]
             yield [from_json(Sample, row[1]) for row in rows]
 
-    def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Yield key and generation of every selected sample and repeat that has one."""
-        for page in self.pages():
-            yield from self._page_generations(page).values()
+    def id_pages(self) -> Iterator[list[str]]:
+        """Yield the ids of the selected samples in order, in lists of up to `PAGE`, without reading their records."""
+        after = -1
+        sql = "select place, sample_id from samples where place > ? order by place limit ?"
+        while rows := self._database.read(sql, (after, PAGE)):
+            after = rows[-1][0]
+            yield [row[1] for row in rows]
+
+    def generations(self, *, paths: bool = True) -> Iterator[tuple[str, Generation]]:
+        """Yield key and generation of every selected sample and repeat that has one.
+
+        Args:
+            paths: As in `expected_generations`.
+        """
+        for ids in self.id_pages():
+            yield from self._page_generations(ids, paths=paths).values()
 
     def answers(self) -> Iterator[tuple[str, AgentAnswer]]:
         """Yield key and answer of every selected sample and repeat that has one."""
         if not has_table(self._database, "answers"):
             return  # written by a version without answers
-        for page in self.pages():
-            latest = {(row[0], row[1]): (row[2], row[3]) for row in self._page_answers(page, "key, record")}
-            for sample in page:
+        for ids in self.id_pages():
+            latest = {(row[0], row[1]): (row[2], row[3]) for row in self._page_answers(ids, "key, record")}
+            for sample_id in ids:
                 for repeat in range(self._spec.repeats):
-                    if (entry := latest.get((sample.id, repeat))) is not None:
+                    if (entry := latest.get((sample_id, repeat))) is not None:
                         yield entry[0], self.read_answer(entry[1])
 
     def scores(self, scorers: Iterable[ScorerSpec]) -> Iterator[tuple[str, Score]]:
         """Yield key and score, one scorer after the other."""
         for spec in scorers:
-            for page in self.pages():
-                yield from self._page_scores(page, spec, self._page_images(page)).values()
+            for ids in self.id_pages():
+                yield from self._page_scores(ids, spec, self._page_images(ids)).values()
 
     def expected_generations(self, scorer: ScorerSpec, *, paths: bool = True) -> Iterator[ExpectedGeneration]:
         """Yield every selected sample and repeat exactly once, in order.
@@ -146,10 +158,11 @@ class CurrentView:
         """
         numbers = range(self._spec.judge_repeats_of(scorer))
         for page in self.pages():
-            generations = self._page_generations(page, paths=paths)
+            ids = [sample.id for sample in page]
+            generations = self._page_generations(ids, paths=paths)
             images = {place: _digest(generation) for place, (_, generation) in generations.items()}
-            scores = self._page_scores(page, scorer, images)
-            answers = self._page_answer_states(page)
+            scores = self._page_scores(ids, scorer, images)
+            answers = self._page_answer_states(ids)
             for sample in page:
                 for repeat in range(self._spec.repeats):
                     entry = generations.get((sample.id, repeat))
@@ -167,20 +180,20 @@ class CurrentView:
         for expected in self.expected_generations(scorer, paths=False):
             yield from expected.rows()
 
-    def _page_answers(self, page: list[Sample], columns: str) -> list[tuple[Any, ...]]:
+    def _page_answers(self, ids: list[str], columns: str) -> list[tuple[Any, ...]]:
         """Return sample, repeat and further columns of the answers of some samples, the latest last."""
-        marks = ",".join("?" * len(page))
+        marks = ",".join("?" * len(ids))
         return self._database.read(
             f"select sample_id, repeat, {columns} from answers where sample_id in ({marks}) and repeat < ?"
             " order by number",
-            (*(sample.id for sample in page), self._spec.repeats),
+            (*ids, self._spec.repeats),
         )
 
-    def _page_answer_states(self, page: list[Sample]) -> _AnswerStates | None:
+    def _page_answer_states(self, ids: list[str]) -> _AnswerStates | None:
         """Return the states of the answers of some samples; None in a run without an agent."""
         if self._spec.agent is None:
             return None
-        rows = self._page_answers(page, "status, reason, ending, json_extract(record, '$.cause')")
+        rows = self._page_answers(ids, "status, reason, ending, json_extract(record, '$.cause')")
         return {
             (row[0], row[1]): AnswerState(
                 AnswerStatus(row[2]), row[3], row[4], None if row[5] is None else FailureCause(row[5])
@@ -188,35 +201,35 @@ class CurrentView:
             for row in rows
         }
 
-    def _page_generations(self, page: list[Sample], *, paths: bool = True) -> _Generations:
-        latest = {(row[0], row[1]): (row[2], row[3]) for row in self._generation_rows(page, "key, record")}
-        places = ((sample.id, repeat) for sample in page for repeat in range(self._spec.repeats))
+    def _page_generations(self, ids: list[str], *, paths: bool = True) -> _Generations:
+        latest = {(row[0], row[1]): (row[2], row[3]) for row in self._generation_rows(ids, "key, record")}
+        places = ((sample_id, repeat) for sample_id in ids for repeat in range(self._spec.repeats))
         return {
             place: (latest[place][0], self.read_generation(latest[place][1], paths=paths))
             for place in places
             if place in latest
         }
 
-    def _page_images(self, page: list[Sample]) -> _Images:
+    def _page_images(self, ids: list[str]) -> _Images:
         """Return the digests of the current images of some samples, without reading their records."""
-        return {(row[0], row[1]): row[2] for row in self._generation_rows(page, "image")}
+        return {(row[0], row[1]): row[2] for row in self._generation_rows(ids, "image")}
 
-    def _generation_rows(self, page: list[Sample], columns: str) -> list[tuple[Any, ...]]:
+    def _generation_rows(self, ids: list[str], columns: str) -> list[tuple[Any, ...]]:
         """Return sample, repeat and further columns of the generations of some samples, the latest last."""
-        marks = ",".join("?" * len(page))
+        marks = ",".join("?" * len(ids))
         return self._database.read(
             f"select sample_id, repeat, {columns} from generations where sample_id in ({marks}) and repeat < ?"
             " order by number",
-            (*(sample.id for sample in page), self._spec.repeats),
+            (*ids, self._spec.repeats),
         )
 
-    def _page_scores(self, page: list[Sample], scorer: ScorerSpec, images: _Images) -> _Scores:
-        marks = ",".join("?" * len(page))
+    def _page_scores(self, ids: list[str], scorer: ScorerSpec, images: _Images) -> _Scores:
+        marks = ",".join("?" * len(ids))
         repeats, judge_repeats = self._spec.repeats, self._spec.judge_repeats_of(scorer)
         rows = self._database.read(
             f"select sample_id, repeat, judge_repeat, image, key, record from scores where sample_id in ({marks})"
             " and scorer = ? and scorer_hash = ? and repeat < ? and judge_repeat < ? order by number",
-            (*(sample.id for sample in page), scorer.name, self.scorer_hash(scorer), repeats, judge_repeats),
+            (*ids, scorer.name, self.scorer_hash(scorer), repeats, judge_repeats),
         )
         latest: dict[tuple[str, int, int], tuple[str, str]] = {}
         for sample_id, repeat, judge_repeat, image, key, record in rows:
@@ -224,10 +237,10 @@ class CurrentView:
                 latest[sample_id, repeat, judge_repeat] = (key, record)
         return {
             place: (latest[place][0], from_json(Score, latest[place][1]))
-            for sample in page
+            for sample_id in ids
             for repeat in range(repeats)
             for number in range(judge_repeats)
-            if (place := (sample.id, repeat, number)) in latest
+            if (place := (sample_id, repeat, number)) in latest
         }
 
     def read_generation(self, record: str, *, paths: bool = True) -> Generation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -44,12 +45,31 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not is_run_directory(path) and (others := _foreign(path)):
-            what = f"contains {others[0]!r} and is not a run directory"
-            raise ConfigError(what, where=str(path), fix="choose an empty or new folder with --out")
+            raise _foreign_error(path, others)
     except FileExistsError as error:
         raise ConfigError("is a file", where=str(path), fix="choose another --out") from error
     except OSError as error:
         raise explain_os_error(error, path) from error
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder can be that of a run, without creating it.
+
+    Raises:
+        ConfigError: The path or one above it is a file or cannot be written, or the folder has files but no run.
+    """
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise ConfigError("is a file", where=str(there), fix="choose another --out")
+    if there == path.absolute() and not is_run_directory(path) and (others := _foreign(path)):
+        raise _foreign_error(path, others)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError("cannot be written: Permission denied", where=str(there), fix="choose another --out")
+
+
+def _foreign_error(path: Path, others: list[str]) -> ConfigError:
+    what = f"contains {others[0]!r} and is not a run directory"
+    return ConfigError(what, where=str(path), fix="choose an empty or new folder with --out")
 
 
 def _foreign(path: Path) -> list[str]:

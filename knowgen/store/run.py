@@ -17,6 +17,7 @@ from knowgen.core.records import AgentAnswer, Generation, GroundTruth, ImageRef,
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
+from knowgen.core.steps import counted
 from knowgen.store.audit import RowFault, row_faults
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database, has_table
@@ -176,8 +177,8 @@ class RunStore:
 
     def samples(self) -> Iterator[Sample]:
         """Yield the selected samples in order."""
-        for page in self._current.pages():
-            yield from page
+        samples = (sample for page in self._current.pages() for sample in page)
+        return counted(samples, "reading samples", self.spec.selection.n)
 
     def truth(self, sample_id: str) -> GroundTruth:
         """Return the ground truth of a selected sample, with the path of its image in the task.
@@ -254,7 +255,7 @@ class RunStore:
 
     def answers(self) -> Iterator[tuple[str, AgentAnswer]]:
         """Yield key and current answer of every selected sample and repeat that has one."""
-        return self._current.answers()
+        return counted(self._current.answers(), "reading answers")
 
     # -- generations -----------------------------------------------------------------------------------------------
 
@@ -277,9 +278,13 @@ class RunStore:
         rows = self._database.read(sql, (sample_id, repeat))
         return self._current.read_generation(rows[0][0]) if rows else None
 
-    def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Yield key and current generation of every selected sample and repeat that has one."""
-        return self._current.generations()
+    def generations(self, *, paths: bool = True) -> Iterator[tuple[str, Generation]]:
+        """Yield key and current generation of every selected sample and repeat that has one.
+
+        Args:
+            paths: As in `expected_generations`.
+        """
+        return counted(self._current.generations(paths=paths), "reading generations")
 
     # -- scores ----------------------------------------------------------------------------------------------------
 
@@ -312,7 +317,7 @@ class RunStore:
             UsageError: The run has no such scorer.
         """
         specs = self.spec.scorers if scorer is None else (self._current.scorer(scorer),)
-        return self._current.scores(specs)
+        return counted(self._current.scores(specs), "reading scores")
 
     def expected_generations(self, scorer: str, *, paths: bool = True) -> Iterator[ExpectedGeneration]:
         """Yield every selected sample and repeat exactly once, in order, with its generation and scores so far.
@@ -324,7 +329,8 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.expected_generations(self._current.scorer(scorer), paths=paths)
+        expected = self._current.expected_generations(self._current.scorer(scorer), paths=paths)
+        return counted(expected, f"reading results of {scorer}", self.spec.selection.n * self.spec.repeats)
 
     def rows(self, scorer: str) -> Iterator[Row]:
         """Yield every selected sample x repeat x judge repeat exactly once, in order.
@@ -335,7 +341,7 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.rows(self._current.scorer(scorer))
+        return (row for expected in self.expected_generations(scorer, paths=False) for row in expected.rows())
 
     # -- money and time --------------------------------------------------------------------------------------------
 

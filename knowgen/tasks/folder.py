@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from knowgen.core.errors import DataError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
+from knowgen.core.steps import counted
 from knowgen.core.text_files import numbered_lines, parse_strict_json
 from knowgen.core.yaml_files import read_yaml
 from knowgen.tasks.private import private_truths_error
@@ -170,7 +171,7 @@ class FolderTask:
             DataError: A line is not a valid sample, an id is a duplicate, or the frozen answers are for other prompts.
         """
         frozen = self._frozen
-        for sample in self.samples_as_written():
+        for sample in counted(self.samples_as_written(), f"reading samples of {self.name}"):
             yield sample if frozen is None else frozen.apply(sample)
 
     def samples_as_written(self) -> Iterator[Sample]:
@@ -255,7 +256,7 @@ class FolderTask:
     @cached_property
     def _truths(self) -> dict[str, tuple[int, dict[str, Any]]]:
         path, rows = self.path / TRUTH_FILE, dict[str, tuple[int, dict[str, Any]]]()
-        for number, data in _records(path):
+        for number, data in counted(_records(path), f"reading ground truths of {self.name}"):
             where = f"{path}:{number}"
             if "sample_id" not in data:
                 raise DataError("has no sample_id", where=where, fix="fix that line")

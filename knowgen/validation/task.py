@@ -13,6 +13,7 @@ from knowgen.core import registry
 from knowgen.core.errors import KnowgenError
 from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.core.records import UNKNOWN_GROUP, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
+from knowgen.core.steps import counted
 from knowgen.engine.retry import describe
 from knowgen.scorers.contract import missing_needs, scorer_capabilities
 from knowgen.tasks.folder import ImageMismatchError
@@ -176,7 +177,7 @@ def _check_text(samples: list[Sample], notes: FindingLog) -> None:
 def _check_truths(task: Task, samples: list[Sample], notes: FindingLog) -> Counter[str]:
     """Read every ground truth and open its image; return the number of samples for which each need is unmet."""
     problems, lacking, images = ProblemCounter(), Counter[str](), 0
-    for sample in samples:
+    for sample in counted(samples, "checking ground truths"):
         try:
             truth = task.truth(sample.id)
         except ImageMismatchError as error:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from knowgen.core.errors import UsageError
 from knowgen.core.records import Row, Score
 from knowgen.core.spec import RunSpec
-from knowgen.core.steps import counted
 from knowgen.core.text import count, parse_json
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
@@ -65,10 +64,9 @@ def summarise(
     scorer_spec = known[scorer]
     with RunStore.read(path) as store:
         replies, seconds = _Replies(), store.seconds()
-        expected = counted(store.expected_generations(scorer, paths=False), f"reading results of {scorer}")
-        rows = list(replies.passing(expected))
+        rows = list(replies.passing(store.expected_generations(scorer, paths=False)))
     summaries = []
-    for protocol in counted(protocols, f"computing figures of {scorer}"):
+    for protocol in protocols:
         summary = aggregate(
             rows,
             protocol,
@@ -138,7 +136,7 @@ def cost_of(path: Path) -> float | None:
             if cost is None:
                 return None
             total += cost
-        for _, generation in store.generations():
+        for _, generation in store.generations(paths=False):
             if cost_unknown(generation.usage, called=False):
                 return None
             total += generation.usage.cost or 0.0

@@ -1,4 +1,4 @@
-"""Estimate the work, cost and duration of a run for `--dry-run`. Nothing is built, sent or written."""
+"""Check a run and estimate its work, cost and duration for `--dry-run`. Nothing is loaded, sent or written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from knowgen.engine.placement import scorer_slots
 from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts
 from knowgen.store.rows import answer_cost
 from knowgen.store.run import RunStore
+from knowgen.workflows.dry_run import check_dry
 from knowgen.workflows.plan import Plan
 
 SAMPLED = 64
@@ -21,7 +22,12 @@ SAMPLED = 64
 
 
 def forecast(plan: Plan, out: Path) -> str:
-    """Return a few lines on a plan: what it would do, what is stored already, and cost and duration of the rest."""
+    """Return a few lines on a plan: what it would do, what is stored already, and cost and duration of the rest.
+
+    Raises:
+        UsageError, ConfigError, MissingDependencyError: The run would be refused; see `check_dry`.
+    """
+    missing_keys = check_dry(plan, out)
     expected = plan.spec.selection.n * plan.spec.repeats
     lines = [
         f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}{_shard(plan)}",
@@ -33,6 +39,7 @@ def forecast(plan: Plan, out: Path) -> str:
         f"images     {expected}",
         f"scores     {expected * sum(plan.spec.judge_repeats_of(scorer.spec) for scorer in plan.scorers)}",
         f"directory  {out}",
+        *missing_keys,
     ]
     stored: dict[str, list[Score]] = {}
     if (out / "run.json").exists():
@@ -138,7 +145,7 @@ def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
         if differs := sorted(key for key in theirs if theirs[key] != ours[key]):
             lines.append(f"           contains another run ({', '.join(differs)} differ); --fresh would delete it")
             return {}
-        generated = sum(1 for _, each in store.generations() if each.status == "ok")
+        generated = sum(1 for _, each in store.generations(paths=False) if each.status == "ok")
         specs = {spec.name: spec for spec in store.spec.scorers}
         reusable: dict[str, list[Score]] = {spec.name: [] for spec in plan.spec.scorers}
         scored = 0

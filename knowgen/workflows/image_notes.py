@@ -19,7 +19,7 @@ def image_notes(store: RunStore) -> tuple[str, ...]:
     samples: dict[str, list[str]] = defaultdict(list)
     colours: Counter[str] = Counter()
     total = 0
-    for _, generation in store.generations():
+    for _, generation in store.generations(paths=False):
         if generation.image is None:
             continue
         total += 1

@@ -9,6 +9,7 @@ from statistics import median
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import GenerationStatus
+from knowgen.core.steps import step
 from knowgen.report.paper import charts, style, tables
 from knowgen.report.view import marks
 from knowgen.stats.compare.records import Comparison
@@ -57,11 +58,11 @@ def draw(
     layout = layout or style.Layout()
     if kind == "agreement":
         result = agree(runs, labels=labels, protocol=protocol)
-        with style.drawing():
+        with style.drawing(), step("drawing the figure"):
             style.save(charts.agreement(result, layout), out)
         return f"Agreement of {', '.join(result.raters)} on task {result.task} ({result.task_version})."
     systems = paper_systems(runs, protocol, scorer, names)
-    with style.drawing():
+    with style.drawing(), step("drawing the figure"):
         if kind == "ladder":
             chart = charts.ladder(systems, layout)
         elif kind in ("cost", "time"):
@@ -162,7 +163,7 @@ def _spent(run: Run) -> tuple[float | None, float | None]:
         for _, answer in store.answers():
             answered[answer.sample_id, answer.repeat] = answer.seconds
             total = _sum(total, answer_cost(answer))
-        for _, generation in store.generations():
+        for _, generation in store.generations(paths=False):
             usage = generation.usage
             free = usage.cost is None and not usage.input_tokens + usage.output_tokens
             total = _sum(total, 0.0 if free else usage.cost)

@@ -25,6 +25,7 @@ from knowgen.core.errors import ConfigError, KnowgenError, UsageError
 from knowgen.core.guarded_import import NOTICE_SECONDS
 from knowgen.core.import_path import child_environment
 from knowgen.core.spec import canonical
+from knowgen.core.steps import step
 from knowgen.core.text import duration_text, one_line
 from knowgen.core.tracebacks import is_local
 from knowgen.engine.executors.child_process import ending, kill_group, start_child, wait_for_end
@@ -276,7 +277,7 @@ def ask(kind: registry.Kind, name: str, question: str, **details: Any) -> Any:
     remembered, key = _remembered.get(), canonical([kind, name, question, details])
     if remembered is not None and key in remembered:
         return copy.deepcopy(remembered[key])
-    with closing(PluginProcess(kind, name)) as process:
+    with step(f"loading {name}"), closing(PluginProcess(kind, name)) as process:
         answer = process.ask(question, **details)
     if remembered is not None:
         remembered[key] = copy.deepcopy(answer)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from knowgen.core.errors import KnowgenError, UsageError
 from knowgen.core.secrets import mask_secrets
+from knowgen.core.steps import counted
 from knowgen.core.text import count, error_summary, one_line, parse_json
 from knowgen.report.runs_index import IndexedRun, IndexedTraining, OtherDirectory
 from knowgen.store.folder import IMAGE_FOLDER, is_run_directory
@@ -112,7 +113,7 @@ def _in_processes(paths: Sequence[Path], folder: Path) -> Iterator[Rewritten]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_rewrite, path, folder) for path in paths]
         try:
-            for future in futures:
+            for future in counted(futures, f"rewriting reports of {_below(folder, folder)}"):
                 yield future.result()
                 done += 1
         except BrokenProcessPool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen.core.errors import UsageError
+from knowgen.core.garbage import rare_collection
 from knowgen.core.records import Generation, Row
 from knowgen.core.spec import RunSpec
 from knowgen.engine.options import RunOutcome
@@ -124,6 +125,7 @@ class Run:
         """Write the page of this run alone and return its path."""
         return write_report([self], Path(out) if out else self.path / "report")
 
+    @rare_collection()
     def write_outputs(self) -> None:
         """Write summary.json, the tables and the page into the run directory."""
         artifacts.write(self.path, self.spec, self.summaries())
@@ -158,6 +160,7 @@ def load_run(path: Path | str) -> Run:
         return Run(Path(path), store.spec)
 
 
+@rare_collection()
 def write_report(
     runs: Sequence[Run],
     out: Path,

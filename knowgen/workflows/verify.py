@@ -31,7 +31,7 @@ from knowgen.core.records import (
     ScoreStatus,
 )
 from knowgen.core.spec import RunSpec, ScorerSpec, answer_key, fingerprint, generation_key, score_key, select, text_hash
-from knowgen.core.steps import counted, step
+from knowgen.core.steps import counted
 from knowgen.core.text import count, parse_json
 from knowgen.engine.work_plan import WorkItem, image_key, inputs_hash, use_answer
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
@@ -116,8 +116,7 @@ def verify(path: Path | str) -> Verification:
     run = load_run(path)
     checker = _Checker(run)
     with RunStore.read(run.path) as store:
-        with step("checking rows"):
-            rows = [Discrepancy("rows", f"run.sqlite, {fault.where}", fault.what) for fault in store.row_faults()]
+        rows = [Discrepancy("rows", f"run.sqlite, {fault.where}", fault.what) for fault in store.row_faults()]
         unreadable = any("cannot be read" in finding.what for finding in rows)
         rest = [] if unreadable else [*checker.selection(store), *checker.results(store)]
     written = [] if unreadable else [*checker.outputs()]
@@ -151,7 +150,7 @@ class _Checker:
             for key, sample in counted(samples.items(), "reading samples")
         }
         answers = {(each.sample_id, each.repeat): (key, each) for key, each in store.answers()}
-        for answer_of_sample in answers.values():
+        for answer_of_sample in counted(answers.values(), "checking images of answers"):
             yield from self._answer_images(store, answer_of_sample[1])
         current: dict[tuple[str, int], Generation] = {}
         for key, generation in counted(store.generations(), "checking generations"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from knowgen.core import steps
-from knowgen.core.steps import LongStep, StepDisplay, counted, showing_steps, step
+from knowgen.core.console import clean_streams
+from knowgen.core.steps import LongStep, StepDisplay, counted, hidden_steps, showing_steps, step
 
 
 class Screen(io.StringIO):
@@ -82,9 +84,116 @@ def test_nothing_is_written_of_short_steps_or_when_nobody_asked(capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
+def drawing_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "knowgen-steps"]
+
+
 def test_an_abandoned_step_ends_the_display(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", Screen(terminal=False))
-    display = StepDisplay(terminal=False, first=0.001, gap=0.001)
-    with pytest.raises(ValueError, match="stop"), display.showing(LongStep("reading")):
+    with pytest.raises(ValueError, match="stop"), showing_steps(), step("reading"):
+        assert drawing_threads()
         raise ValueError("stop")
-    assert not [thread for thread in threading.enumerate() if thread.name == "knowgen-steps"]
+    assert not drawing_threads()
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_short_steps_that_follow_each_other_are_one_piece_of_work() -> None:
+    clock = Clock()
+    display = StepDisplay(terminal=False, first=1000, gap=1000, clock=clock)
+    with display.showing(LongStep("reading a", clock=clock)):
+        clock.now += 900
+        assert display.seconds_left() == 100
+    clock.now += 0.5
+    with display.showing(LongStep("reading b", clock=clock)):
+        clock.now += 50
+        assert display.seconds_left() == 49.5
+    clock.now += 5  # something else was done meanwhile
+    with display.showing(LongStep("reading c", clock=clock)):
+        assert display.seconds_left() == 1000
+    display.close()
+
+
+def test_what_begins_while_an_item_is_awaited_is_a_part_of_it(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def rows() -> Iterator[int]:
+        yield from counted([1, 2], "reading rows")
+
+    with showing_steps():
+        for _ in counted(rows(), "writing rows", 2):
+            assert screen.written.wait(60)
+    assert "writing rows" in screen.getvalue() and "reading rows" not in screen.getvalue()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_steps_of_a_single_item_are_shown_instead_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def compared() -> Iterator[int]:
+        with step("testing differences"):
+            assert screen.written.wait(60)
+        yield 1
+
+    with showing_steps():
+        list(counted(compared(), "comparing runs", 1))
+    assert "testing differences" in screen.getvalue()
+
+
+def test_a_bar_gives_way_to_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, screen = Screen(terminal=True), Screen(terminal=True)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(steps, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(steps, "BAR_SECONDS", 1000)
+    with clean_streams(), showing_steps(), step("sending files", 4):
+        assert screen.written.wait(60)
+        print("1 of 4 sent")
+        drawn = screen.getvalue()
+        assert "sending files" in drawn and drawn.endswith("\r")
+    assert (out.getvalue(), screen.getvalue()) == ("1 of 4 sent\n", drawn)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_work_with_a_display_of_its_own_hides_the_steps_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr("sys.stderr", screen)
+    with showing_steps(), step("verifying submissions"):
+        assert screen.written.wait(60)
+        with hidden_steps():
+            before = screen.getvalue()
+            with step("reading rows"):
+                threading.Event().wait(0.02)
+            assert screen.getvalue() == before
+        screen.written.clear()
+        assert screen.written.wait(60)
+
+
+def test_a_function_can_be_a_step(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr("sys.stderr", screen)
+
+    @step("computing figures")
+    def compute(value: int) -> int:
+        assert screen.written.wait(60)
+        return value + 1
+
+    with showing_steps():
+        assert compute(1) == 2
+    assert screen.getvalue().startswith("computing figures")
+
+
+def test_a_process_without_stderr_shows_nothing(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with showing_steps(), step("reading"):
+        threading.Event().wait(0.02)

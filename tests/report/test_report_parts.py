@@ -27,7 +27,7 @@ from knowgen.report.html import write_report
 from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment
-from knowgen.report.payload import as_script_json
+from knowgen.report.script_json import as_script_json
 from knowgen.report.view import COLOURS, SHAPES, ReportRun, marks, systems_of, views_of
 from knowgen.stats.protocol import OFFICIAL, STRICT
 from tests.helpers.report_runs import RunMaker

@@ -15,7 +15,7 @@ from knowgen.leaderboards.samples import SampleOutcome
 from knowgen.leaderboards.site.view import SiteBoard, SiteSystem, system_entry
 from knowgen.report.gallery import STATE_WORDS
 from knowgen.report.headline import score_words
-from knowgen.report.payload import write_data
+from knowgen.report.script_json import write_data
 from knowgen.stats.protocol import counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Figure
 from knowgen.stats.values import STATES

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from knowgen.core.atomic import folder_draft, write_file
 from knowgen.core.errors import DataError
 from knowgen.core.images import UnreadableImageError, inspect_image, read_image_file
+from knowgen.core.steps import counted
 from knowgen.search.corpus import sources
 from knowgen.search.corpus.sources import Found, FoundImage, FoundPage, Html, Reading, Skipped
 from knowgen.search.corpus.storage import FACTS_FILE, FORMAT, RecordWriter, read_lines, url_digest
@@ -70,7 +71,6 @@ def build_corpus(
     *,
     prefix: str = "https://corpus.invalid/",
     workers: int | None = None,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> BuiltCorpus:
     """Read all pages and images below a folder, and write a corpus that `corpus:DIR` searches.
 
@@ -82,7 +82,6 @@ def build_corpus(
         out: Where the corpus is written; the folder `.corpus` inside `folder` when None.
         prefix: URL that stands for `folder` in the URLs of files that name none themselves.
         workers: Processes that read files; one per core when None, 0 to read in this process.
-        progress: Called with the number of files read.
 
     Raises:
         DataError: There is nothing to index, or a folder cannot be read or written.
@@ -95,7 +94,7 @@ def build_corpus(
     files = list(_files(folder, target))
     try:
         with folder_draft(target) as draft:
-            _write(draft, _read_all(files, Reading(folder, prefix), workers, progress), built)
+            _write(draft, _read_all(files, Reading(folder, prefix), workers), built)
             if not built.pages and not built.images:
                 why = f" ({built.skipped[0].where}: {built.skipped[0].reason})" if built.skipped else ""
                 raise DataError(
@@ -117,12 +116,10 @@ def _files(folder: Path, target: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(names) if not name.startswith(".") and ".caption." not in name)
 
 
-def _read_all(
-    files: list[Path], reading: Reading, workers: int | None, progress: Callable[[int], None]
-) -> Iterator[Found]:
+def _read_all(files: list[Path], reading: Reading, workers: int | None) -> Iterator[Found]:
     """Yield what the files contain, in order. Processes parse HTML, each page in limited time."""
     count = (os.cpu_count() or 1) if workers is None else workers
-    batches = _batches(_items(files, reading, progress))
+    batches = _batches(_items(files, reading))
     if count < 1:
         for batch in batches:
             yield from _parse(batch)
@@ -147,10 +144,9 @@ def _read_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _items(files: list[Path], reading: Reading, progress: Callable[[int], None]) -> Iterator[Found | Html]:
-    for number, path in enumerate(files, 1):
+def _items(files: list[Path], reading: Reading) -> Iterator[Found | Html]:
+    for path in counted(files, "reading files"):
         yield from sources.read_file(path, reading)
-        progress(number)
 
 
 def _batches(items: Iterator[Found | Html]) -> Iterator[list[Found | Html]]:
@@ -232,12 +228,14 @@ def _write(draft: Path, found: Iterable[Found], built: BuiltCorpus) -> None:
             case FoundImage():
                 if is_new(each.url, "image"):
                     waiting.append(each)
-    for image in waiting:  # files stay where they are until every page was read, which may have a caption
+    for image in counted(
+        waiting, "copying images"
+    ):  # files stay where they are until every page was read, which may have a caption
         add_image(image)
     built.pages, built.images = len(pages), len(images)
     pages.close()
     images.close()
-    _write_indexes(draft)
+    _write_indexes(draft, built)
     facts = {
         "format": FORMAT,
         "version": _version(pages, images),
@@ -249,10 +247,12 @@ def _write(draft: Path, found: Iterable[Found], built: BuiltCorpus) -> None:
     write_file(draft / FACTS_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
-def _write_indexes(draft: Path) -> None:
-    texts = (f"{row['title']}. " * TITLE_WEIGHT + row["text"] for row in read_lines(draft / "pages.jsonl"))
+def _write_indexes(draft: Path, built: BuiltCorpus) -> None:
+    pages = counted(read_lines(draft / "pages.jsonl"), "indexing pages", built.pages)
+    texts = (f"{row['title']}. " * TITLE_WEIGHT + row["text"] for row in pages)
     TextIndex(texts).save(draft / "pages.index")
-    TextIndex(row["title"] for row in read_lines(draft / "images.jsonl")).save(draft / "images.index")
+    images = counted(read_lines(draft / "images.jsonl"), "indexing images", built.images)
+    TextIndex(row["title"] for row in images).save(draft / "images.index")
 
 
 def _version(pages: RecordWriter, images: RecordWriter) -> str:

@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from knowgen.core.steps import counted
 from knowgen.stats.agreement.krippendorff import interval_alphas
 from knowgen.stats.agreement.records import DimensionAgreement, PairAgreement
 from knowgen.stats.bootstrap import count_deviating, distribution, interval, seeded
@@ -59,7 +60,7 @@ def pair_agreements(
         seed: Seed of the bootstrap.
     """
     pairs = []
-    for first, second in combinations(ratings, 2):
+    for first, second in counted(list(combinations(ratings, 2)), "comparing pairs of raters"):
         shared = [name for name in dimensions[first] if name in dimensions[second]]
         if shared:
             by_dimension = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GenerationStatus, Row, ScoreStatus
 from knowgen.core.sample_ids import comparable_id
+from knowgen.core.steps import step
 from knowgen.core.text import count
 from knowgen.stats.agreement.labels import Label, LabelFile, read_labels
 from knowgen.stats.agreement.measures import RESAMPLES, Image, joint_alphas, pair_agreements
@@ -34,6 +35,7 @@ class RatedSystem:
     rows: Mapping[str, Sequence[Row]]
 
 
+@step("measuring agreement")
 def agreement(
     systems: Sequence[RatedSystem],
     dimensions: Mapping[str, Sequence[str]],

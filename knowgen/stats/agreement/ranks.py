@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from knowgen.core.records import Row
+from knowgen.core.steps import step
 from knowgen.stats.agreement.records import RankAgreement
 from knowgen.stats.bootstrap import counted_means, distribution, interval, seeded
 from knowgen.stats.combine import averaged, sliced_figures
@@ -33,6 +34,7 @@ NO_CHANGE = "the same in every resample"
 """Note of a coefficient without an interval."""
 
 
+@step("comparing orders of systems")
 def rank_agreements(
     rows: Mapping[str, Sequence[Sequence[Row]]],
     dimensions: Mapping[str, Sequence[str]],

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knowgen.core.steps import step
 from knowgen.stats.aggregate import NO_SCORES, present
 from knowgen.stats.combine import Mask, Means, averaged, observed, sliced_figures
 from knowgen.stats.compare.pairing import check_same
@@ -103,6 +104,7 @@ class PairedSubset:
     pairs: Mapping[tuple[int, int], PairedFigure]
 
 
+@step("comparing systems")
 def all_pairs(
     systems: Sequence[Values],
     protocol: ScoringProtocol,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, Row
+from knowgen.core.steps import counted, step
 from knowgen.stats.aggregate import NO_SCORES, sampled_values
 from knowgen.stats.bootstrap import seeded
 from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
@@ -73,6 +74,7 @@ def _as_text(value: str | Sequence[str]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
+@step("comparing two systems")
 def compare(
     a: Iterable[Row],
     b: Iterable[Row],
@@ -131,11 +133,13 @@ def compare(
     levels = [_sample_levels(pair, parts[0], side) for side in (0, 1)]
     gap = levels[1] - levels[0]
     plan = PermutationPlan(permutations, seed)
-    compared = [_compare_subset(part, pair, plan) for part in parts if part.counted.any() or not part.name]
+    with_scores = [part for part in parts if part.counted.any() or not part.name]
+    words = f"comparing {a_name} and {b_name}" if a_name and b_name else "comparing two systems"
+    compared = [_compare_subset(part, pair, plan) for part in counted(with_scores, words)]
     test = compared[0][1]
     shortfall = _shortfall(pair, (a_name or "first", b_name or "second"))
     slices = corrected_subsets([_without_result(part, shortfall) if shortfall else part for part, _ in compared])
-    ids = [unit.id for unit, counted in zip(pair.units, parts[0].counted, strict=True) if counted]
+    ids = [unit.id for unit, counts in zip(pair.units, parts[0].counted, strict=True) if counts]
     better, worse = ((), ()) if shortfall else (_ids_above(ids, gap), _ids_above(ids, -gap))
     judges = {judge for values in pair.values for judge in values.judges}
     return Comparison(

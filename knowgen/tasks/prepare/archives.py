@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from knowgen.core.errors import DataError
+from knowgen.core.steps import counted
 from knowgen.core.text import error_message
 
 ZIP_ENDINGS = (".zip",)
@@ -102,7 +103,7 @@ def unpack(archive: Path, into: Path, so_far: UnpackedTotals, limits: ArchiveLim
     members = _zip_members if name.lower().endswith(ZIP_ENDINGS) else _tar_members
     into.mkdir(parents=True, exist_ok=True)
     try:
-        for member in members(archive, name, so_far, limits):
+        for member in counted(members(archive, name, so_far, limits), f"unpacking {name}"):
             path = into / _safe(member.name, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:

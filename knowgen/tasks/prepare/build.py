@@ -14,6 +14,7 @@ from typing import Any
 from knowgen.core.errors import DataError
 from knowgen.core.images import inspect_images
 from knowgen.core.records import ImageRef
+from knowgen.core.steps import counted
 from knowgen.core.version import __version__
 from knowgen.tasks.catalog import DataSetKind, PublishedDataSet
 from knowgen.tasks.data_home import INDEX_FILE, INDEX_FORMAT, write_json
@@ -60,7 +61,7 @@ def build(
     if not entries:
         raise DataError("no usable row", where=source.file, fix="; ".join(left_out[:2]))
     named = {place: entry.row.where for entry in reversed(entries) for place in entry.places}
-    placed = {place: _put(files[place], draft, place) for place in sorted(named)}
+    placed = {place: _put(files[place], draft, place) for place in counted(sorted(named), "placing images")}
     on_progress(f"decoding {len(placed)} images")
     refs = {name: ImageRef(**asdict(facts)) for name, facts in inspect_images(placed, named).items()}
     shutil.rmtree(draft / _UNPACKED, ignore_errors=True)
@@ -106,7 +107,7 @@ def _locate(
 ) -> list[PreparedRow]:
     """Locate the images of each row. An RL row without its image is left out and recorded in `left_out`."""
     located = []
-    for entry in entries:
+    for entry in counted(entries, "locating images"):
         try:
             places = tuple(index.find(name, entry.row.where) for name in entry.named)
         except MissingImageError as error:

@@ -6,6 +6,7 @@ files that an interrupted preparation has downloaded are not downloaded again.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from knowgen.clients.hub import call_hub
+from knowgen.clients.hub import call_hub, counting_bar, quiet_hub
 from knowgen.core.errors import DataError
+from knowgen.core.steps import counted, step
 
 CONNECTIONS = 8
 """Maximum number of files downloaded at the same time."""
@@ -76,19 +78,25 @@ def download(commit: Commit, files: Sequence[str], on_progress: Callable[[str], 
     """
     from huggingface_hub import hf_hub_download
 
+    shows_bytes = "tqdm_class" in inspect.signature(hf_hub_download).parameters  # not in early versions
+
     def fetch(file: str) -> Path:
         def call() -> str:
-            return str(hf_hub_download(commit.repo, file, repo_type="dataset", revision=commit.sha))
+            with step(f"fetching {file} (MB)" if shows_bytes else f"fetching {file}") as fetching:
+                bar = {"tqdm_class": counting_bar(fetching, megabytes=True)} if shows_bytes else {}
+                return str(hf_hub_download(commit.repo, file, repo_type="dataset", revision=commit.sha, **bar))
 
         return Path(_call_hub(call, f"{commit.repo}/{file}", commit.sha))
 
     on_progress(f"fetching {len(files)} files of {commit.repo} at {commit.sha[:12]}")
     if len(files) <= SEQUENTIAL_FILES:
-        return {file: fetch(file) for file in files}
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        with quiet_hub():
+            return {file: fetch(file) for file in files}
+    with quiet_hub(), ThreadPoolExecutor(CONNECTIONS) as pool:
         waiting = [pool.submit(fetch, file) for file in files]
         try:
-            return dict(zip(files, (each.result() for each in waiting), strict=True))
+            fetched = counted((each.result() for each in waiting), f"fetching files of {commit.repo}", len(files))
+            return dict(zip(files, fetched, strict=True))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -26,6 +26,7 @@ from knowgen.core.records import Sample
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import text_hash
+from knowgen.core.steps import step
 from knowgen.tasks.data_home import write_json
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
@@ -211,12 +212,10 @@ class _Annotation:
             ConfigError: The judge rejects calls with a permanent error, or its price is unknown.
             TransientError: The judge is unreachable.
         """
-        from tqdm import tqdm
-
         current_meter.set(AnnotationMeter(self._journal, budget))
         first = {self.place(sample): sample for sample in reversed(samples)}
         try:
-            with tqdm(total=len(first), unit="prompt", leave=False, disable=None) as bar:
+            with step("labelling prompts", len(first)) as labelling:
 
                 async def one(sample: Sample) -> None:
                     async with self._turns:
@@ -225,7 +224,7 @@ class _Annotation:
                                 await self._label(sample)
                         except KnowgenError as error:  # would affect every prompt: start no further calls
                             self._stop = self._stop or error
-                    bar.update()
+                    labelling.advance()
 
                 async with asyncio.TaskGroup() as group:
                     for sample in reversed(first.values()):

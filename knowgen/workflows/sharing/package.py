@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.steps import counted
 from knowgen.core.text import count, one_line
 from knowgen.core.version import __version__
 from knowgen.store.files import write_text
@@ -79,7 +80,7 @@ def packed(
             raise DataError(f"the name {path!r} cannot be sent", fix="use letters, digits, `.`, `_` and `-`")
     write_text(stage / CARD_FILE, card)
     every = {**files, CARD_FILE: stage / CARD_FILE}
-    entries: dict[str, ListedFile] = {path: listed(every[path]) for path in sorted(every)}
+    entries: dict[str, ListedFile] = {path: listed(every[path]) for path in counted(sorted(every), "listing files")}
     listing = Listing(
         format=1,
         kind=kind,
@@ -117,7 +118,7 @@ def refuse_private(files: Mapping[str, Path], private: PrivateText, where: Path,
 
 
 def _findings(files: Mapping[str, Path], private: PrivateText) -> Iterator[PrivateFinding]:
-    for path, file in files.items():
+    for path, file in counted(files.items(), "looking for private text"):
         yield from findings_in_file(file, path, private)
 
 

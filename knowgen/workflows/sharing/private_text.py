@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.core.secrets import find_key, find_secret
+from knowgen.core.steps import counted
 from knowgen.core.text import parse_json
 from knowgen.store.schema import migrate
 
@@ -127,7 +128,7 @@ def scrub_database(source: Path, target: Path, private: PrivateText) -> int:
         writer.create_function("scrubbed", 1, private.replaced, deterministic=True)
         migrate(writer, draft)
         changed = writer.execute("update samples set truth_file = '' where truth_file != ''").rowcount
-        for table, column in _text_columns(writer):
+        for table, column in counted(_text_columns(writer), f"copying {source.name} without folders of this machine"):
             sql = f'update "{table}" set "{column}" = scrubbed("{column}") where "{column}" != scrubbed("{column}")'
             changed += writer.execute(sql).rowcount
         writer.commit()
@@ -196,7 +197,8 @@ def _in_database(path: Path, where: str, private: PrivateText) -> Iterator[Priva
         for table in ("samples", "answers", "generations", "scores", "notes"):
             columns = [str(row[1]) for row in connection.execute(f'pragma table_info("{table}")')]
             names = ", ".join(f'"{name}"' for name in columns)
-            for row in connection.execute(f'select {names} from "{table}"') if columns else ():
+            rows = connection.execute(f'select {names} from "{table}"') if columns else ()
+            for row in counted(rows, f"looking for private text in {table}"):
                 place = f"{where}, {table}, {row[columns.index('sample_id')] if 'sample_id' in columns else row[0]}"
                 text = "\n".join(value for value in row if isinstance(value, str))
                 if key := find_key(text):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from knowgen.clients.hub import HubDataset
 from knowgen.core.errors import ConfigError, DataError, KnowgenError
+from knowgen.core.steps import counted, step
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.folder import BOARD_FILE
 from knowgen.store.files import explain_os_error
@@ -148,7 +149,7 @@ def _checked(folder: Path, listing: Listing, repo: str) -> None:
         if (found.is_symlink() or not found.is_dir()) and found.relative_to(folder).as_posix() not in listing.content:
             found.unlink()
     again = "run the same command again, and tell the owner if it stays so"
-    for path, expected in listing.content.items():
+    for path, expected in counted(listing.content.items(), "checking files"):
         file = folder / path
         if file.is_symlink() or not file.is_file():
             raise DataError(f"{path} is not a plain file", where=repo)
@@ -160,6 +161,7 @@ def _checked(folder: Path, listing: Listing, repo: str) -> None:
         RunStore.read(folder).close()
 
 
+@step("checking run.sqlite")
 def _check_database(path: Path, repo: str) -> None:
     """Check that a database has tables and indexes alone, and that its pages are sound.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from knowgen.clients.hub import COMMIT_FILES, HubDataset, HubFile
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.scratch import ScratchFolder
+from knowgen.core.steps import counted, step
 from knowgen.core.text import count, one_line
 from knowgen.leaderboards.folder import BOARD_FILE
 from knowgen.store.folder import is_run_directory
@@ -125,7 +126,8 @@ def _sent(package: Package, hub: HubDataset, options: PushOptions, show: Callabl
     earlier = _earlier(hub, commit, there)
     _refuse_other(package.listing, earlier, there, hub, replace=options.replace)
     known = package.listing.files
-    new = {path: file for path, file in package.files.items() if not _same(file, known.get(path), there.get(path))}
+    files = counted(package.files.items(), "comparing files with the repository")
+    new = {path: file for path, file in files if not _same(file, known.get(path), there.get(path))}
     stale = sorted((set(earlier.files) & set(there)) - set(package.files)) if earlier is not None else []
     size = sum(file.stat().st_size for file in new.values())
     kept = len(package.files) - len(new)
@@ -138,11 +140,13 @@ def _sent(package: Package, hub: HubDataset, options: PushOptions, show: Callabl
     rest = {path: file for path, file in new.items() if path not in images}
     message = f"{'Add' if earlier is None else 'Update'} {package.listing.kind} {one_line(package.listing.name, 60)}"
     done = 0
-    for batch in _batches(images):
-        hub.upload(batch, (), f"{message}: images")
-        done += len(batch)
-        show(f"{done} of {count(len(new), 'file')} sent")
-    commit = hub.upload(rest, stale, message)
+    with step("sending files", len(new)) as sending:
+        for batch in _batches(images):
+            hub.upload(batch, (), f"{message}: images")
+            done += len(batch)
+            sending.advance(len(batch))
+            show(f"{done} of {count(len(new), 'file')} sent")
+        commit = hub.upload(rest, stale, message)
     return Pushed(hub.name, hub.url, commit, len(new), kept, len(stale), size)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.spec import fingerprint
+from knowgen.core.steps import counted
 from knowgen.core.text import count
 from knowgen.interchange.table_export import export_rows
 from knowgen.leaderboards.season import SECRET_FILE
@@ -154,7 +155,7 @@ def _content(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _images(path: Path) -> Iterator[tuple[str, Path]]:
     """Yield the image files of a run whose names are the hashes of their content."""
-    for file in sorted((path / IMAGE_FOLDER).glob("*/*")):
+    for file in counted(sorted((path / IMAGE_FOLDER).glob("*/*")), "checking images"):
         if file.is_symlink() or not file.is_file() or not _IMAGE_FILE.fullmatch(file.name):
             continue
         if listed(file).sha256 != file.stem:
