@@ -10,6 +10,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from knowgen.core.run_config import run_fields
+from knowgen.generators.diffusers.presets import Preset, pipeline_traits, presets
 from knowgen.training.config import option_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,9 @@ RUN_OPTIONS = "<!-- run options -->"
 
 TRAINING_OPTIONS = "<!-- training options -->"
 """Replaced by a table of the options of a training."""
+
+PRESETS = "<!-- presets of diffusers -->"
+"""Replaced by a table of the presets of `diffusers:`."""
 
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
@@ -44,6 +48,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Insert the tables of options where a page asks for them."""
     if TRAINING_OPTIONS in markdown:
         markdown = markdown.replace(TRAINING_OPTIONS, training_table())
+    if PRESETS in markdown:
+        markdown = markdown.replace(PRESETS, preset_table())
     if RUN_OPTIONS not in markdown:
         return markdown
     rows = [
@@ -60,3 +66,27 @@ def training_table() -> str:
         for key, default, meaning in option_rows()
     ]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def preset_table() -> str:
+    """Return the table of the presets of `diffusers:`, those that diffusers cannot run left out."""
+    head = ("name, model, class", "size", "steps", "guidance", "references", "license", "diffusers", "remarks")
+    rows = [_preset_cells(each) for each in presets() if not each.unsupported]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _preset_cells(preset: Preset) -> list[str]:
+    """Return the cells of a preset; a value that it leaves to its class is empty."""
+    guidance = "<br>".join(f"`{name}={scale:g}`" for name, scale in preset.guidance.items())
+    remarks = [preset.note, *([f"[source]({preset.source})"] if preset.source else [])]
+    cells = [
+        f"`{preset.name}`<br>`{preset.model}`<br>`{preset.pipeline}`",
+        preset.size,
+        str(preset.steps or ""),
+        guidance,
+        preset.references,
+        (preset.license or "not confirmed") + (", gated" if preset.gated else ""),
+        pipeline_traits(preset.pipeline).since,
+        "; ".join(filter(None, remarks)),
+    ]
+    return [cell.replace("|", "\\|") for cell in cells]

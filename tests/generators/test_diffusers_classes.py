@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,10 +43,11 @@ EXACT_SIZE: dict[str, Any] = {"arguments": {"use_resolution_binning": False}}
 """Otherwise the class draws at a size that its model was trained on, and resizes."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "Kandinsky5T2IPipeline": {"size": "1024x1024"},  # it draws no smaller ones
+    "Ideogram4Pipeline": {"guidance": 7.0, "arguments": {"max_sequence_length": 128}},
     "LongCatImageEditPipeline": {"size": "", "arguments": {}},
     "LongCatImagePipeline": {"arguments": {"enable_prompt_rewrite": False}},
     "PRXPipeline": EXACT_SIZE,
+    "PRXPixelPipeline": EXACT_SIZE,
     "PixArtSigmaPipeline": EXACT_SIZE,
     "SanaPipeline": EXACT_SIZE,
     "SanaSprintPipeline": EXACT_SIZE,
@@ -56,12 +58,28 @@ FAST = ["CogView4Pipeline", "Flux2KleinPipeline", "ZImageOmniPipeline"]
 references."""
 
 REFERENCES = [
+    "BriaFibo2Pipeline",
+    "DreamLiteMobilePipeline",
+    "DreamLitePipeline",
+    "Flux2KleinKVPipeline",
+    "JoyImageEditPipeline",
+    "JoyImageEditPlusPipeline",
+    "Kandinsky5I2IPipeline",
+    "OmniGenPipeline",
     "Flux2KleinPipeline",
     "Flux2Pipeline",
     "FluxKontextPipeline",
+    "GlmImagePipeline",
     "QwenImage21Pipeline",
     "ZImageOmniPipeline",
 ]
+
+
+DEPENDENT = ["GlmImagePipeline", "OmniGenPipeline"]
+"""Classes of which an image depends on the others of its batch."""
+
+
+ONLY_EDITING = ["LongCatImageEditPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline"]
 
 
 def each_class(names: Sequence[str]) -> list[Any]:
@@ -82,6 +100,7 @@ TEXT_CLASSES = sorted(
 def loaded(folder: str, name: str, **args: Any) -> DiffusersGenerator:
     generator = DiffusersGenerator(folder, **{"size": "32x32", "steps": 2, **SETTINGS.get(name, {}), **args})
     generator.setup("cpu")
+    tiny_classes.lower_sizes(generator._runner._pipelines["text"].pipe)  # type: ignore[union-attr]
     return generator
 
 
@@ -102,7 +121,7 @@ def largest(first: np.ndarray, second: np.ndarray) -> int:
 def test_every_preset_of_diffusers_has_a_class_that_is_drawn_with_here() -> None:
     drawn = {*tiny_classes.BUILDERS, *tiny_classes.OLDER_BUILDERS}
     assert {entry.pipeline for entry in drawable_presets()} <= drawn
-    assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn
+    assert {entry.edit.pipeline for entry in drawable_presets() if entry.edit} <= drawn | set(known_traits())
     assert {entry.pipeline for entry in drawable_presets()} <= set(known_traits())
 
 
@@ -121,14 +140,12 @@ def test_each_preset_draws_through_its_class(
 ) -> None:
     entry = preset(name)
     assert entry is not None
-    if entry.pipeline == "QwenImageEditPlusPipeline":
-        _lower_sizes(monkeypatch)
-    more = SETTINGS.get(entry.pipeline, {})
+    _lower_sizes(monkeypatch, entry.pipeline)
+    more = {**SETTINGS.get(entry.pipeline, {}), **REFERENCE_SETTINGS.get(entry.pipeline, {})}
+    more["arguments"] = {**more.get("arguments", {}), **SETTINGS.get(entry.pipeline, {}).get("arguments", {})}
     size = {} if entry.pipeline == "LongCatImageEditPipeline" else {"size": more.get("size", "32x32")}
-    generator = DiffusersGenerator(
-        name, weights=tiny_class(entry.pipeline), steps=2, arguments=more.get("arguments", {}), **size
-    )
-    generator.setup("cpu")
+    settings = {**more, "steps": 2, **size}
+    generator = loaded(name, "", weights=tiny_class(entry.pipeline), **settings)
     used = [reference(tmp_path, "red", SIDES)] if pipeline_traits(entry.pipeline).needs_image else []
     results = generate(generator, requests(PROMPTS[:2], used))
     for result in results.values():
@@ -166,7 +183,7 @@ def test_the_listed_argument_that_guides_is_one_of_the_class() -> None:
     for name, traits in known_traits().items():
         parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
         scales = [parameter for parameter in parameters if "guidance_scale" in parameter or "cfg_scale" in parameter]
-        assert traits.guidance in scales or not scales, name
+        assert traits.guidance in (*scales, "") or not scales, name
 
 
 def test_a_class_that_is_not_listed_is_not_trusted_with_a_batch() -> None:
@@ -187,6 +204,15 @@ def test_a_batch_changes_an_image_only_where_the_facts_say_so(tiny_class: Callab
     batched = generate(generator, requests(PROMPTS))
     for number, image in enumerate(alone):
         assert largest(image, np.asarray(batched[f"r{number}"].image).astype(int)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", each_class(DEPENDENT))
+def test_a_class_that_generates_one_at_a_time_has_to(tiny_class: Callable[[str], str], name: str) -> None:
+    assert pipeline_traits(name).batch == "none"
+    generator = loaded(tiny_class(name), name)
+    alone = [drawn_at_once(generator, [seed], [PROMPTS[seed]])[0] for seed in (0, 1)]
+    at_once = drawn_at_once(generator, [0, 1], PROMPTS[:2])
+    assert max(map(largest, alone, at_once)) > VISIBLE
 
 
 @pytest.mark.parametrize("name", each_class(["CogView4Pipeline", "Kandinsky5T2IPipeline", "QwenImage21Pipeline"]))
@@ -210,15 +236,88 @@ def test_a_class_whose_batches_have_one_prompt_needs_that(tiny_class: Callable[[
         assert largest(images[request.id], same) <= TOLERANCE
 
 
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", each_class(TEXT_CLASSES))
+def test_steps_and_guidance_are_recorded_as_they_were(
+    tiny_class: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    generator = loaded(tiny_class(name), name)
+    pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
+    step, steps = pipeline.pipe.scheduler.step, 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline.pipe.scheduler, "step", counted)
+
+    def drawn() -> np.ndarray:
+        return np.asarray(to_image(pipeline.generate(["a lamp"], [0], [()], "cpu")[0]))
+
+    before = drawn()
+    recorded = pipeline.recorded_settings()
+    assert recorded["steps"] == steps
+    for argument, scale in recorded["guidance"].items():
+        higher = (scale or pipeline._value(argument) or 1.0) + 7.0
+        monkeypatch.setitem(pipeline._arguments, argument, higher)
+        after, settings = drawn(), pipeline.recorded_settings()
+        assert settings["guidance"][argument] in (higher, None)
+        assert (settings["guidance"][argument] is None) == (argument not in settings["guided_by"])
+        assert np.array_equal(before, after) == (settings["guidance"][argument] is None), f"{argument} is misreported"
+        monkeypatch.delitem(pipeline._arguments, argument)
+
+
+def test_the_steps_of_a_model_that_brings_its_schedule_are_recorded(tiny_class: Callable[[str], str]) -> None:
+    folder = tiny_class("QwenImage21Pipeline")
+    generator = loaded(folder, "QwenImage21Pipeline", steps=5)
+    pipeline = generator._runner._pipelines["text"]  # type: ignore[union-attr]
+    pipeline.pipe.register_to_config(sample_sigmas=[1.0, 0.9, 0.6])
+    assert pipeline.steps == 3
+    assert generate(generator, requests(["a lamp"]))["r0"].settings["steps"] == 3
+
+
+@pytest.mark.slow
+def test_guidance_that_changes_with_the_steps_is_recorded(tiny_class: Callable[[str], str]) -> None:
+    arguments = {"max_sequence_length": 128, "guidance_schedule": [7.0, 3.0]}
+    generator = DiffusersGenerator(tiny_class("Ideogram4Pipeline"), size="32x32", steps=2, arguments=arguments)
+    generator.setup("cpu")
+    settings = generate(generator, requests(["a lamp"]))["r0"].settings
+    assert settings["guidance"] == {"guidance_scale": None, "guidance_schedule": [7.0, 3.0]}
+    assert settings["guided_by"] == {"guidance_schedule": "classifier_free"}
+
+
+@pytest.mark.slow
+def test_the_steps_of_an_image_that_begins_with_a_reference_are_those_that_were_done(
+    tiny_class: Callable[[str], str], tmp_path: Path
+) -> None:
+    generator = loaded(
+        tiny_class("StableDiffusion3Pipeline"), "StableDiffusion3Pipeline", reference_images="use", steps=10,
+        edit_arguments={"strength": 0.3}, size="", edit_steps=10,
+    )  # fmt: skip
+    result = generate(generator, requests(["a lamp"], [reference(tmp_path, "red", (32, 32))]))["r0"]
+    assert result.settings["pipeline"] == "StableDiffusion3Img2ImgPipeline"
+    assert result.settings["steps"] == 3
+
+
 # --- references ------------------------------------------------------------------------------------------------------
 
 
-def _lower_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lower the size to which Qwen-Image-Edit scales references: a million pixels are slow on CPU."""
-    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as module
+def _lower_sizes(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Lower the size to which a class scales references: a million pixels are slow on CPU."""
+    if name == "QwenImageEditPlusPipeline":
+        import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as module
 
-    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 64 * 64)
-    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 56 * 56)
+        monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 64 * 64)
+        monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 56 * 56)
+    modules = {"QwenImageEditPipeline": "qwenimage.pipeline_qwenimage_edit",
+               "LongCatImageEditPipeline": "longcat_image.pipeline_longcat_image_edit"}  # fmt: skip
+    if name in modules:
+        older = importlib.import_module(f"diffusers.pipelines.{modules[name]}")
+        whole = older.calculate_dimensions
+        monkeypatch.setattr(older, "calculate_dimensions", lambda area, ratio: whole(192 * 192, ratio))
 
 
 REFERENCE_SETTINGS: dict[str, dict[str, Any]] = {
@@ -248,13 +347,65 @@ def check_references(folder: str, name: str, tmp_path: Path) -> None:
         assert max_difference(alone[request.id], batched[request.id]) <= TOLERANCE, "references of requests are mixed"
 
 
-@pytest.mark.parametrize("name", each_class([*REFERENCES, "QwenImageEditPlusPipeline", "LongCatImageEditPipeline"]))
+@pytest.mark.parametrize("name", each_class([*REFERENCES, *ONLY_EDITING]))
 def test_an_image_is_drawn_from_its_own_reference(
     tiny_class: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    if name == "QwenImageEditPlusPipeline":
-        _lower_sizes(monkeypatch)
+    _lower_sizes(monkeypatch, name)
     check_references(tiny_class(name), name, tmp_path)
+
+
+@pytest.mark.parametrize("name", each_class([name for name in REFERENCES if pipeline_traits(name).images == "all"]))
+def test_every_reference_of_a_request_is_seen(tiny_class: Callable[[str], str], tmp_path: Path, name: str) -> None:
+    generator = loaded(tiny_class(name), name, **REFERENCE_SETTINGS.get(name, {}))
+    red, blue = reference(tmp_path, "red", SIDES), reference(tmp_path, "blue", SIDES)
+    both = generate(generator, requests(["a lamp"], [red, blue]))["r0"]
+    assert [each["sha256"] for each in both.references] == [red.sha256, blue.sha256]
+    for one in (red, blue):
+        assert max_difference(both, generate(generator, requests(["a lamp"], [one]))["r0"]) > VISIBLE
+
+
+@pytest.mark.slow
+def test_references_stand_in_the_prompt_where_a_class_wants_them(
+    tiny_class: Callable[[str], str], tmp_path: Path
+) -> None:
+    generator = loaded("omnigen-v1", "", weights=tiny_class("OmniGenPipeline"), edit_arguments={})
+    used = [reference(tmp_path, name, SIDES) for name in ("red", "blue")]
+    result = generate(generator, requests(["a lamp"], used))["r0"]
+    assert result.used_prompt == "<img><|image_1|></img> <img><|image_2|></img> a lamp"
+    assert result.settings["guided_by"] == {
+        "guidance_scale": "classifier_free",
+        "img_guidance_scale": "classifier_free",
+    }
+    assert result.settings["guidance"] == {"guidance_scale": 2.0, "img_guidance_scale": 1.6}
+    assert result.image is not None and result.image.size == (96, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sides", [(100, 70), (20, 40), (300, 200)], ids=str)
+def test_glm_image_reads_references_of_any_size(
+    tiny_class: Callable[[str], str], tmp_path: Path, sides: tuple[int, int]
+) -> None:
+    generator = loaded(tiny_class("GlmImagePipeline"), "GlmImagePipeline")
+    result = generate(generator, requests(["a lamp"], [reference(tmp_path, "red", sides)]))["r0"]
+    assert result.image is not None, result.reason
+
+
+@pytest.mark.slow
+def test_references_of_glm_image_cannot_share_a_batch(tiny_class: Callable[[str], str], tmp_path: Path) -> None:
+    import torch
+
+    generator = loaded(tiny_class("GlmImagePipeline"), "GlmImagePipeline")
+    pipe = generator._runner._pipelines["text"].pipe  # type: ignore[union-attr]
+    images = [reference(tmp_path, name, SIDES).open() for name in ("red", "blue")]
+
+    def drawn(prompt: Any, image: Any, count: int) -> Any:
+        generators = [torch.Generator().manual_seed(0) for _ in range(count)]
+        same: dict[str, Any] = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np"}
+        return pipe(prompt, image=image, generator=generators if count > 1 else generators[0], **same).images[-1]
+
+    alone = drawn("a lamp", images[1:], 1)
+    assert np.abs(alone - drawn(["a lamp"] * 2, [[image] for image in images], 2)).max() * 255 > VISIBLE
 
 
 @pytest.mark.parametrize("name", each_class(["Flux2KleinPipeline", "Flux2Pipeline"]))

@@ -92,7 +92,7 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
         names |= {"negative_prompt"} if settings.negative_prompt is not None else set()
         assert names <= parameters, settings.pipeline
         if pipeline_traits(settings.pipeline).needs_image:
-            assert "image" in parameters
+            assert pipeline_traits(settings.pipeline).reference_argument in parameters
 
 
 def test_the_listed_classes_exist_and_take_what_they_are_said_to_take() -> None:
@@ -104,7 +104,7 @@ def test_the_listed_classes_exist_and_take_what_they_are_said_to_take() -> None:
     for name, traits in known_traits().items():
         parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
         takes_images = traits.images == "all" or traits.needs_image or traits.batch == "all"
-        assert "image" in parameters or not takes_images, name
+        assert traits.reference_argument in parameters or not takes_images, name
         assert "negative_prompt" in parameters or traits.negative_prompt is None, name
     assert not any(
         "image" in inspect.signature(getattr(diffusers, name).__call__).parameters

@@ -23,6 +23,21 @@ SAME_ENCODER = {
 }
 """Classes that encode prompts as another one does, and are not drawn with here."""
 
+ENCODE_THEMSELVES = {
+    "BriaFibo2Pipeline",
+    "BriaPipeline",
+    "CogView3PlusPipeline",
+    "DreamLiteMobilePipeline",
+    "DreamLitePipeline",
+    "Ideogram4Pipeline",
+    "OmniGenPipeline",
+    "PRXPixelPipeline",
+}
+"""Classes whose prompts are not kept: how theirs would be joined is not known."""
+
+NOT_COUNTED = {"BriaFibo2Pipeline"}
+"""Classes at which the counter of operations of torch fails."""
+
 FAST = {"CogView4Pipeline", "QwenImagePipeline", "StableDiffusion3Pipeline", "ZImagePipeline"}
 """Classes that every run of the tests draws with: each joins what it encodes in another way."""
 
@@ -32,8 +47,9 @@ GUIDED: dict[str, dict[str, Any]] = {
 SHORT, LONG = "a lamp", "a longer prompt about a lamp that stands on a table by the sea, with a red boat in the fog"
 
 
-def each_class() -> list[Any]:
-    return [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in TEXT_CLASSES]
+def each_class(without: set[str]) -> list[Any]:
+    names = [name for name in TEXT_CLASSES if name not in without]
+    return [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in names]
 
 
 def pipe_of(generator: DiffusersGenerator) -> Any:
@@ -46,14 +62,17 @@ def pipe_of(generator: DiffusersGenerator) -> Any:
 def test_every_class_that_draws_without_references_keeps_its_prompts() -> None:
     import diffusers
 
-    assert set(JOINING) == {*TEXT_CLASSES, *SAME_ENCODER}
+    assert set(JOINING) == {*TEXT_CLASSES, *SAME_ENCODER} - ENCODE_THEMSELVES
     for name, other in SAME_ENCODER.items():
         methods = [getattr(diffusers, each).encode_prompt.__code__ for each in (name, other)]
         assert methods[0].co_code == methods[1].co_code and JOINING[name] == JOINING[other]
-    assert all((JOINING[name] == "alone") == (pipeline_traits(name).batch != "text") for name in TEXT_CLASSES)
+    assert all(
+        (JOINING[name] == "alone") == (pipeline_traits(name).batch != "text")
+        for name in set(JOINING) & set(TEXT_CLASSES)
+    )
 
 
-@pytest.mark.parametrize("name", each_class())
+@pytest.mark.parametrize("name", each_class(ENCODE_THEMSELVES))
 def test_an_image_is_the_same_whether_its_prompt_was_kept_or_not(tiny_class: Callable[[str], str], name: str) -> None:
     """Images alone equal those of the library's own encoder in every bit, those of a batch up to rounding."""
     generator = loaded(tiny_class(name), name, **GUIDED.get(name, {}))
@@ -168,7 +187,9 @@ def operations(generator: DiffusersGenerator, prompts: Sequence[str]) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", [each for each in each_class() if pipeline_traits(each.values[0]).batch == "text"])
+@pytest.mark.parametrize(
+    "name", [each for each in each_class(NOT_COUNTED) if pipeline_traits(each.values[0]).batch == "text"]
+)
 def test_a_batch_takes_as_long_as_its_longest_prompt_only_where_the_facts_say_so(
     tiny_class: Callable[[str], str], name: str
 ) -> None:

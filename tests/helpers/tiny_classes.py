@@ -562,7 +562,9 @@ def glm_image() -> Parts:
         "scheduler": _scheduler(use_dynamic_shifting=True), "text_encoder": t5_text(32), "tokenizer": t5_tokenizer(),
         "vision_language_encoder": encoder,
         "processor": GlmImageProcessor(
-            image_processor=GlmImageImageProcessor(patch_size=16, merge_size=1, min_pixels=32 * 32, max_pixels=64 * 64),
+            image_processor=GlmImageImageProcessor(
+                patch_size=16, merge_size=1, temporal_patch_size=1, min_pixels=32 * 32, max_pixels=128 * 128
+            ),
             tokenizer=tokenizer, chat_template=template,
         ),
     }  # fmt: skip
@@ -585,8 +587,181 @@ def qwen_image_21() -> Parts:
     }  # fmt: skip
 
 
+def kandinsky5_edit() -> Parts:
+    parts = kandinsky5()
+    config = {**parts["transformer"].config, "visual_cond": True}
+    return {**parts, "transformer": type(parts["transformer"]).from_config(config)}
+
+
+def cogview3() -> Parts:
+    from diffusers import CogVideoXDDIMScheduler, CogView3PlusTransformer2DModel
+
+    return {
+        "transformer": CogView3PlusTransformer2DModel(
+            patch_size=2, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2, out_channels=4,
+            text_embed_dim=32, time_embed_dim=8, condition_dim=4, pos_embed_max_size=64, sample_size=16,
+        ),
+        "vae": _wide_vae(4), "scheduler": CogVideoXDDIMScheduler(), "text_encoder": t5_text(32),
+        "tokenizer": t5_tokenizer(),
+    }  # fmt: skip
+
+
+def prx_pixel() -> Parts:
+    from diffusers import PRXTransformer2DModel
+
+    return {
+        "transformer": PRXTransformer2DModel(
+            patch_size=4, in_channels=3, context_in_dim=16, hidden_size=16, mlp_ratio=2.0, num_heads=2, depth=2,
+            axes_dim=[4, 4], bottleneck_size=16, resolution_embeds=True,
+        ),
+        "scheduler": _flow(), "text_encoder": _causal("Qwen3Model"), "tokenizer": qwen_tokenizer(),
+        "prompt_max_tokens": 64,
+    }  # fmt: skip
+
+
+def bria() -> Parts:
+    from diffusers import BriaTransformer2DModel
+
+    return {
+        "transformer": BriaTransformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=None, axes_dims_rope=[0, 8, 8],
+        ),
+        "vae": _wide_vae(4, shift_factor=0.0), "scheduler": _flow(), "text_encoder": t5_text(32),
+        "tokenizer": t5_tokenizer(), "image_encoder": None, "feature_extractor": None,
+    }  # fmt: skip
+
+
+def omnigen() -> Parts:
+    from diffusers import OmniGenTransformer2DModel
+
+    return {
+        "transformer": OmniGenTransformer2DModel(
+            hidden_size=32, num_attention_heads=4, num_key_value_heads=4, intermediate_size=32, num_layers=2,
+            in_channels=4, time_step_dim=8, pos_embed_max_size=64,
+            rope_scaling={"long_factor": [1.0] * 4, "short_factor": [1.0] * 4},
+        ),
+        "vae": _wide_vae(4, 4), "scheduler": _scheduler(invert_sigmas=True, num_train_timesteps=1),
+        "tokenizer": qwen_tokenizer(),
+    }  # fmt: skip
+
+
+def _wan_vae() -> Any:
+    from diffusers import AutoencoderKLWan
+
+    return _distinguishing(AutoencoderKLWan(
+        base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+    ))  # fmt: skip
+
+
+def _joy(transformer: str) -> Parts:
+    import diffusers
+
+    return {
+        "transformer": getattr(diffusers, transformer)(
+            patch_size=[1, 2, 2], in_channels=16, hidden_size=32, num_attention_heads=2, text_dim=16, num_layers=2,
+            rope_dim_list=[4, 6, 6], theta=256,
+        ),
+        "vae": _wan_vae(), "scheduler": _flow(), "text_encoder": _qwen3_vl("Qwen3VLForConditionalGeneration"),
+        "tokenizer": qwen_tokenizer(), "processor": _qwen3_vl_processor(),
+    }  # fmt: skip
+
+
+def joy_edit() -> Parts:
+    return _joy("JoyImageEditTransformer3DModel")
+
+
+def joy_edit_plus() -> Parts:
+    return _joy("JoyImageEditPlusTransformer3DModel")
+
+
+def dreamlite() -> Parts:
+    from diffusers import AutoencoderTiny, DreamLiteUNetModel
+
+    return {
+        "unet": DreamLiteUNetModel(
+            sample_size=16, in_channels=4, out_channels=4, block_out_channels=(8, 16), cross_attention_dim=16,
+            down_block_types=("DreamLiteCrossAttnNoSelfAttnDownBlock2D", "DreamLiteCrossAttnDownBlock2D"),
+            up_block_types=("DreamLiteCrossAttnUpBlock2D", "DreamLiteUpBlock2D"), attention_head_dim=8,
+            layers_per_block=1, norm_num_groups=4, transformer_layers_per_block=1,
+        ),
+        "vae": AutoencoderTiny(
+            in_channels=3, out_channels=3, encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4,
+        ),
+        "scheduler": _flow(), "text_encoder": _qwen3_vl("Qwen3VLForConditionalGeneration"),
+        "tokenizer": qwen_tokenizer(), "processor": _qwen3_vl_processor(),
+    }  # fmt: skip
+
+
+def ideogram4() -> Parts:
+    from diffusers import Ideogram4Transformer2DModel
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = CONTENT_CHAT
+    sizes: dict[str, Any] = {
+        "in_channels": 16, "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+        "intermediate_size": 32, "adaln_dim": 16, "llm_features_dim": 16 * 13, "mrope_section": (4, 2, 2),
+    }  # fmt: skip
+    other = Ideogram4Transformer2DModel(**sizes)
+    return {
+        "transformer": Ideogram4Transformer2DModel(**sizes), "unconditional_transformer": other, "vae": _flux2_vae(),
+        "scheduler": _flow(), "text_encoder": _qwen3_vl("Qwen3VLModel", 36), "tokenizer": tokenizer,
+        "prompt_enhancer_head": None,
+    }  # fmt: skip
+
+
+def fibo2() -> Parts:
+    from diffusers import BriaFibo2Transformer2DModel
+
+    return {
+        "transformer": BriaFibo2Transformer2DModel(
+            in_channels=4, patch_size=2, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, cap_feat_dim=48,
+            injection_layer_ids=(0,), perceiver_num_layers=1, min_num_gist_tokens=4, max_num_gist_tokens=8,
+            gist_step=4, gist_min_text_len=8, gist_max_text_len=64, axes_dims=(8, 4, 4), axes_lens=(2048, 64, 64),
+        ),
+        "vae": _flux2_vae(), "scheduler": _scheduler(use_dynamic_shifting=True),
+        "text_encoder": _qwen3_vl("Qwen3VLForConditionalGeneration", 36), "processor": _qwen3_vl_processor(),
+    }  # fmt: skip
+
+
+def flux2_klein_kv() -> Parts:
+    from diffusers import Flux2Transformer2DModel
+
+    return {
+        "transformer": Flux2Transformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        ),
+        "vae": _flux2_vae(), "scheduler": _scheduler(use_dynamic_shifting=True),
+        "text_encoder": _causal("Qwen3ForCausalLM", layers=28), "tokenizer": _chat_tokenizer(),
+    }  # fmt: skip
+
+
+def qwen_image_edit() -> Parts:
+    import torch
+
+    parts = _qwen_parts()
+    with torch.no_grad():
+        parts["vae"].decoder.conv_out.weight *= 4  # otherwise images of different references are alike
+    return {**parts, "processor": _qwen2_vl_processor()}
+
+
 BUILDERS: dict[str, Callable[[], Parts]] = {
     "AuraFlowPipeline": aura_flow,
+    "QwenImageEditPipeline": qwen_image_edit,
+    "PRXPixelPipeline": prx_pixel,
+    "OmniGenPipeline": omnigen,
+    "Kandinsky5I2IPipeline": kandinsky5_edit,
+    "JoyImageEditPlusPipeline": joy_edit_plus,
+    "JoyImageEditPipeline": joy_edit,
+    "Ideogram4Pipeline": ideogram4,
+    "Flux2KleinKVPipeline": flux2_klein_kv,
+    "DreamLitePipeline": dreamlite,
+    "DreamLiteMobilePipeline": dreamlite,
+    "CogView3PlusPipeline": cogview3,
+    "BriaPipeline": bria,
+    "BriaFibo2Pipeline": fibo2,
     "BriaFiboPipeline": fibo,
     "ChromaPipeline": chroma,
     "CogView4Pipeline": cogview4,
@@ -613,6 +788,14 @@ BUILDERS: dict[str, Callable[[], Parts]] = {
 }
 
 
+FAINT = {
+    "DreamLiteMobilePipeline",
+    "Flux2KleinKVPipeline",
+    "JoyImageEditPlusPipeline",
+    "PRXPipeline",
+    "QwenImageEditPipeline",
+}
+"""Classes whose images would follow prompt or references by too little."""
 OLDER_BUILDERS: dict[str, Callable[[Path], Path]] = {
     "Flux2KleinPipeline": tiny_pipelines.flux2_klein,
     "FluxKontextPipeline": tiny_pipelines.kontext,
@@ -634,7 +817,7 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
         return folder
     torch.manual_seed(seed)
     parts = BUILDERS[name]()
-    _reading_text(parts.get("transformer") or parts["unet"], 4.0 if name == "PRXPipeline" else 2.0)
+    _reading_text(parts.get("transformer") or parts["unet"], 4.0 if name in FAINT else 2.0)
     getattr(diffusers, name)(**parts).save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -668,3 +851,14 @@ def _reading_text(denoiser: Any, factor: float) -> None:
         for weights in denoiser.parameters():
             if weights.dim() > 1:
                 weights.mul_(factor) if weights.any() else weights.normal_(0, 0.1)
+
+
+def lower_sizes(pipe: Any) -> None:
+    """Have a pipeline draw small images that otherwise draws at the sizes of its training alone."""
+    if hasattr(pipe, "resolutions"):
+        pipe.resolutions = [(64, 64)]
+    if type(pipe).__name__.startswith("JoyImageEdit"):
+        processor = getattr(pipe, "vae_image_processor", None) or pipe.image_processor
+        processor.get_default_height_width = lambda image, height=None, width=None: (64, 64)
+    if type(pipe).__name__ == "BriaFibo2Pipeline":
+        pipe.default_sample_size = 32

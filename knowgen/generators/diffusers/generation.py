@@ -321,7 +321,7 @@ class PipelineRunner:
         if role == "text" and pipeline.traits.needs_image:
             raise ValueError(f"{pipeline.name} generates only from reference images, and the request has none")
         used = [_used_references(pipeline, request) if role == "edit" else () for request in batch]
-        prompts = [request.prompt + pipeline.settings.suffix for request in batch]
+        prompts = [pipeline.full_prompt(request.prompt, len(own)) for request, own in zip(batch, used, strict=True)]
         opened = [[reference.open() for reference in references] for references in used]
         pipeline.compile_for(prompts, opened, self._noise_device)
         started = time.perf_counter()

@@ -16,6 +16,7 @@ from knowgen.core.records import GenerationRequest
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers.batch_sizes import AUTO, LARGEST, parse_batch
 from knowgen.generators.diffusers.compilation import parse_compile
+from knowgen.generators.diffusers.components import parse_components
 from knowgen.generators.diffusers.generation import PipelineRunner, Role
 from knowgen.generators.diffusers.loading import load_pipeline
 from knowgen.generators.diffusers.lora import LowRankAdapter
@@ -87,6 +88,9 @@ class DiffusersGenerator:
         edit_gguf: `gguf` of an edit pipeline with weights of its own.
         lora: Low-rank adapters: PATH or ORG/NAME, each with `:FILE` and `@SCALE` where needed; one or a list.
         edit_lora: `lora` of an edit pipeline with weights of its own.
+        components: Models from which components of the pipeline come, such as {text_encoder_4: ORG/NAME}: one that its
+            repository lacks, or one to use instead. A text encoder brings its tokenizer along where that is missing.
+        edit_components: `components` of an edit pipeline with weights of its own.
 
     Raises:
         UsageError: The value of an argument is not valid.
@@ -149,6 +153,8 @@ class DiffusersGenerator:
     edit_gguf: str = ""
     lora: str | list[str] = ""
     edit_lora: str | list[str] = ""
+    components: dict[str, str] = field(default_factory=dict)
+    edit_components: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the arguments; nothing is loaded."""
@@ -191,6 +197,11 @@ class DiffusersGenerator:
         self._gguf: dict[Role, Any] = {
             "text": parse_weight_file(self.gguf, "gguf", self._where) if self.gguf else None,
             "edit": parse_weight_file(self.edit_gguf, "edit_gguf", self._where) if self.edit_gguf else None,
+        }
+
+        self._components: dict[Role, Any] = {
+            "text": parse_components(self.components, "components", self._where),
+            "edit": parse_components(self.edit_components, "edit_components", self._where),
         }
 
     def _missing_dependency(self, missing: str) -> MissingDependencyError:
@@ -325,6 +336,8 @@ class DiffusersGenerator:
             where=self._where,
             variant=self.variant,
             own_denoiser=self._gguf[role] is None,
+            components=self._components[role],
+            lacking=parse_components(settings.components, "components", self._where),
         )
 
     def _adapters(self, role: Role) -> tuple[LowRankAdapter, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.attention import set_attention
 from knowgen.generators.diffusers.checks import check_before_loading
 from knowgen.generators.diffusers.compilation import Compilation
+from knowgen.generators.diffusers.glm_image import read_references
 from knowgen.generators.diffusers.lora import load_adapters
 from knowgen.generators.diffusers.options import LoadingOptions
 from knowgen.generators.diffusers.pipeline import LoadedPipeline
@@ -41,6 +43,7 @@ def load_pipeline(
         ConfigError: An option does not fit the device or the class.
     """
     pipeline_class = _pipeline_class(settings.pipeline, files, where)
+    _check_components(settings.pipeline or files.pipeline, files, where)
     with _quiet(), offline():
         check_before_loading(pipeline_class, files, options, where)
     dtype = auto_dtype(options.device, settings.dtype) if options.dtype == "auto" else options.dtype
@@ -53,6 +56,7 @@ def load_pipeline(
             loads = _loading_class(pipeline_class, settings.pipeline)
             pipe = loads.from_pretrained(str(files.folder), **_arguments(files, options, dtype, where))
             pipe.set_progress_bar_config(disable=True)
+            read_references(pipe)
             load_adapters(pipe, options.adapters, where)
             place(pipe, options, where)
             loaded = LoadedPipeline(pipe, settings, files, dtype, where)
@@ -67,7 +71,7 @@ def load_pipeline(
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
         raise DataError(f"cannot be loaded: {error_summary(error, 300)}", where=where) from error
-    loaded.options = options.recorded()
+    loaded.options = {**options.recorded(), **({"components": dict(files.sources)} if files.sources else {})}
     return loaded
 
 
@@ -137,6 +141,20 @@ def _accelerate(loaded: LoadedPipeline, options: LoadingOptions, where: str) -> 
             loaded.traits = loaded.traits.model_copy(update={"batch": "none"})
     if options.compilation:
         loaded.compilation = Compilation(denoiser, options.compilation, where)
+
+
+def _check_components(name: str, files: PipelineFiles, where: str) -> None:
+    """Check that a class has the components that come from other models; diffusers would leave others out.
+
+    Raises:
+        UsageError: It has no such component.
+    """
+    import diffusers
+
+    expected = inspect.signature(getattr(diffusers, name).__init__).parameters
+    if unknown := [component for component in files.sources if component not in expected]:
+        fix = f"its components are {', '.join(files.components)}"
+        raise UsageError(f"components: {name} has no {unknown[0]}", where=where, fix=fix)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import UsageError
 from knowgen.generators.diffusers.compilation import Compilation
-from knowgen.generators.diffusers.placement import denoiser_of
+from knowgen.generators.diffusers.glm_image import fitting_reference
+from knowgen.generators.diffusers.guidance import SCALES, SCHEDULE, Guidance, guidance_of, own_guider
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     PipelineTraits,
@@ -20,8 +21,6 @@ from knowgen.generators.diffusers.weights import PipelineFiles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-GUIDANCE_ARGUMENTS = ("guidance_scale", "true_cfg_scale", "distilled_guidance_scale")
 
 _WARM_UP_STEPS = 2
 _WARM_UP_PROMPTS = ("A", "A lighthouse", "A lighthouse on a cliff", "A lighthouse on a cliff, with a sign")
@@ -57,11 +56,12 @@ class LoadedPipeline:
         self.cache: StepCache | None = None
         self.compilation: Compilation | None = None
         self.options: dict[str, Any] = {}
+        self._from_references = False
 
     @property
     def takes_references(self) -> bool:
         """Whether it can generate from reference images."""
-        return "image" in self.parameters
+        return self.traits.reference_argument in self.parameters
 
     @property
     def negative_prompt(self) -> str | None:
@@ -69,15 +69,23 @@ class LoadedPipeline:
         settings = self.settings.negative_prompt
         return self.traits.negative_prompt if settings is None else settings
 
+    def full_prompt(self, prompt: str, references: int) -> str:
+        """Return the prompt of a call: with the suffix, and with what stands for each reference image in its text."""
+        tag = self.traits.reference_tag
+        tags = [tag.format(number=number) for number in range(1, references + 1)] if tag else []
+        return " ".join([*(each for each in tags if each not in prompt), prompt]) + self.settings.suffix
+
     def _fixed_arguments(self, where: str) -> dict[str, Any]:
         """Return the arguments that are the same in every call."""
         settings = self.settings
-        scales = {name or self.traits.guidance: scale for name, scale in settings.guidance.items()}
+        scales = {name or self.traits.guidance or "guidance_scale": scale for name, scale in settings.guidance.items()}
         arguments: dict[str, Any] = {**scales, **settings.arguments}
         if settings.width_height:
             arguments["width"], arguments["height"] = settings.width_height
         if settings.steps is not None:
             arguments["num_inference_steps"] = settings.steps
+        if SCHEDULE in self.parameters and "guidance_scale" in arguments:
+            arguments.setdefault(SCHEDULE, None)  # the class takes one of the two
         names = [*arguments, *([] if settings.negative_prompt is None else ["negative_prompt"])]
         if unknown := [name for name in names if name not in self.parameters]:
             raise UsageError(f"{self.name} takes no {unknown[0]}", where=where, fix="leave that setting out")
@@ -106,6 +114,7 @@ class LoadedPipeline:
             [references[row] for row in rows],
             noise_device,
         )
+        self._from_references = bool(references[0])
         images = call() if self.compilation is None else self.compilation.run(shape, padded, call)
         return images[:count]
 
@@ -128,10 +137,11 @@ class LoadedPipeline:
         if negative is not None:
             arguments["negative_prompt"] = [negative] * len(prompts) if several else negative
         if references[0]:
+            name = self.traits.reference_argument
             if self.traits.images == "all":
-                arguments["image"] = list(references[0])
+                arguments[name] = [fitting_reference(self.pipe, image) for image in references[0]]
             else:
-                arguments["image"] = [images[0] for images in references] if several else references[0][0]
+                arguments[name] = [images[0] for images in references] if several else references[0][0]
         if "output_type" in self.parameters:
             arguments["output_type"] = "np"
         if steps is not None and not {"sigmas", "timesteps"} & set(arguments):
@@ -194,34 +204,53 @@ class LoadedPipeline:
     @property
     def passes(self) -> int:
         """Passes of the denoiser at each step: 2 where its guidance compares two."""
-        if "true_cfg_scale" in self.parameters:
-            scale = self._value("true_cfg_scale")
-            return 2 if self._applies("true_cfg_scale") and (scale is None or scale > 1) else 1
-        if getattr(getattr(denoiser_of(self.pipe), "config", None), "guidance_embeds", False):
-            return 1
-        scale = self._value("guidance_scale")
-        return 2 if self._applies("guidance_scale") and (scale is None or scale > 1) else 1
+        return (
+            2
+            if own_guider(self.pipe) or self._guidance_schedule() or "classifier_free" in self._guided_by().values()
+            else 1
+        )
 
     @property
     def steps(self) -> int | None:
-        """Denoising steps of an image; None where the class does not say."""
+        """Denoising steps of an image as they were set; None where the class does not say.
+
+        A schedule takes the place of their number: one that was given, or the one that a model was distilled for.
+        """
+        own = getattr(self.pipe.config, "sample_sigmas", None)
+        for schedule in (self._arguments.get("sigmas"), self._arguments.get("timesteps"), own):
+            if schedule is not None:
+                return len(schedule)
         steps = self._value("num_inference_steps")
         return int(steps) if steps is not None else None
+
+    @property
+    def steps_done(self) -> int | None:
+        """Denoising steps of the last image, which may be fewer where it began with a reference; else `steps`."""
+        timesteps = getattr(self.pipe, "_num_timesteps", None)
+        if not isinstance(timesteps, int):
+            return self.steps
+        return -(-timesteps // getattr(getattr(self.pipe, "scheduler", None), "order", 1))
 
     def recorded_settings(self) -> dict[str, Any]:
         """Return what decides its images besides prompt, references and seed, defaults of the class included.
 
-        A guidance scale that the model does not apply is None, whatever it was set to.
+        A guidance scale that the model does not apply is None, whatever it was set to; `guided_by` says how the others
+        are applied.
         """
-        names = [name for name in GUIDANCE_ARGUMENTS if name in self.parameters]
-        scales = {name: self._value(name) if self._applies(name) else None for name in names}
+        guided_by = self._guided_by()
+        scales: dict[str, Any] = {name: self._value(name) if how else None for name, how in guided_by.items()}
+        if schedule := self._guidance_schedule():
+            scales[SCHEDULE], guided_by[SCHEDULE] = schedule, "classifier_free"
+        guider = own_guider(self.pipe)
         return {
             "pipeline": self.name,
             "model": self.settings.model,
             "revision": self.files.revision,
             "weights": self.digest,
-            "steps": self._value("num_inference_steps"),
+            "steps": self.steps_done,
             "guidance": scales,
+            "guided_by": {name: how for name, how in guided_by.items() if how},
+            **({"guider": guider} if guider else {}),
             "negative_prompt": self.negative_prompt,
             "suffix": self.settings.suffix,
             "arguments": dict(self.settings.arguments),
@@ -232,18 +261,30 @@ class LoadedPipeline:
             **({} if self.compilation is None else self.compilation.recorded()),
         }
 
-    def _applies(self, scale: str) -> bool:
-        """Return whether the model applies a guidance scale.
+    def _guidance_schedule(self) -> list[float]:
+        """Return the guidance scale of each step where the class takes one for each; empty for other classes."""
+        if SCHEDULE not in self.parameters:
+            return []
+        schedule = self._arguments.get(SCHEDULE, self.parameters[SCHEDULE].default)
+        return [] if schedule is None else [float(scale) for scale in schedule]
 
-        A class with both scales compares with the negative prompt, if there is one, by `true_cfg_scale`; its
-        `guidance_scale` is an input of models that were trained with one.
-        """
-        if scale == "true_cfg_scale":
-            return self.negative_prompt is not None
-        if "true_cfg_scale" in self.parameters:
-            denoiser = getattr(self.pipe, "transformer", None)
-            return bool(getattr(getattr(denoiser, "config", None), "guidance_embeds", True))
-        return not getattr(self.pipe.config, "is_distilled", False)
+    def _guided_by(self) -> dict[str, Guidance]:
+        """Return how each guidance scale of the class is applied."""
+        both = "true_cfg_scale" in self.parameters
+        negative = self.negative_prompt is not None
+        return {
+            name: guidance_of(
+                self.pipe,
+                name,
+                self._value(name),
+                self.traits,
+                negative_prompt=negative,
+                both=both,
+                references=self._from_references,
+            )
+            for name in SCALES
+            if name in self.parameters
+        }
 
     def _value(self, name: str) -> Any:
         """Return the value of an argument, else its default where that is plain data."""

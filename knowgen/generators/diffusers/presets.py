@@ -37,6 +37,7 @@ class PipelineSettings(Record):
         arguments: Further arguments of the pipeline's call.
         dtype: Number format on an accelerator.
         most_references: Maximum number of reference images that are used; None for that of the class.
+        components: Models from which components come that its repository lacks, by component.
     """
 
     model: str
@@ -50,6 +51,7 @@ class PipelineSettings(Record):
     arguments: dict[str, Any] = Field(default_factory=dict)
     dtype: str = "bfloat16"
     most_references: int | None = Field(default=None, ge=1)
+    components: dict[str, str] = Field(default_factory=dict)
 
     @property
     def width_height(self) -> tuple[int, int] | None:
@@ -123,29 +125,37 @@ class PipelineTraits(Record):
         since: Release of diffusers that has it first; empty where it is not known.
         images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
         most_references: Maximum number of reference images; None for no maximum.
+        takes_image: Whether it generates with and without a reference image, where nothing else here says so.
         batch: Requests that may share a batch: `all`, those with `text` only, those with text only and one `prompt`, or
             `none`.
         needs_image: Whether it cannot generate without a reference image.
-        guidance: Argument that sets how closely the prompt is followed.
+        guidance: Argument that sets how closely the prompt is followed; empty when none does.
+        always_guides: Whether a scale of 1 or less guides too.
         global_random: Whether it samples from torch's global random state.
         negative_prompt: The model's own negative prompt; None if it has none.
+        reference_argument: Argument of its call that takes reference images.
+        reference_tag: Text before the prompt for each reference image, with `{number}` from 1 on; empty for none.
         padded: Whether a batch takes as long as its longest prompt; otherwise all prompts have one length.
     """
 
     since: str = ""
     images: Literal["one", "all"] = "one"
     most_references: int | None = None
+    takes_image: bool = False
     batch: Literal["all", "text", "prompt", "none"] = "text"
     needs_image: bool = False
     guidance: str = "guidance_scale"
+    always_guides: bool = False
     global_random: bool = False
     negative_prompt: str | None = None
+    reference_argument: str = "image"
+    reference_tag: str = ""
     padded: bool = False
 
     @property
     def takes_images(self) -> bool:
         """Whether its listed facts say that it takes reference images."""
-        return self.images == "all" or self.needs_image or self.batch == "all"
+        return self.takes_image or self.images == "all" or self.needs_image or self.batch == "all"
 
     def used_references(self, most_references: int | None) -> int | None:
         """Return the maximum number of references of a request that are used; None for no maximum.

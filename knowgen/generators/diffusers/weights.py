@@ -11,6 +11,7 @@ from typing import Any
 from knowgen.core.errors import DataError, MissingDependencyError, UsageError
 from knowgen.core.home import expand_user
 from knowgen.core.text import parse_json
+from knowgen.generators.diffusers.components import INDEX, ComponentSource, folder_with
 from knowgen.local_models.weight_sizes import folder_parameters, weight_files
 from knowgen.local_models.weights import (
     SAFETENSORS,
@@ -22,9 +23,6 @@ from knowgen.local_models.weights import (
     online,
     refuse_pickles,
 )
-
-INDEX = "model_index.json"
-"""Names the class of the pipeline and of each component, which has a folder of its name."""
 
 _TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 
@@ -41,6 +39,7 @@ class PipelineFiles:
         classes: Class of each component.
         libraries: Library of each component that has weights: diffusers or transformers.
         replaced: Components whose weights come from elsewhere, so that those in the folder are not used.
+        sources: Models from which components come, by component; the others are in the pipeline's own repository.
     """
 
     folder: Path
@@ -50,6 +49,7 @@ class PipelineFiles:
     classes: Mapping[str, str] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def denoiser(self) -> str:
@@ -89,7 +89,15 @@ class PipelineFiles:
 
 
 def find_files(
-    model: str, revision: str, *, download: bool, where: str, variant: str = "", own_denoiser: bool = True
+    model: str,
+    revision: str,
+    *,
+    download: bool,
+    where: str,
+    variant: str = "",
+    own_denoiser: bool = True,
+    components: Mapping[str, ComponentSource] | None = None,
+    lacking: Mapping[str, ComponentSource] | None = None,
 ) -> PipelineFiles:
     """Find the files of a pipeline.
 
@@ -100,6 +108,8 @@ def find_files(
         where: Names the generator in errors.
         variant: Variant of the weights, such as `fp16`; empty for the default.
         own_denoiser: Whether the denoiser's weights are used; otherwise they may be missing.
+        components: Where components come from, instead of from the pipeline's folder.
+        lacking: Where those components come from that the folder lacks.
 
     Raises:
         UsageError: The model is neither a folder nor a name on the hub.
@@ -120,19 +130,25 @@ def find_files(
         folder = _hub_snapshot(model, revision, download, variant, where, own_denoiser=own_denoiser)
         commit = folder.name if folder.parent.name == "snapshots" else revision
     index = _read_index(folder, where)
+    absent = {name: source for name, source in (lacking or {}).items() if not (folder / name).is_dir()}
+    sources = {**absent, **(components or {})}
+    if sources:
+        folder = folder_with(folder, index, sources, download=download, where=where)
+        index = _read_index(folder, where)
     entries = {name: entry for name, entry in index.items() if _is_component(entry)}
-    components = tuple(entries)
-    replaced = () if own_denoiser else (_denoiser(components),)
+    names = tuple(entries)
+    replaced = () if own_denoiser else (_denoiser(names),)
     for component, (library, _) in entries.items():
         _check_component(folder, component, str(library), model, where, weights=component not in replaced)
     return PipelineFiles(
         folder,
         commit,
         str(index["_class_name"]),
-        components,
+        names,
         {component: str(name) for component, (_, name) in entries.items()},
         {component: str(library) for component, (library, _) in entries.items() if _has_weights(folder / component)},
         replaced,
+        {name: source.text for name, source in sources.items()},
     )
 
 
@@ -176,11 +192,12 @@ def _hub_snapshot(model: str, revision: str, download: bool, variant: str, where
         raise not_downloaded(model, error, where) from error
 
 
-def _incomplete(model: str, where: str, problem: str) -> MissingDependencyError:
+def _incomplete(model: str, where: str, problem: str, other: str = "") -> MissingDependencyError:
     return MissingDependencyError(
         f"the weights of {model} are not complete on this machine: {problem}",
         where=where,
-        fix=f"type `hf download {model}`, or give -g download=true",
+        fix=f"type `hf download {model}`, or give -g download=true"
+        + (f"; a model that has it: -g '{other}'" if other else ""),
     )
 
 
@@ -215,7 +232,7 @@ def _check_component(
     if not re.fullmatch(r"\w+", component) or (path / f"{library}.py").exists():
         raise DataError(f"its component {component!r} contains code, which is not run", where=where)
     if not path.is_dir():
-        raise _incomplete(model, where, f"{component} is missing")
+        raise _incomplete(model, where, f"{component} is missing", f"components={{{component}: ORG/NAME}}")
     names = {file.name for file in path.iterdir()}
     if not weights or not _has_weights(path):
         return
