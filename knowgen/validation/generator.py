@@ -170,7 +170,7 @@ def _check_service(checked: CheckedGenerator) -> None:
     try:
         warning = checked.call("service", checked.plugin.check_service, "find out what it waits for")
     except KnowgenError as error:
-        checked.stop("service", describe(error), "" if error.fix else "correct the key, the address or the model")
+        checked.stop("service", *error_and_fix(error, "correct the key, the address or the model"))
     described = getattr(checked.plugin, "service_facts", None)
     facts = described() if callable(described) else ""
     if facts:

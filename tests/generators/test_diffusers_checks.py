@@ -112,6 +112,9 @@ CHANGES: dict[str, Any] = {
 }  # fmt: skip
 """Options that change images, with a value other than the default."""
 
+COMPONENTS = ("components", "edit_components")
+"""Options that name the files of a component."""
+
 FILES = ("weights", "edit", "gguf", "edit_gguf", "lora", "edit_lora")
 """Options that name files, whose content counts."""
 
@@ -127,7 +130,7 @@ def spec_of(model: str, **args: Any) -> GeneratorSpec:
 
 def test_every_option_is_in_the_key_or_known_not_to_change_images(tiny: Callable[[str], str], tmp_path: Path) -> None:
     names = {field.name for field in dataclasses.fields(DiffusersGenerator)}
-    assert names == {"model", *CHANGES, *FILES, *KEEPS}
+    assert names == {"model", *CHANGES, *FILES, *COMPONENTS, *KEEPS}
     model = tiny("flux")
     plain = spec_of(model)
     for name, value in CHANGES.items():
@@ -136,6 +139,8 @@ def test_every_option_is_in_the_key_or_known_not_to_change_images(tiny: Callable
         assert spec_of(model, **{name: value}) == plain, name
     for name in FILES:
         assert spec_of(model, **{name: "ORG/NAME"}) != plain, name
+    for name in COMPONENTS:
+        assert spec_of(model, **{name: {"text_encoder": "ORG/NAME"}}) != plain, name
 
 
 def test_a_default_that_is_written_out_is_the_default(tiny: Callable[[str], str]) -> None:
