@@ -25,6 +25,9 @@ NOTED_BYTES = 2**30
 MAX_LOSS = 1.1
 """Ratio of the time of an image in a call of many to that of one alone above which batches are said to cost time."""
 
+LEAST_LOSS_SECONDS = 0.05
+"""Seconds per image by which batches have to cost more; less is noise where other programs compute too."""
+
 MAX_FIRST_SECONDS = 300.0
 """Time of the first call of many requests above which it is not repeated."""
 
@@ -114,7 +117,7 @@ def _report_batches(checked: CheckedGenerator, size: int, alone: float, together
     else:
         best, gain = size, alone / together
         what = f"{size} at once take {duration(together)} each, one alone {duration(alone)}"
-    if together > alone * MAX_LOSS:
+    if together > max(alone * MAX_LOSS, alone + LEAST_LOSS_SECONDS):
         made = int(checked.settings.get("batch") or size)
         if measured:
             what += f"; a run, which requests {size} at once, takes {duration(together)} each"

@@ -231,6 +231,9 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KNOWGEN_DATA", str(tmp_path / "data"))
     for name in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "SERPER_API_KEY", "BRAVE_SEARCH_API_KEY"):
         monkeypatch.setenv(name, "sk-" + "standin" * 4)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     for number, value in (("ID", "3"), ("COUNT", "8")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{number}", value)
     mini = ROOT / "tasks" / "knowgen_mini"
