@@ -104,7 +104,7 @@ def write(runs: list[Path], out: Path, goals: Goals, name: str) -> int:
     if status:
         raise SystemExit(f"the report was not written: status {status}")
     goals.show(f"written {name}", f"{time.perf_counter() - start:.1f} s")
-    goals.show(f"  memory of {name}", f"{usage.ru_maxrss / 1024:.0f} MiB")
+    goals.show(f"  memory, {name}", f"{usage.ru_maxrss / 1024:.0f} MiB")
     return int(usage.ru_maxrss)
 
 
