@@ -306,12 +306,13 @@ class ImageServer(LocalServer):
                 script = self.script
                 step = script(call) if callable(script) else script[min(call.number, len(script) - 1)]
             self.closing.wait(step.delay)
+        finally:  # before the response, after which the client may send its next call
+            with self._lock:
+                self._in_flight -= 1
+        try:
             self._respond(handler, step)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
-        finally:
-            with self._lock:
-                self._in_flight -= 1
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
