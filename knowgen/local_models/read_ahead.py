@@ -59,4 +59,4 @@ def _read(waiting: SimpleQueue[Path], stop: threading.Event) -> None:
                 while not stop.is_set() and file.readinto(block):
                     pass
         except OSError:
-            return
+            continue  # whoever loads it says what is wrong

@@ -22,17 +22,15 @@ from knowgen.core.errors import (
     ServiceUnavailableError,
     UsageError,
 )
-from knowgen.core.metering import current_meter
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
-from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.hosted import hub
 from knowgen.generators.hosted.hub import HubImages
 from tests.helpers.engine_servers import EngineServer, drawn
+from tests.helpers.hosted_generation import PROMPT, generate
 from tests.helpers.hub_providers import EDIT_MODEL, MODEL, OTHER, PROVIDERS, fal_queue, hub_server
 from tests.helpers.image_servers import Step, image_bytes
 
 TOKEN = "hf_" + "abcdefghijKLMNOPQRST0123456789"
-PROMPT = "A red boat"
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +61,6 @@ def reference(folder: Path, number: int = 1) -> ImageRef:
     path = folder / f"{number}.png"
     path.write_bytes(data)
     return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=20 + number, height=20, format="PNG", path=path)
-
-
-def generate(
-    generator: HubImages, *references: ImageRef, prompt: str = PROMPT, seeds: tuple[int, ...] = (7,), meter: Any = None
-) -> list[GeneratedImage]:
-    async def each() -> list[GeneratedImage]:
-        current_meter.set(meter)
-        try:
-            requests = [GenerationRequest(id=str(s), prompt=prompt, seed=s, references=references) for s in seeds]
-            return [await generator.generate(request) for request in requests]
-        finally:
-            await generator.close()
-
-    return asyncio.run(each())
 
 
 KIND = {"replicate": "WEBP"}

@@ -40,14 +40,18 @@ def reference(folder: Path, number: int, kind: str = "PNG") -> ImageRef:
 
 
 def generate(
-    generator: HostedImages, *references: ImageRef, seeds: tuple[int, ...] = (7,), meter: Meter | None = None
+    generator: HostedImages,
+    *references: ImageRef,
+    prompt: str = PROMPT,
+    seeds: tuple[int, ...] = (7,),
+    meter: Any = None,
 ) -> list[GeneratedImage]:
     """Return one image for each seed."""
 
     async def each() -> list[GeneratedImage]:
         current_meter.set(meter)
         try:
-            requests = [GenerationRequest(id=str(s), prompt=PROMPT, seed=s, references=references) for s in seeds]
+            requests = [GenerationRequest(id=str(s), prompt=prompt, seed=s, references=references) for s in seeds]
             return [await generator.generate(request) for request in requests]
         finally:
             await generator.close()

@@ -60,8 +60,14 @@ def test_files_are_left_where_memory_has_too_little_room(
     assert opened == []
 
 
-def test_a_file_that_cannot_be_read_is_left_to_whoever_loads_it(files: list[Path]) -> None:
-    files[0].unlink()
-    files[0].mkdir()
+def test_a_file_that_cannot_be_read_is_left_to_whoever_loads_it(
+    files: list[Path], opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "host_memory", lambda: HostMemory(10**6, 10**6))
+    monkeypatch.setattr(module, "THREADS", 2)
+    for path in files[:2]:
+        path.unlink()
+        path.mkdir()
     with read_ahead(files):
         ended()
+    assert opened[-1] == "2.safetensors"  # by a thread that had an error before
