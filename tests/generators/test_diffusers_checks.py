@@ -89,6 +89,11 @@ def test_what_cannot_work_is_refused_before_weights_are_loaded(
         DiffusersGenerator(tiny(model), **given).setup("cpu")
 
 
+def test_an_unknown_attention_is_refused_when_a_generator_is_made_as_a_dry_run_does() -> None:
+    with pytest.raises(UsageError, match="attention='fast' is unknown; give one of flash"):
+        DiffusersGenerator("flux.1-dev", attention="fast")
+
+
 def test_a_class_that_takes_no_adapter_is_named() -> None:
     import diffusers
 

@@ -37,6 +37,17 @@ def backends() -> list[str]:
     return [backend.value for backend in AttentionBackendName]
 
 
+def check_backend(backend: str, where: str) -> None:
+    """Check the name of a backend.
+
+    Raises:
+        UsageError: diffusers has no such backend.
+    """
+    known = backends()
+    if backend not in known:
+        raise UsageError(f"attention={backend!r} is unknown", where=where, fix=f"give one of {', '.join(known)}")
+
+
 def set_attention(pipeline: str, denoiser: Any, backend: str, device: str, where: str) -> None:
     """Have a denoiser compute its attention with a backend of diffusers.
 
@@ -56,9 +67,7 @@ def set_attention(pipeline: str, denoiser: Any, backend: str, device: str, where
     """
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
-    known = backends()
-    if backend not in known:
-        raise UsageError(f"attention={backend!r} is unknown", where=where, fix=f"give one of {', '.join(known)}")
+    check_backend(backend, where)
     if device.startswith("cpu") and backend not in _ON_CPU:
         raise ConfigError(f"attention={backend} needs an accelerator", where=where, fix="leave out attention")
     if not callable(getattr(denoiser, "set_attention_backend", None)):

@@ -116,17 +116,9 @@ def find_files(
         MissingDependencyError: The files are not on this machine, or not complete.
         DataError: The folder is not a pipeline, its weights are pickles, or it contains code.
     """
-    folder = expand_user(model)
-    commit = ""
+    folder, commit = expand_user(model), ""
     if not folder.is_dir():
-        if looks_like_path(model):
-            raise MissingDependencyError("the folder does not exist", where=where, fix=f"it should contain {INDEX}")
-        if not is_hub_name(model, owner=True):
-            raise UsageError(
-                f"{model!r} is neither a preset nor a folder nor ORG/NAME on the hub",
-                where=where,
-                fix="presets are listed by `knowgen list generators -v`",
-            )
+        _check_name(model, where)
         folder = _hub_snapshot(model, revision, download, variant, where, own_denoiser=own_denoiser)
         commit = folder.name if folder.parent.name == "snapshots" else revision
     index = _read_index(folder, where)
@@ -150,6 +142,18 @@ def find_files(
         replaced,
         {name: source.text for name, source in sources.items()},
     )
+
+
+def _check_name(model: str, where: str) -> None:
+    """Check that what is not a folder is a name on the hub."""
+    if looks_like_path(model):
+        raise MissingDependencyError("the folder does not exist", where=where, fix=f"it should contain {INDEX}")
+    if not is_hub_name(model, owner=True):
+        raise UsageError(
+            f"{model!r} is neither a preset nor a folder nor ORG/NAME on the hub",
+            where=where,
+            fix="presets are listed by `knowgen list generators -v`",
+        )
 
 
 def _denoiser(components: tuple[str, ...]) -> str:
