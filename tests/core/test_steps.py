@@ -195,6 +195,13 @@ def test_a_function_can_be_a_step(at_once: None, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_process_without_stderr_shows_nothing(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, draw = threading.Event(), steps.StepDisplay._draw
+
+    def recorded(display: steps.StepDisplay, shown: LongStep) -> None:
+        draw(display, shown)
+        tried.set()  # not where drawing fails
+
+    monkeypatch.setattr(steps.StepDisplay, "_draw", recorded)
     monkeypatch.setattr("sys.stderr", None)
     with showing_steps(), step("reading"):
-        threading.Event().wait(0.02)
+        assert tried.wait(60)

@@ -37,7 +37,7 @@ def backends() -> list[str]:
     return [backend.value for backend in AttentionBackendName]
 
 
-def check_backend(backend: str, where: str) -> None:
+def check_attention(backend: str, where: str) -> None:
     """Check the name of a backend.
 
     Raises:
@@ -67,7 +67,7 @@ def set_attention(pipeline: str, denoiser: Any, backend: str, device: str, where
     """
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
-    check_backend(backend, where)
+    check_attention(backend, where)
     if device.startswith("cpu") and backend not in _ON_CPU:
         raise ConfigError(f"attention={backend} needs an accelerator", where=where, fix="leave out attention")
     if not callable(getattr(denoiser, "set_attention_backend", None)):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from knowgen.core.errors import MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.diffusers.attention import check_backend
+from knowgen.generators.diffusers.attention import check_attention
 from knowgen.generators.diffusers.batch_sizes import AUTO, LARGEST, parse_batch
 from knowgen.generators.diffusers.compilation import parse_compile
 from knowgen.generators.diffusers.components import parse_components
@@ -184,7 +184,7 @@ class DiffusersGenerator:
         if self._preset is not None and (missing := self._preset.missing):
             raise self._missing_dependency(missing)
         if self.attention and not missing_packages():
-            check_backend(self.attention, self._where)
+            check_attention(self.attention, self._where)
         self._device = "cpu"
         self._runner: PipelineRunner | None = None
 
